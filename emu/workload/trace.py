@@ -1,0 +1,50 @@
+"""Requests replayed from a trace file: its real arrival times and lengths."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from emu.workload import setting
+from emu.workload.trace_format import TRACE_FORMATS, read_trace
+from emu.workload.workload import Workload, WorkloadError
+
+
+class Trace:
+    """The requests of the file at `path` that arrive from `start_s` to `start_s + duration_s` (excluded) of its time.
+
+    `format` is `azure`, `mooncake`, `plain` or, to go by the file's first line, `auto`. The window is cut in the
+    trace's own time (`duration_s` may be .inf, to the end) and then played `rate_scale` times as fast, from 0: whatever
+    the scale, the requests are the same, and they arrive within duration_s / rate_scale seconds.
+    """
+
+    # Settings of the other workloads that a user may try here, and why there is no such key.
+    WHY_NOT: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("rate_rps", "arrivals", "cv"),
+        "a trace brings its own arrival times; play it faster or slower with workload.rate_scale",
+    )
+
+    def __init__(self, path: str, format: str, start_s: float, duration_s: float, rate_scale: float) -> None:
+        self.path = Path(str(path)).expanduser()
+        self.format = setting.one_of("format", format, ("auto", *TRACE_FORMATS))
+        self.start_s = setting.not_negative("start_s", start_s)
+        self.duration_s = setting.positive_or_inf("duration_s", duration_s)
+        self.rate_scale = setting.positive("rate_scale", rate_scale)
+
+    def build(self, seed: int) -> Workload:
+        """Read the file and cut the window. Nothing is drawn, so `seed` changes nothing. Raises WorkloadError."""
+        arrival_s, prompt_tokens, output_tokens = read_trace(self.path, self.format)
+        first, end = np.searchsorted(arrival_s, [self.start_s, self.start_s + self.duration_s])
+        if first == end:
+            raise WorkloadError(
+                f"workload.path={self.path}: no request arrives from workload.start_s={self.start_s:g} for "
+                f"workload.duration_s={self.duration_s:g}; the trace's {len(arrival_s)} requests arrive from "
+                f"{arrival_s[0]:g} to {arrival_s[-1]:g} s"
+            )
+        window = slice(first, end)
+        return Workload(
+            name=self.path.name,
+            arrival_s=(arrival_s[window] - self.start_s) / self.rate_scale,
+            prompt_tokens=prompt_tokens[window],
+            output_tokens=output_tokens[window],
+        )

@@ -1,0 +1,76 @@
+"""The requests of one run: when each arrives and how many tokens it reads and writes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_NUM_TOKENS = 2**31 - 1
+
+
+class WorkloadError(ValueError):
+    """A workload that cannot be run: a wrong setting, a malformed trace, no requests. The text is for the user."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """Requests in order of arrival; the i-th entries of the three arrays describe the i-th request.
+
+    `arrival_s` (float64) is seconds from the run's start, never negative and never decreasing; `prompt_tokens` and
+    `output_tokens` (int64) are at least 1. Raises WorkloadError for anything else, and where there is no request.
+    """
+
+    name: str
+    arrival_s: np.ndarray
+    prompt_tokens: np.ndarray
+    output_tokens: np.ndarray
+
+    def __post_init__(self) -> None:
+        for column, dtype in (("arrival_s", np.float64), ("prompt_tokens", np.int64), ("output_tokens", np.int64)):
+            values = getattr(self, column)
+            if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != np.shape(self.arrival_s):
+                raise WorkloadError(
+                    f"workload {self.name}: {column} must be an array of {np.dtype(dtype)}, one entry a request"
+                )
+        if np.ndim(self.arrival_s) != 1 or not len(self):
+            raise WorkloadError(f"workload {self.name}: no requests; expected at least one")
+        self._check("arrival_s", np.isfinite(self.arrival_s) & (self.arrival_s >= 0), "a number of seconds >= 0")
+        in_order = np.diff(self.arrival_s, prepend=0.0) >= 0
+        self._check("arrival_s", in_order, "no earlier than the request before it")
+        for column in ("prompt_tokens", "output_tokens"):
+            values = getattr(self, column)
+            self._check(column, (values >= 1) & (values <= MAX_NUM_TOKENS), f"from 1 to {MAX_NUM_TOKENS}")
+
+    def _check(self, column: str, valid: np.ndarray, expected: str) -> None:
+        if not valid.all():
+            index = int(np.argmin(valid))
+            value = getattr(self, column)[index]
+            raise WorkloadError(f"workload {self.name}: request {index}: {column}={value}; expected {expected}")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def num_requests(self) -> int:
+        return len(self)
+
+    @property
+    def total_prompt_tokens(self) -> int:
+        return int(self.prompt_tokens.sum())
+
+    @property
+    def total_output_tokens(self) -> int:
+        return int(self.output_tokens.sum())
+
+    @property
+    def arrival_span_s(self) -> float:
+        """Seconds from the run's start to the last arrival, at least 1, so that one burst still has a finite rate."""
+        return max(1.0, float(self.arrival_s[-1]))
+
+    @property
+    def mean_rate_rps(self) -> float:
+        return self.num_requests / self.arrival_span_s
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """Prompt tokens offered a second, on average: what prefill, and the hand-over of its KV cache, must sustain."""
+        return self.total_prompt_tokens / self.arrival_span_s
