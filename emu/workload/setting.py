@@ -14,7 +14,7 @@ def positive(key: str, value: float) -> float:
 
 def positive_or_inf(key: str, value: float) -> float:
     if not (_is_number(value) and value > 0):
-        raise WorkloadError(f"workload.{key}={value}: expected a number > 0, or .inf")
+        raise WorkloadError(f"workload.{key}={value}: expected a number > 0, or inf")
     return float(value)
 
 

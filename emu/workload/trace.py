@@ -14,7 +14,7 @@ class Trace:
     """The requests of the file at `path` that arrive from `start_s` to `start_s + duration_s` (excluded) of its time.
 
     `format` is `azure`, `mooncake`, `plain` or, to go by the file's first line, `auto`. The window is cut in the
-    trace's own time (`duration_s` may be .inf, to the end) and then played `rate_scale` times as fast, from 0: whatever
+    trace's own time (`duration_s` may be infinite, to the end) and then played `rate_scale` times as fast, from 0: whatever
     the scale, the requests are the same, and they arrive within duration_s / rate_scale seconds.
     """
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -83,3 +84,10 @@ def test_importing_every_source_needs_numpy_alone():
     program = f"import sys, {sources}; print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=CONF_DIR.parents[1])
     assert (result.stdout, result.stderr) == ("set()\n", "")
+
+
+def test_to_the_end_of_a_trace_can_be_said_on_the_command_line(tmp_path):
+    (tmp_path / "t.csv").write_text("arrival_timestamp,prompt_size,token_size\n59,7,3\n6000,7,3\n")
+    with initialize_config_dir(str(CONF_DIR.parent), version_base="1.3"):
+        overrides = ["+workload=trace", f"workload.path={tmp_path / 't.csv'}", "workload.duration_s=inf"]
+        assert len(instantiate(compose(overrides=overrides).workload).build(seed=0)) == 2
