@@ -1,0 +1,1 @@
+"""Machine policies: which prompts and which decodes share the next step."""

@@ -1,0 +1,95 @@
+"""Block bookkeeping of one machine's KV cache. Counts only: which block is whose is the executor's business."""
+
+import math
+
+
+class KVCache:
+    """`num_blocks` blocks of `block_tokens` tokens; used + free = all, always.
+
+    The decodes in the batch grow together, one token a step, and are kept as a histogram over the position in their last
+    block, so that a run of steps costs O(block_tokens) whatever the size of the batch. The rule: at the start of a step
+    every decode holds the blocks of its cached tokens + 1, the slot that the step fills.
+
+    `watermark` is the fraction of blocks that an admission leaves free, so that running decodes can grow; an empty cache
+    admits without it.
+    """
+
+    __slots__ = ("_first_slots", "_num_growing", "block_tokens", "num_blocks", "num_free", "step", "watermark_blocks")
+
+    def __init__(self, num_blocks: int, block_tokens: int = 16, watermark: float = 0.01) -> None:
+        self.num_blocks = num_blocks
+        self.block_tokens = block_tokens
+        self.watermark_blocks = math.ceil(watermark * num_blocks)
+        self.num_free = num_blocks
+        # A growing decode with c cached tokens is counted at (c - steps so far) mod block_tokens, which never changes.
+        self._first_slots = [0] * block_tokens
+        self._num_growing = 0
+        self.step = 0
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_tokens)
+
+    @property
+    def num_used(self) -> int:
+        return self.num_blocks - self.num_free
+
+    def can_admit(self, num_blocks: int) -> bool:
+        return num_blocks <= self.num_free - self.watermark_blocks or (
+            self.num_free == self.num_blocks and num_blocks <= self.num_blocks
+        )
+
+    def reserve(self, num_blocks: int) -> None:
+        """Take blocks. Raises RuntimeError where they are not free: the caller has to ask first."""
+        if num_blocks > self.num_free:
+            raise RuntimeError(f"{num_blocks} KV blocks taken where {self.num_free} of {self.num_blocks} are free")
+        self.num_free -= num_blocks
+
+    def release(self, num_blocks: int) -> None:
+        """Give blocks back. Raises RuntimeError where more are given than were taken."""
+        self.num_free += num_blocks
+        if self.num_free > self.num_blocks:
+            raise RuntimeError(f"{self.num_free} KV blocks free of {self.num_blocks}: some were given back twice")
+
+    def join(self, num_cached: int) -> None:
+        """A decode with `num_cached` tokens, holding the blocks of one more, takes part from the next step on."""
+        self._first_slots[(num_cached - self.step) % self.block_tokens] += 1
+        self._num_growing += 1
+
+    def leave(self, num_cached: int) -> None:
+        """It takes part no more; its blocks stay taken until they are released."""
+        self._first_slots[(num_cached - self.step) % self.block_tokens] -= 1
+        self._num_growing -= 1
+
+    def pass_step(self) -> None:
+        """Every growing decode has one more token, and holds just the blocks of its cached tokens until `grow`."""
+        self.step += 1
+
+    def advance(self, num_steps: int) -> None:
+        """Pass `num_steps` steps, each followed at once by the next: `pass_step` and `grow`, that many times."""
+        cycles, rest = divmod(num_steps, self.block_tokens)
+        growth = cycles * self._num_growing
+        for offset in range(1, rest + 1):
+            growth += self._first_slots[-(self.step + offset) % self.block_tokens]
+        self.step += num_steps
+        self.reserve(growth)
+
+    def growth(self) -> int:
+        """Blocks that the growing decodes need to hold one token more than they have cached."""
+        return self._first_slots[-self.step % self.block_tokens]
+
+    def grow(self) -> None:
+        """Take the blocks of the next step. Raises RuntimeError where they are not free."""
+        self.reserve(self.growth())
+
+    def max_num_steps(self) -> int:
+        """How many steps the growing decodes can take before a block is missing, the one they hold slots for included."""
+        if not self._num_growing:
+            return 0
+        cycles, free = divmod(self.num_free, self._num_growing)
+        num_steps = 1 + cycles * self.block_tokens
+        for offset in range(1, self.block_tokens):
+            free -= self._first_slots[-(self.step + offset) % self.block_tokens]
+            if free < 0:
+                break
+            num_steps += 1
+        return num_steps

@@ -1,0 +1,303 @@
+"""Every event a state machine handles (past tense) and every action it answers with (imperative).
+
+All are flat tuples with names, so that they compare by value, travel as msgpack arrays and are cheap to make. Machines are
+addressed by their index from 0; the other parties have the negative addresses below. Times are seconds since the run's
+start. `attempt` counts the starts of a request: a message of an older attempt is stale and is dropped.
+"""
+
+from typing import NamedTuple
+
+DRIVER, NETWORK, SCHEDULER = -3, -2, -1
+
+
+# --- what one step computes -------------------------------------------------------------------------------------------
+
+
+class Prefill(NamedTuple):
+    """One whole prompt in a step. `num_tokens` includes the `num_generated` output tokens of earlier attempts."""
+
+    request_id: int
+    attempt: int
+    num_tokens: int
+    num_generated: int
+
+
+class DecodeJoin(NamedTuple):
+    """A request that decodes from this step on: `num_cached` tokens of KV are here, `num_generated` tokens are out."""
+
+    request_id: int
+    attempt: int
+    num_cached: int
+    num_generated: int
+
+
+class Batch(NamedTuple):
+    """The forward pass of a step, told as the change against the step before on the same machine.
+
+    `leaves` are decodes of the previous batch that are not in this one and have not finished: paused, evicted or
+    cancelled. `num_decodes` counts the decodes in the pass, `context_tokens` what they attend to in all at the first step:
+    cached tokens and the new one of each. `num_paused` counts decodes left out in favour of the prompts.
+    """
+
+    prefills: tuple[Prefill, ...]
+    joins: tuple[DecodeJoin, ...]
+    leaves: tuple[int, ...]
+    num_decodes: int
+    context_tokens: int
+    num_paused: int
+
+
+# --- events for the scheduler -----------------------------------------------------------------------------------------
+
+
+class RequestArrived(NamedTuple):
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+
+
+class PrefillDone(NamedTuple):
+    """The first token is out (and the KV cache, where decode is elsewhere, is held for the hand-over)."""
+
+    request_id: int
+    attempt: int
+
+
+class KVTransferred(NamedTuple):
+    """The KV cache is at the decode machine, verified."""
+
+    request_id: int
+    attempt: int
+
+
+class RequestFinished(NamedTuple):
+    request_id: int
+    attempt: int
+
+
+class RequestEvicted(NamedTuple):
+    """No block was left for it: it has lost its KV cache after `num_generated` output tokens and must be recomputed."""
+
+    request_id: int
+    attempt: int
+    num_generated: int
+
+
+class RequestRejected(NamedTuple):
+    """The machine can never hold it."""
+
+    request_id: int
+    attempt: int
+    cause: str
+
+
+class MachineDied(NamedTuple):
+    machine: int
+    cause: str
+
+
+class RunEnded(NamedTuple):
+    """No more time is given to what is still unfinished."""
+
+    cause: str
+
+
+# --- events for a machine ---------------------------------------------------------------------------------------------
+
+
+class Assigned(NamedTuple):
+    """Prefill this request here, then hand it to machine `decode_on` (or keep it, where that is this machine)."""
+
+    request_id: int
+    attempt: int
+    arrival_s: float
+    num_tokens: int
+    num_generated: int
+    decode_on: int
+
+
+class KVReady(NamedTuple):
+    """Machine `source` has prefilled `num_tokens` tokens of this request and holds their KV cache for you to pull."""
+
+    request_id: int
+    attempt: int
+    arrival_s: float
+    num_tokens: int
+    num_generated: int
+    source: int
+
+
+class KVReceived(NamedTuple):
+    """The KV cache you pulled is complete and verified."""
+
+    request_id: int
+    attempt: int
+
+
+class KVPulled(NamedTuple):
+    """The destination has its verified copy: the held one can go."""
+
+    request_id: int
+    attempt: int
+
+
+class Cancelled(NamedTuple):
+    """Forget this attempt of the request, wherever it is, and free what it holds."""
+
+    request_id: int
+    attempt: int
+
+
+class StepsPassed(NamedTuple):
+    """Steps of the run in flight that ended before the next event; the run goes on."""
+
+    boundaries_s: tuple[float, ...]
+
+
+class StepsDone(NamedTuple):
+    """The run is over. `boundaries_s` are the ends of its steps not yet told; `finished` ended with the last of them."""
+
+    boundaries_s: tuple[float, ...]
+    finished: tuple[int, ...]
+
+
+# --- events for the network -------------------------------------------------------------------------------------------
+
+
+class FlowRequested(NamedTuple):
+    request_id: int
+    attempt: int
+    source: int
+    destination: int
+    num_bytes: int
+
+
+# --- actions: control -------------------------------------------------------------------------------------------------
+
+
+class Send(NamedTuple):
+    """Deliver `message` to party `to`, one control latency from now."""
+
+    to: int
+    message: tuple
+
+
+class RunSteps(NamedTuple):
+    """Run `batch` for at most `max_num_steps` steps, to the first end of a request; one step where it has prefills."""
+
+    batch: Batch
+    max_num_steps: int
+
+
+class CutRun(NamedTuple):
+    """End the run in flight at its first boundary not yet passed."""
+
+
+class HoldKV(NamedTuple):
+    """Keep the KV cache of `num_tokens` prefilled tokens ready to be pulled."""
+
+    request_id: int
+    attempt: int
+    num_tokens: int
+
+
+class FreeKV(NamedTuple):
+    """Drop the held KV cache."""
+
+    request_id: int
+    attempt: int
+
+
+class Pull(NamedTuple):
+    """Copy the KV cache that `source` holds, and verify it."""
+
+    request_id: int
+    attempt: int
+    source: int
+    num_tokens: int
+
+
+class CancelPull(NamedTuple):
+    request_id: int
+    attempt: int
+
+
+class CompleteFlow(NamedTuple):
+    """Tell `destination` at `at_s` that the flow is through (KVReceived). A later one for the same flow replaces it."""
+
+    request_id: int
+    attempt: int
+    destination: int
+    at_s: float
+
+
+# --- actions: facts for the recorder ----------------------------------------------------------------------------------
+
+
+class Emit(NamedTuple):
+    """Steps that ended, and so the tokens that came out: one at the boundary of each step for each request in the batch.
+
+    `batch` is given with the first steps of a run and None with the later ones. `finished` left after the last boundary.
+    """
+
+    machine: int
+    start_s: float
+    boundaries_s: tuple[float, ...]
+    batch: Batch | None
+    finished: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """A request's attempt starts: both its machines are chosen."""
+
+    request_id: int
+    attempt: int
+    prefill_on: int
+    decode_on: int
+
+
+class RecordTransfer(NamedTuple):
+    """A hand-over, at its end: when it was offered, when its blocks were reserved and its pull began."""
+
+    request_id: int
+    attempt: int
+    source: int
+    destination: int
+    num_tokens: int
+    ready_s: float
+    pull_s: float
+
+
+class Requeue(NamedTuple):
+    """The attempt is lost; the request starts again. `evicted` tells a want of blocks from a death."""
+
+    request_id: int
+    attempt: int
+    evicted: bool
+    cause: str
+
+
+class End(NamedTuple):
+    """The request is over: finished where `cause` is empty, failed otherwise. Once for each request."""
+
+    request_id: int
+    attempt: int
+    cause: str
+
+
+class MovePool(NamedTuple):
+    """The machine is in `pool` from now on: prompt, token, mixed or dead."""
+
+    machine: int
+    pool: str
+
+
+class DropStale(NamedTuple):
+    """A message of an older attempt, or from a machine already declared dead, was dropped."""
+
+    request_id: int
+    attempt: int
+    message: str
+
+
+FACTS = frozenset({Emit, Place, RecordTransfer, Requeue, End, MovePool, DropStale})

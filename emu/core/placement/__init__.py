@@ -1,0 +1,1 @@
+"""Global policies: which machine prefills a request and which decodes it."""

@@ -1,0 +1,28 @@
+"""What the scheduler asks its placement policy, and the shape that most policies share."""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+from emu.core.pools import MachineLoad, Pool, Pools
+from emu.core.request import Request
+
+
+class PlacementPolicy(Protocol):
+    """Chooses both machines of a request when it arrives or starts again."""
+
+    def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+        """Return the machine that prefills and the one that decodes; at least one machine is alive.
+
+        A machine chosen for the opposite of its home's work is moved into the mixed pool by the scheduler.
+        """
+        ...
+
+
+def place_by(choose: Callable[[Seq[MachineLoad]], MachineLoad], pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+    """Choose among the machines of each phase; a machine that serves both phases keeps its request."""
+    prefill_on = choose(pools.for_prefill())
+    decoders = pools.for_decode()
+    if prefill_on.home is Pool.MIXED or prefill_on in decoders:
+        return prefill_on, prefill_on
+    return prefill_on, choose(decoders)

@@ -1,0 +1,21 @@
+"""Uniformly random machines."""
+
+from collections.abc import Sequence as Seq
+
+from emu.core.placement.policy import place_by
+from emu.core.pools import MachineLoad, Pools
+from emu.core.request import Request
+from emu.core.seeding import random_stream
+
+
+class Random:
+    """Each phase goes to a machine of its pool drawn uniformly, from the stream `placement.random` of `seed`."""
+
+    def __init__(self, seed: int) -> None:
+        self._stream = random_stream(seed, "placement.random")
+
+    def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+        return place_by(self._choose, pools)
+
+    def _choose(self, machines: Seq[MachineLoad]) -> MachineLoad:
+        return machines[self._stream.integers(len(machines))]

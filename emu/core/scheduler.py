@@ -1,0 +1,190 @@
+"""The global scheduler: who prefills and who decodes each request, who is in which pool, and what becomes of lost requests."""
+
+from emu.core.messages import (
+    Assigned,
+    Cancelled,
+    DropStale,
+    End,
+    KVTransferred,
+    MachineDied,
+    MovePool,
+    Place,
+    PrefillDone,
+    RequestArrived,
+    RequestEvicted,
+    RequestFinished,
+    RequestRejected,
+    Requeue,
+    RunEnded,
+    Send,
+)
+from emu.core.placement.policy import PlacementPolicy
+from emu.core.pools import MachineLoad, Pool, Pools
+from emu.core.request import Phase, Request
+
+
+class Scheduler:
+    """State machine of the scheduler. It alone ends requests; `requests` are those not yet ended.
+
+    What it knows of the machines is what it assigned and what they have reported: nothing of outputs to come.
+    """
+
+    def __init__(self, machines: list[MachineLoad], placement: PlacementPolicy) -> None:
+        self.pools = Pools(machines)
+        self.placement = placement
+        self.requests: dict[int, Request] = {}
+        self._handlers = {
+            RequestArrived: self._on_arrived,
+            PrefillDone: self._on_prefill_done,
+            KVTransferred: self._on_kv_transferred,
+            RequestFinished: self._on_finished,
+            RequestEvicted: self._on_evicted,
+            RequestRejected: self._on_rejected,
+            MachineDied: self._on_machine_died,
+            RunEnded: self._on_run_ended,
+        }
+
+    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+        """Take one event and return what is to be done, in order."""
+        actions: list[tuple] = []
+        self._handlers[type(event)](event, now_s, actions)
+        return actions
+
+    def opening(self) -> list[MovePool]:
+        """The facts at time 0: every machine in its home pool."""
+        return [MovePool(machine.index, str(machine.pool)) for machine in self.pools.machines]
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[tuple]) -> None:
+        request = Request(event.request_id, event.arrival_s, event.prompt_tokens)
+        self.requests[request.request_id] = request
+        self._place(request, now_s, actions)
+
+    def _on_prefill_done(self, event: PrefillDone, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is not None and request.phase is Phase.PREFILLING:
+            self._leave_prefill(request, now_s, actions)
+            colocated = request.prefill_on == request.decode_on
+            request.move_to(Phase.DECODING if colocated else Phase.TRANSFERRING, now_s)
+
+    def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is not None:
+            if request.phase is Phase.PREFILLING:  # its PrefillDone is late
+                self._leave_prefill(request, now_s, actions)
+            request.move_to(Phase.DECODING, now_s)
+
+    def _on_finished(self, event: RequestFinished, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is not None:
+            self._withdraw(request, now_s, actions)
+            self._end(request, Phase.FINISHED, "", now_s, actions)
+
+    def _on_evicted(self, event: RequestEvicted, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is not None:
+            request.num_generated = event.num_generated
+            self._start_again(request, True, "no KV block was left for it", now_s, actions)
+
+    def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is not None:
+            self._withdraw(request, now_s, actions)
+            self._cancel(request, actions)
+            self._end(request, Phase.FAILED, event.cause, now_s, actions)
+
+    def _on_machine_died(self, event: MachineDied, now_s: float, actions: list[tuple]) -> None:
+        machine = self.pools.machines[event.machine]
+        if machine.pool is Pool.DEAD:
+            return
+        self.pools.move(machine, Pool.DEAD)
+        actions.append(MovePool(machine.index, str(Pool.DEAD)))
+        cause = f"machine {machine.index} died: {event.cause}"
+        for request in list(self.requests.values()):
+            needs_source = request.phase in (Phase.PREFILLING, Phase.TRANSFERRING)
+            if request.decode_on == machine.index or (needs_source and request.prefill_on == machine.index):
+                request.num_generated = 0  # from scratch: only the dead machine knew how far it was
+                self._start_again(request, False, cause, now_s, actions)
+
+    def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[tuple]) -> None:
+        for request in list(self.requests.values()):
+            self._withdraw(request, now_s, actions)
+            self._cancel(request, actions)
+            self._end(request, Phase.FAILED, event.cause, now_s, actions)
+
+    # --- a request's starts and its end -------------------------------------------------------------------------------
+
+    def _place(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+        if len(self.pools[Pool.DEAD]) == len(self.pools.machines):
+            self._end(request, Phase.FAILED, "no machine is left alive", now_s, actions)
+            return
+        prefill_on, decode_on = self.placement.place(request, self.pools)
+        request.prefill_on, request.decode_on = prefill_on.index, decode_on.index
+        num_tokens = request.prefill_tokens
+        prefill_on.num_prefills += 1
+        prefill_on.pending_prompt_tokens += num_tokens
+        decode_on.num_decodes += 1
+        decode_on.kv_tokens += num_tokens + 1
+        for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
+            if machine.pool is opposite:
+                self._move(machine, Pool.MIXED, actions)
+        request.move_to(Phase.PREFILLING, now_s)
+        key = (request.request_id, request.attempt)
+        actions.append(Place(*key, prefill_on.index, decode_on.index))
+        task = Assigned(*key, request.arrival_s, num_tokens, request.num_generated, decode_on.index)
+        actions.append(Send(prefill_on.index, task))
+
+    def _start_again(self, request: Request, evicted: bool, cause: str, now_s: float, actions: list[tuple]) -> None:
+        actions.append(Requeue(request.request_id, request.attempt, evicted, cause))
+        self._withdraw(request, now_s, actions)
+        self._cancel(request, actions)
+        request.attempt += 1
+        request.move_to(Phase.QUEUED, now_s)
+        self._place(request, now_s, actions)
+
+    def _end(self, request: Request, phase: Phase, cause: str, now_s: float, actions: list[tuple]) -> None:
+        request.move_to(phase, now_s)
+        del self.requests[request.request_id]
+        actions.append(End(request.request_id, request.attempt, cause))
+
+    def _cancel(self, request: Request, actions: list[tuple]) -> None:
+        """Tell the machines that still have to do with this attempt to forget it."""
+        for index in dict.fromkeys((request.prefill_on, request.decode_on)):
+            if self.pools.machines[index].pool is not Pool.DEAD:
+                actions.append(Send(index, Cancelled(request.request_id, request.attempt)))
+
+    # --- load ---------------------------------------------------------------------------------------------------------
+
+    def _leave_prefill(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+        machine = self.pools.machines[request.prefill_on]
+        machine.num_prefills -= 1
+        machine.pending_prompt_tokens -= request.prefill_tokens
+        self._go_home(machine, actions)
+
+    def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+        """Take the attempt off its machines' loads."""
+        if request.phase is Phase.PREFILLING:
+            self._leave_prefill(request, now_s, actions)
+        machine = self.pools.machines[request.decode_on]
+        machine.num_decodes -= 1
+        machine.kv_tokens -= request.prefill_tokens + 1
+        self._go_home(machine, actions)
+
+    def _go_home(self, machine: MachineLoad, actions: list[tuple]) -> None:
+        """Out of the mixed pool once no task of the opposite kind is left (SPLITWISE.md §4)."""
+        if machine.pool is not Pool.MIXED or machine.home is Pool.MIXED:
+            return
+        if not (machine.num_decodes if machine.home is Pool.PROMPT else machine.num_prefills):
+            self._move(machine, machine.home, actions)
+
+    def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
+        self.pools.move(machine, pool)
+        actions.append(MovePool(machine.index, str(pool)))
+
+    def _current(self, event: tuple, actions: list[tuple]) -> Request | None:
+        request = self.requests.get(event.request_id)
+        if request is None or request.attempt != event.attempt:
+            actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
+            return None
+        return request

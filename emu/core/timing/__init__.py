@@ -1,0 +1,1 @@
+"""Batch -> seconds: how long a forward pass takes on one machine."""

@@ -1,0 +1,43 @@
+"""From a timing configuration to the timing model of one machine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.model import TimingError, TimingModel
+
+
+class TimingFamily(Protocol):
+    """What every `conf/timing/*.yaml` describes: the timing models of all machines of a cluster."""
+
+    def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        """Return the timing of `model` on `hardware`. Raises TimingError, naming what is allowed, if there is none."""
+        ...
+
+
+class FittedFamily(ABC):
+    """Timing models with figures per model and hardware: `fits[model.name][hardware.name]` holds a subclass's own keys.
+
+    `tensor_parallel` is the number of GPUs that one instance of the model was profiled on.
+    """
+
+    def __init__(self, tensor_parallel: int, fits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        self.tensor_parallel = tensor_parallel
+        self.fits = fits
+
+    @abstractmethod
+    def build(self, fit: Mapping[str, Any], model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        """Return the timing model that has the figures `fit`."""
+
+    def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        fit = self.fits.get(model.name, {}).get(hardware.name)
+        if fit is None:
+            fitted = "; ".join(f"{name} on {', '.join(fits)}" for name, fits in self.fits.items())
+            raise TimingError(f"no timing for model {model.name} on hardware {hardware.name}; there is: {fitted}")
+        if hardware.num_gpus != self.tensor_parallel:
+            raise TimingError(
+                f"the timing of model {model.name} on hardware {hardware.name} was profiled on {self.tensor_parallel} "
+                f"GPUs a machine, not on num_gpus={hardware.num_gpus}"
+            )
+        return self.build(fit, model, hardware)

@@ -1,0 +1,1 @@
+"""What feeds the state machines their events, performs their actions, and spends time."""

@@ -1,0 +1,194 @@
+"""The whole cluster in one process, in no time: a heap of events.
+
+An event's key is (time, sender, the sender's sequence number). Every receiver thus sees the order that it would see over
+real streams, where it sorts what has arrived by the same key.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from emu.core.cluster import Cluster
+from emu.core.machine import Machine
+from emu.core.messages import (
+    DRIVER,
+    FACTS,
+    NETWORK,
+    SCHEDULER,
+    CompleteFlow,
+    CutRun,
+    KVReceived,
+    MachineDied,
+    Pull,
+    RequestArrived,
+    RunEnded,
+    RunSteps,
+    Send,
+    StepsDone,
+    StepsPassed,
+)
+from emu.execution.emulated import EmulatedExecutor
+from emu.execution.step_run import StepRun
+from emu.results.event_log import EventLog
+from emu.results.recorder import Recorder
+from emu.runtime.fault import Fault
+from emu.workload.workload import Workload
+
+
+class _Node:
+    """A machine, what executes its steps, and the run in flight."""
+
+    __slots__ = ("dead", "executor", "machine", "run")
+
+    def __init__(self, machine: Machine, executor: EmulatedExecutor) -> None:
+        self.machine = machine
+        self.executor = executor
+        self.run: StepRun | None = None
+        self.dead = False
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRun:
+    """How far the run went: the time of its last event, and how many events were handled."""
+
+    emulated_s: float
+    num_events: int
+
+
+class VirtualRuntime:
+    """Runs `workload` on `cluster`, facts to `recorder`. Requests unfinished `max_drain_s` after the last arrival fail.
+
+    `max_num_steps` bounds the steps a run: 1 is step-by-step execution, which decides and times everything the same.
+    The state machines are public for inspection after the run.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        workload: Workload,
+        recorder: Recorder,
+        max_drain_s: float,
+        faults: Sequence[Fault] = (),
+        event_log: EventLog | None = None,
+        max_num_steps: int | None = None,
+    ) -> None:
+        self._workload = workload
+        self._recorder = recorder
+        self._event_log = event_log
+        self._latency_s = cluster.control_latency_s
+        self._max_drain_s = max_drain_s
+        self.scheduler = cluster.make_scheduler()
+        self.network = cluster.make_network()
+        output_tokens = workload.output_tokens.tolist()
+        limit = {} if max_num_steps is None else {"max_num_steps": max_num_steps}
+        self._nodes = [
+            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, **limit))
+            for spec in cluster.machines
+        ]
+        self._heap: list[tuple[float, int, int, int, object]] = []
+        self._seq = 0
+        self._pulls: dict[tuple[int, int], int] = {}  # (request, attempt) -> source
+        for fault in faults:
+            self._push(fault.at_s, DRIVER, fault.machine, fault)
+
+    @property
+    def machines(self) -> list[Machine]:
+        return [node.machine for node in self._nodes]
+
+    def run(self, on_progress: Callable[[float], None] = lambda now_s: None) -> VirtualRun:
+        """Run to the end. `on_progress(now_s)` is called now and then. Not re-entrant: one run an object."""
+        was_enabled = gc.isenabled()
+        gc.disable()  # nothing here makes cycles, and collections would scan every live message again and again
+        try:
+            return self._run(on_progress)
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    def _run(self, on_progress: Callable[[float], None]) -> VirtualRun:
+        heap, nodes, scheduler = self._heap, self._nodes, self.scheduler
+        arrivals = zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True)
+        arrivals = enumerate(arrivals)
+        deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
+        unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
+        self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
+        num_events, last_s = 0, 0.0
+        for fact in scheduler.opening():
+            self._recorder.record(0.0, fact)
+        self._next_arrival(arrivals)
+        while heap:
+            now_s, sender, _, receiver, event = heappop(heap)
+            if receiver >= 0:
+                node = nodes[receiver]
+                if node.dead:
+                    continue
+                run = node.run
+                if type(event) is StepRun:
+                    if event is not run or run.end_s != now_s:
+                        continue  # it was cut
+                    boundaries_s = run.rest()
+                    node.run = None
+                    event = StepsDone(boundaries_s, node.executor.finish(len(run.boundaries_s)))
+                else:
+                    if run is not None and (passed := run.pass_until(now_s, inclusive=receiver < sender)):
+                        self._handle(receiver, node.machine, StepsPassed(passed), now_s)
+                    if type(event) is Fault:
+                        self._kill(node, event)
+                        continue
+                    if type(event) is KVReceived and nodes[self._pulls.pop(event)].dead:
+                        continue
+                self._handle(receiver, node.machine, event, now_s)
+            elif receiver == SCHEDULER:
+                if type(event) is RequestArrived:
+                    self._next_arrival(arrivals)
+                elif event is unfinished and not scheduler.requests:
+                    continue
+                self._handle(receiver, scheduler, event, now_s)
+            else:
+                self._handle(receiver, self.network, event, now_s)
+            last_s = now_s
+            num_events += 1
+            if not num_events & 0xFFF:
+                on_progress(now_s)
+        return VirtualRun(last_s, num_events)
+
+    def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
+        actions = state_machine.handle(event, now_s)
+        if self._event_log is not None:
+            self._event_log.append(party, now_s, event, actions)
+        for action in actions:
+            kind = type(action)
+            if kind is Send:
+                self._push(now_s + self._latency_s, party, action.to, action.message)
+            elif kind in FACTS:
+                self._recorder.record(now_s, action)
+            elif kind is RunSteps:
+                node = self._nodes[party]
+                node.run = node.executor.start(action.batch, action.max_num_steps, now_s)
+                self._push(node.run.end_s, party, party, node.run)
+            elif kind is CutRun:
+                run = self._nodes[party].run
+                end_s = run.end_s
+                run.cut()
+                if run.end_s != end_s:
+                    self._push(run.end_s, party, party, run)
+            elif kind is CompleteFlow:
+                received = KVReceived(action.request_id, action.attempt)
+                self._push(action.at_s, NETWORK, action.destination, received)
+            elif kind is Pull:
+                self._pulls[action.request_id, action.attempt] = action.source
+
+    def _push(self, at_s: float, sender: int, receiver: int, event: object) -> None:
+        self._seq += 1  # counts for all senders at once: only its order for one sender matters
+        heappush(self._heap, (at_s, sender, self._seq, receiver, event))
+
+    def _next_arrival(self, arrivals) -> None:
+        for request_id, (arrival_s, prompt_tokens) in arrivals:
+            self._push(arrival_s, DRIVER, SCHEDULER, RequestArrived(request_id, arrival_s, prompt_tokens))
+            return
+
+    def _kill(self, node: _Node, fault: Fault) -> None:
+        node.dead = True
+        died = MachineDied(fault.machine, "killed by faults")
+        self._push(fault.at_s + self._latency_s, DRIVER, SCHEDULER, died)
