@@ -84,8 +84,8 @@ class Scheduler:
     def _on_evicted(self, event: RequestEvicted, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
         if request is not None:
-            request.num_generated = event.num_generated
-            self._start_again(request, True, "no KV block was left for it", now_s, actions)
+            actions.append(Requeue(request.request_id, request.attempt, True, "no KV block was left for it"))
+            self._start_again(request, event.num_generated, now_s, actions)
 
     def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
@@ -104,8 +104,9 @@ class Scheduler:
         for request in list(self.requests.values()):
             needs_source = request.phase in (Phase.PREFILLING, Phase.TRANSFERRING)
             if request.decode_on == machine.index or (needs_source and request.prefill_on == machine.index):
-                request.num_generated = 0  # from scratch: only the dead machine knew how far it was
-                self._start_again(request, False, cause, now_s, actions)
+                actions.append(Requeue(request.request_id, request.attempt, False, cause))
+                # From scratch: only the dead machine knew how far it was.
+                self._start_again(request, 0, now_s, actions)
 
     def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[tuple]) -> None:
         for request in list(self.requests.values()):
@@ -135,11 +136,11 @@ class Scheduler:
         task = Assigned(*key, request.arrival_s, num_tokens, request.num_generated, decode_on.index)
         actions.append(Send(prefill_on.index, task))
 
-    def _start_again(self, request: Request, evicted: bool, cause: str, now_s: float, actions: list[tuple]) -> None:
-        actions.append(Requeue(request.request_id, request.attempt, evicted, cause))
+    def _start_again(self, request: Request, num_generated: int, now_s: float, actions: list[tuple]) -> None:
         self._withdraw(request, now_s, actions)
         self._cancel(request, actions)
         request.attempt += 1
+        request.num_generated = num_generated
         request.move_to(Phase.QUEUED, now_s)
         self._place(request, now_s, actions)
 
