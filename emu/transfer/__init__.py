@@ -1,0 +1,1 @@
+"""What moves KV bytes between machines, and verifies them."""

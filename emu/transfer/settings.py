@@ -1,0 +1,21 @@
+"""How KV caches are moved, as configured."""
+
+from dataclasses import dataclass
+
+
+class TransferError(ValueError):
+    """A transfer setting that cannot be used. The text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSettings:
+    """`payload_scale` is the fraction of the true KV bytes that is really moved: 0 to 1, or `auto` for the largest power of two
+    that keeps the expected rate under a quarter of the put-and-pull rate measured at start-up. Nothing moves under `virtual`.
+    """
+
+    payload_scale: float | str
+
+    def __post_init__(self) -> None:
+        scale = self.payload_scale
+        if scale != "auto" and (isinstance(scale, str | bool) or not 0 <= scale <= 1):
+            raise TransferError(f"transfer.payload_scale={scale}: expected auto or a number from 0 to 1")
