@@ -1,0 +1,78 @@
+"""What a runtime returns: the facts it recorded, and what only it knows of the run."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from emu.core.timing.model import TimingModel
+from emu.results.recorder import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class MachineInfo:
+    """One emulated machine. `role` is prefill, decode or mixed; `hardware` the name of its hardware."""
+
+    index: int
+    name: str
+    role: str
+    hardware: str
+    num_kv_blocks: int
+    timing: TimingModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KVStats:
+    """The KV payloads that really moved: `payload_scale` is their share of the modelled bytes, 0 where nothing moves.
+
+    `verified` counts transfers whose received bytes had the right checksum, `corrupt` payloads that had not (and were pulled
+    again) and `overruns` transfers that took longer than modelled by more than `verdict.late_s`. `wire_s` holds the seconds
+    that each copy took; `probe_bytes_per_s` is the put-and-pull rate measured at start-up, None without.
+    """
+
+    payload_scale: float = 0.0
+    bytes_moved: int = 0
+    verified: int = 0
+    corrupt: int = 0
+    overruns: int = 0
+    wire_s: np.ndarray = field(default_factory=lambda: np.empty(0))
+    probe_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fidelity:
+    """How well the host kept up with emulated time, in emulated seconds.
+
+    `message_late_s` has an entry for each message handled and `wakeup_late_s` for each wake-up: how much after its due time,
+    0 where it was on time. `foreign_cores` is the number of cores that other processes used on average, `clock_error_s` the
+    largest error of a clock offset between nodes, `dilation` how many wall seconds an emulated one took.
+    """
+
+    message_late_s: np.ndarray
+    wakeup_late_s: np.ndarray
+    foreign_cores: float
+    clock_error_s: float
+    dilation: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunRecord:
+    """One run, ended. `emulated_s` is the time of its last event, `num_events` how many were handled.
+
+    `fidelity` is None where time is emulated too. `interrupted` is why the run ended early, '' where it did not. `wall_start`
+    is `time.perf_counter()` at the first event. `host` holds further facts of the host for the summary, ready for JSON.
+    """
+
+    runtime: str
+    seed: int
+    model_name: str
+    kv_bytes_per_token: int
+    machines: list[MachineInfo]
+    recorder: Recorder
+    emulated_s: float
+    num_events: int
+    kv: KVStats
+    fidelity: Fidelity | None
+    interrupted: str
+    wall_start: float
+    host: dict[str, Any] = field(default_factory=dict)
