@@ -1,0 +1,22 @@
+from dataclasses import replace
+
+import pytest
+
+from emu.core.timing.model import TimingError
+
+
+@pytest.mark.parametrize("family", ["profile", "splitwise_sim"])
+def test_a_pair_without_a_fit_is_one_line_that_names_what_there_is(load, family):
+    model, hardware = load("model", "bloom_176b"), replace(load("hardware", "dgx_a100"), name="dgx_v100")
+    with pytest.raises(TimingError) as error:
+        load("timing", family).for_machine(model, hardware)
+    assert str(error.value) == (
+        "no timing for model bloom_176b on hardware dgx_v100; there is: llama2_70b on dgx_a100, dgx_h100, "
+        "dgx_h100_capped; bloom_176b on dgx_a100, dgx_h100, dgx_h100_capped"
+    )
+
+
+def test_another_number_of_gpus_than_profiled_is_refused(load):
+    model, hardware = load("model", "llama2_70b"), replace(load("hardware", "dgx_h100"), num_gpus=4)
+    with pytest.raises(TimingError, match="profiled on 8 GPUs a machine, not on num_gpus=4"):
+        load("timing", "profile").for_machine(model, hardware)
