@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from emu.core import setting
 from emu.core.seeding import random_stream
-from emu.workload import setting
 from emu.workload.workload import WorkloadError
 
 MAX_NUM_REQUESTS = 50_000_000
@@ -19,10 +19,10 @@ class Arrivals:
     """
 
     def __init__(self, rate_rps: float, duration_s: float, arrivals: str, cv: float) -> None:
-        self.rate_rps = setting.positive("rate_rps", rate_rps)
-        self.duration_s = setting.positive("duration_s", duration_s)
-        self.arrivals = setting.one_of("arrivals", arrivals, ("poisson", "gamma", "constant"))
-        self.cv = setting.between("cv", cv, 0.01, 100)
+        self.rate_rps = setting.positive("workload.rate_rps", rate_rps)
+        self.duration_s = setting.positive("workload.duration_s", duration_s)
+        self.arrivals = setting.one_of("workload.arrivals", arrivals, ("poisson", "gamma", "constant"))
+        self.cv = setting.between("workload.cv", cv, 0.01, 100)
         if arrivals != "gamma" and self.cv != 1:
             raise WorkloadError(f"workload.cv={cv}: expected 1, as workload.arrivals={arrivals} has a cv of its own")
         if self.rate_rps * self.duration_s > MAX_NUM_REQUESTS:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from emu.core import setting
 from emu.core.seeding import random_stream
-from emu.workload import setting
 from emu.workload.arrivals import Arrivals
 from emu.workload.workload import Workload
 
@@ -22,13 +22,11 @@ class Empirical:
 
     def __init__(self, lengths: str, rate_rps: float, duration_s: float, arrivals: str, cv: float) -> None:
         tables = tuple(sorted(path.stem for path in LENGTHS_DIR.glob("*.csv")))
-        self.lengths = setting.one_of("lengths", lengths, tables)
+        self.lengths = setting.one_of("workload.lengths", lengths, tables)
         self.arrivals = Arrivals(rate_rps, duration_s, arrivals, cv)
 
     def build(self, seed: int) -> Workload:
-        quantile, prompt_tokens, output_tokens = np.loadtxt(
-            LENGTHS_DIR / f"{self.lengths}.csv", delimiter=",", unpack=True
-        )
+        quantile, prompt_tokens, output_tokens = np.loadtxt(LENGTHS_DIR / f"{self.lengths}.csv", delimiter=",", unpack=True)
 
         def draw(use: str, tokens_at_quantile: np.ndarray) -> np.ndarray:
             tokens = np.interp(random_stream(seed, use).random(len(arrival_s)), quantile, tokens_at_quantile)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from emu.workload import setting
+from emu.core import setting
 from emu.workload.arrivals import Arrivals
-from emu.workload.workload import Workload
+from emu.workload.workload import MAX_NUM_TOKENS, Workload
 
 
 class Fixed:
@@ -13,8 +13,8 @@ class Fixed:
     def __init__(
         self, prompt_tokens: int, output_tokens: int, rate_rps: float, duration_s: float, arrivals: str, cv: float
     ) -> None:
-        self.prompt_tokens = setting.num_tokens("prompt_tokens", prompt_tokens)
-        self.output_tokens = setting.num_tokens("output_tokens", output_tokens)
+        self.prompt_tokens = setting.whole("workload.prompt_tokens", prompt_tokens, 1, MAX_NUM_TOKENS)
+        self.output_tokens = setting.whole("workload.output_tokens", output_tokens, 1, MAX_NUM_TOKENS)
         self.arrivals = Arrivals(rate_rps, duration_s, arrivals, cv)
 
     def build(self, seed: int) -> Workload:

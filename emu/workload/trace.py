@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from emu.workload import setting
+from emu.core import setting
 from emu.workload.trace_format import TRACE_FORMATS, read_trace
 from emu.workload.workload import Workload, WorkloadError
 
@@ -26,10 +26,10 @@ class Trace:
 
     def __init__(self, path: str, format: str, start_s: float, duration_s: float, rate_scale: float) -> None:
         self.path = Path(str(path)).expanduser()
-        self.format = setting.one_of("format", format, ("auto", *TRACE_FORMATS))
-        self.start_s = setting.not_negative("start_s", start_s)
-        self.duration_s = setting.positive_or_inf("duration_s", duration_s)
-        self.rate_scale = setting.positive("rate_scale", rate_scale)
+        self.format = setting.one_of("workload.format", format, ("auto", *TRACE_FORMATS))
+        self.start_s = setting.not_negative("workload.start_s", start_s)
+        self.duration_s = setting.positive_or_inf("workload.duration_s", duration_s)
+        self.rate_scale = setting.positive("workload.rate_scale", rate_scale)
 
     def build(self, seed: int) -> Workload:
         """Read the file and cut the window. Nothing is drawn, so `seed` changes nothing. Raises WorkloadError."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emu.core.setting import SettingError
+
 MAX_NUM_TOKENS = 2**31 - 1
 
 
-class WorkloadError(ValueError):
+class WorkloadError(SettingError):
     """A workload that cannot be run: a wrong setting, a malformed trace, no requests. The text is for the user."""
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emu.core.setting import SettingError
 from emu.workload.arrivals import Arrivals
 from emu.workload.workload import WorkloadError
 
@@ -94,7 +95,7 @@ def test_seeds_differ_and_one_seed_repeats():
     ],
 )
 def test_wrong_settings_are_one_clear_line(wrong, text):
-    with pytest.raises(WorkloadError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         Arrivals(*wrong)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emu.core.setting import SettingError
 from emu.workload.empirical import LENGTHS_DIR, Empirical
 from emu.workload.trace_format import read_trace
-from emu.workload.workload import WorkloadError
 
 TOOL = Path(__file__).parents[2] / "tools" / "length_tables.py"
 SERVICES = ("azure_conv", "azure_code")
@@ -84,5 +84,5 @@ def test_lengths_depend_on_seed_and_index_alone(other):
 
 def test_an_unknown_table_is_one_clear_line():
     text = "workload.lengths=sharegpt: expected one of azure_code, azure_conv"
-    with pytest.raises(WorkloadError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         build("sharegpt")

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from emu.workload.workload import WorkloadError
+from emu.core.setting import SettingError
 
 
 def test_every_request_has_the_lengths_asked_for(fixed):
@@ -17,5 +17,5 @@ def test_every_request_has_the_lengths_asked_for(fixed):
 @pytest.mark.parametrize("key", ["prompt_tokens", "output_tokens"])
 def test_lengths_are_whole_numbers_from_1(fixed, key, value):
     text = f"workload.{key}={value}: expected a whole number from 1 to 2147483647"
-    with pytest.raises(WorkloadError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         fixed(**{key: value})

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emu.core.setting import SettingError
 from emu.workload.trace import Trace
 from emu.workload.trace_format import read_trace
 from emu.workload.workload import WorkloadError
@@ -91,7 +92,7 @@ def test_an_empty_window_says_where_the_trace_is(path):
     ],
 )
 def test_wrong_settings_are_one_clear_line(path, wrong, text):
-    with pytest.raises(WorkloadError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         trace(path, **wrong)
 
 

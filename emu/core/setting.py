@@ -1,0 +1,45 @@
+"""What a setting may be. Each function returns the value, or raises SettingError naming the key and the value.
+
+A key is given in full, as the user writes it: `workload.rate_rps`.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used. The text is for the user."""
+
+
+def positive(key: str, value: float) -> float:
+    return float(_checked(key, value, lambda x: 0 < x < math.inf, "a number > 0"))
+
+
+def positive_or_inf(key: str, value: float) -> float:
+    return float(_checked(key, value, lambda x: x > 0, "a number > 0, or inf"))
+
+
+def not_negative(key: str, value: float) -> float:
+    return float(_checked(key, value, lambda x: 0 <= x < math.inf, "a number >= 0"))
+
+
+def between(key: str, value: float, low: float, high: float) -> float:
+    return float(_checked(key, value, lambda x: low <= x <= high, f"a number from {low:g} to {high:g}"))
+
+
+def whole(key: str, value: int, low: int, high: int) -> int:
+    expected = f"a whole number from {low} to {high}"
+    return int(_checked(key, value, lambda x: low <= x <= high and x == int(x), expected))
+
+
+def one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise SettingError(f"{key}={value}: expected one of {', '.join(allowed)}")
+    return value
+
+
+def _checked(key: str, value: Real, is_allowed: Callable[[Real], bool], expected: str) -> Real:
+    if not isinstance(value, Real) or isinstance(value, bool) or not is_allowed(value):
+        raise SettingError(f"{key}={value}: expected {expected}")
+    return value
