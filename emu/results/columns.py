@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emu.results.token_times import Segments, TokenTimes
+
 UNFINISHED, FINISHED, FAILED = 0, 1, 2
 
 
@@ -116,26 +118,6 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Segments:
-    """One row for each stretch of consecutive steps that gave one request a token each; where tokens' times come from.
-
-    Token `first_token` (the first output token is 1) came out at the end of step `first_step`, the next one at the end of the
-    step after it, and so on to `last_step`, all on one machine. A prefill is a segment of one step. In order of request,
-    first token and time.
-    """
-
-    request_id: np.ndarray  # int32
-    attempt: np.ndarray  # int32
-    first_step: np.ndarray  # int64
-    last_step: np.ndarray  # int64, inclusive
-    first_token: np.ndarray  # int32
-    is_prefill: np.ndarray  # bool
-
-    def __len__(self) -> int:
-        return len(self.request_id)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Transfers:
     """One row a completed hand-over, in order of `received_s`; see `Requests` for the three times."""
 
@@ -198,6 +180,7 @@ class Columns:
     steps: Steps
     batches: Batches
     segments: Segments
+    tokens: TokenTimes
     transfers: Transfers
     pool_moves: PoolMoves
     requeues: Requeues

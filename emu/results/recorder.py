@@ -1,0 +1,73 @@
+"""Takes the facts of a run as they come, and turns them into tables once it is over."""
+
+import numpy as np
+
+from emu.core.messages import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
+from emu.results import tables
+from emu.results.columns import Columns, Drops, PoolMoves, Requeues
+from emu.results.machine_log import MachineLog
+from emu.results.request_log import RequestLog
+from emu.results.token_times import TokenTimes
+from emu.workload.workload import Workload
+
+
+class Recorder:
+    """The facts of one run of `workload`, each recorded once; those of one party must come in its own order of time."""
+
+    def __init__(self, workload: Workload, num_machines: int) -> None:
+        self.workload = workload
+        self._machines = [MachineLog() for _ in range(num_machines)]
+        self._requests = RequestLog()
+        self._pool_moves: list[tuple[float, int, str]] = []
+        self._requeues: list[tuple[float, int, bool, str]] = []
+        self._drops: list[tuple[float, int, int, str]] = []
+        self._columns: Columns | None = None
+        self._handlers = {
+            Place: self._requests.place,
+            RecordTransfer: self._requests.transfer,
+            End: self._requests.end,
+            MovePool: self._on_move_pool,
+            Requeue: self._on_requeue,
+            DropStale: self._on_drop_stale,
+        }
+
+    def record(self, now_s: float, fact: tuple) -> None:
+        """Record a fact, an action of one of the types in `messages.FACTS`, that was decided at `now_s`."""
+        kind = type(fact)
+        if kind is Emit:
+            self._machines[fact[0]].emit(fact)
+        else:
+            self._handlers[kind](now_s, fact)
+
+    def _on_move_pool(self, now_s: float, fact: MovePool) -> None:
+        self._pool_moves.append((now_s, *fact))
+
+    def _on_requeue(self, now_s: float, fact: Requeue) -> None:
+        self._requeues.append((now_s, fact.request_id, fact.evicted, fact.cause))
+
+    def _on_drop_stale(self, now_s: float, fact: DropStale) -> None:
+        self._drops.append((now_s, *fact))
+
+    def columns(self) -> Columns:
+        """The tables of the run, computed at the first call: nothing may be recorded after it."""
+        if self._columns is None:
+            for log in self._machines:
+                log.end()
+            steps = tables.step_table(self._machines)
+            segments = tables.segment_table(self._machines, steps)
+            tokens = TokenTimes(segments, steps.end_s, len(self.workload))
+            transfers = tables.transfer_table(self._requests)
+            requeues = Requeues(*tables.event_columns(self._requeues, (float, np.int32, bool, str)))
+            requests = tables.request_table(self.workload, self._requests, steps, segments, tokens, transfers, requeues)
+            self._columns = Columns(
+                requests=requests,
+                steps=steps,
+                batches=steps.batches,
+                segments=segments,
+                tokens=tokens,
+                transfers=transfers,
+                pool_moves=PoolMoves(*tables.event_columns(self._pool_moves, (float, np.int32, str))),
+                requeues=requeues,
+                drops=Drops(*tables.event_columns(self._drops, (float, np.int32, np.int32, str))),
+            )
+        return self._columns

@@ -1,0 +1,108 @@
+"""When each token came out, derived from segments without listing the tokens one by one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """One row for each stretch of consecutive steps that gave one request a token each; where tokens' times come from.
+
+    Token `first_token` (the first output token is 1) came out at the end of step `first_step`, the next one at the end of the
+    step after it, and so on to `last_step`, all on one machine. A prefill is a segment of one step. In order of request,
+    first token and time.
+    """
+
+    request_id: np.ndarray  # int32
+    attempt: np.ndarray  # int32
+    first_step: np.ndarray  # int64
+    last_step: np.ndarray  # int64, inclusive
+    first_token: np.ndarray  # int32
+    is_prefill: np.ndarray  # bool
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+
+class TokenTimes:
+    """The times of every request's tokens.
+
+    A token that came out more than once counts at its first emission. For each request: `num_out` distinct tokens,
+    `num_recomputed` further emissions, and the times of its first, second and last token (NaN where there is none).
+
+    Nearly all requests get their tokens in order and once each; for these everything is a slice of the steps. The others
+    (started again from scratch) are listed token by token.
+    """
+
+    def __init__(self, segments: Segments, step_end_s: np.ndarray, num_requests: int) -> None:
+        self._segments = segments
+        self._step_end_s = step_end_s
+        request_id, first_step, last_step = segments.request_id, segments.first_step, segments.last_step
+        num_tokens = last_step - first_step + 1
+        starts_s, ends_s = step_end_s[first_step], step_end_s[last_step]
+        opens = np.ones(len(segments), bool)  # a request's first segment
+        opens[1:] = request_id[1:] != request_id[:-1]
+
+        goes_on = ~opens[1:]
+        in_order = np.where(opens, segments.first_token == 1, False)
+        next_token = segments.first_token[:-1] + num_tokens[:-1]
+        in_order[1:] |= goes_on & (segments.first_token[1:] == next_token) & (starts_s[1:] >= ends_s[:-1])
+        self._listed = np.zeros(num_requests, bool)
+        self._listed[request_id[~in_order]] = True
+
+        self.num_out = np.bincount(request_id, num_tokens, num_requests).astype(np.int64)
+        self.num_recomputed = np.zeros(num_requests, np.int64)
+        self.first_s, self.second_s, self.last_s = (np.full(num_requests, np.nan) for _ in range(3))
+        self.first_s[request_id[opens]] = starts_s[opens]
+        self.last_s[request_id] = ends_s  # of several segments the last one stays
+        seconds = np.flatnonzero(segments.first_token == 2)
+        self.second_s[request_id[seconds]] = starts_s[seconds]
+        longer = np.flatnonzero((segments.first_token == 1) & (num_tokens > 1))
+        self.second_s[request_id[longer]] = step_end_s[first_step[longer] + 1]
+
+        joints = np.flatnonzero(goes_on & ~self._listed[request_id[1:]])
+        joint_gaps_s = starts_s[joints + 1] - ends_s[joints]
+        self._gap_s, self._gap_of = [joint_gaps_s], [request_id[joints]]
+        self._list_tokens(num_tokens)
+
+    def _list_tokens(self, num_tokens: np.ndarray) -> None:
+        segments = self._segments
+        listed = np.flatnonzero(self._listed)
+        lows, highs = (np.searchsorted(segments.request_id, listed, side) for side in ("left", "right"))
+        for request_id, low, high in zip(listed, lows, highs, strict=True):
+            first_index = segments.first_token[low:high] - 1
+            out_s = np.full((first_index + num_tokens[low:high]).max(), np.inf)
+            for row, index in zip(range(low, high), first_index, strict=True):
+                emitted_s = self._step_end_s[segments.first_step[row] : segments.last_step[row] + 1]
+                known_s = out_s[index : index + len(emitted_s)]
+                np.minimum(known_s, emitted_s, out=known_s)
+            out_s[np.isinf(out_s)] = np.nan  # its machine died with the news
+            self.num_out[request_id] = np.count_nonzero(~np.isnan(out_s))
+            self.num_recomputed[request_id] = num_tokens[low:high].sum() - self.num_out[request_id]
+            self.first_s[request_id] = out_s[0]
+            self.second_s[request_id] = out_s[1] if len(out_s) > 1 else np.nan
+            self.last_s[request_id] = np.nanmax(out_s)
+            gaps_s = np.diff(out_s)
+            gaps_s = gaps_s[~np.isnan(gaps_s)]
+            self._gap_s.append(gaps_s)
+            self._gap_of.append(np.full(len(gaps_s), request_id))
+
+    def gaps(self, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every gap between consecutive tokens of each request in `selected` (bool, one entry a request).
+
+        Returns (gap_s, weight): float64 gaps and how often each occurred (int64, >= 1). All requests in a batch have the gap
+        of a step in common, so there are far fewer entries than tokens.
+        """
+        segments = self._segments
+        sliced = (selected & ~self._listed)[segments.request_id]
+        num_steps = len(self._step_end_s)
+        # A segment has the gaps before its second step to before its last one.
+        begins = np.bincount(segments.first_step[sliced] + 1, minlength=num_steps + 1)
+        ends = np.bincount(segments.last_step[sliced] + 1, minlength=num_steps + 1)
+        step_weight = np.cumsum(begins - ends)[:num_steps]
+        shared = np.flatnonzero(step_weight)
+        shared_gap_s = self._step_end_s[shared] - self._step_end_s[shared - 1]
+        own = selected[np.concatenate(self._gap_of)]
+        gap_s = np.concatenate([shared_gap_s, np.concatenate(self._gap_s)[own]])
+        return gap_s, np.concatenate([step_weight[shared], np.ones(np.count_nonzero(own), np.int64)])
