@@ -24,7 +24,8 @@ class Progress:
 class Rehearsal:
     """What a runtime is given. `run_dir` exists; the event log goes there if `log_events`.
 
-    Requests that are unfinished `max_drain_s` after the last arrival fail.
+    Requests that are unfinished `max_drain_s` after the last arrival fail. A KV payload that is verified more than `overrun_s`
+    after its modelled transfer has overrun.
     """
 
     cluster: Cluster
@@ -34,6 +35,7 @@ class Rehearsal:
     transfer: TransferSettings
     max_drain_s: float
     log_events: bool
+    overrun_s: float = 0.005
     faults: tuple[Fault, ...] = ()
     on_progress: Callable[[Progress], None] = field(default=lambda progress: None)
     on_status: Callable[[str], None] = field(default=lambda line: None)

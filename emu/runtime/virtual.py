@@ -6,9 +6,12 @@ real streams, where it sorts what has arrived by the same key.
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from time import perf_counter
 
+from emu.core import setting
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import (
@@ -32,8 +35,54 @@ from emu.execution.emulated import EmulatedExecutor
 from emu.execution.step_run import StepRun
 from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
+from emu.results.run_record import KVStats, MachineInfo, RunRecord
 from emu.runtime.fault import Fault
+from emu.runtime.interrupt import CAUSE, Interrupt
+from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.workload.workload import Workload
+
+
+class Virtual:
+    """Runs rehearsals in emulated time only. Each control message takes `control_latency_s`; KV bytes do not move."""
+
+    name = "virtual"
+
+    def __init__(self, control_latency_s: float) -> None:
+        self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
+
+    def run(self, rehearsal: Rehearsal) -> RunRecord:
+        """Run to the end, or to Ctrl-C. Raises OSError where the event log cannot be written."""
+        cluster, workload = rehearsal.cluster, rehearsal.workload
+        recorder = Recorder(workload, len(cluster.machines))
+        log = EventLog(rehearsal.run_dir / "events.msgpack") if rehearsal.log_events else nullcontext()
+        wall_start = perf_counter()
+        with log as event_log, Interrupt() as interrupt:
+            runtime = VirtualRuntime(cluster, workload, recorder, rehearsal.max_drain_s, rehearsal.faults, event_log)
+
+            def goes_on(now_s: float) -> bool:
+                num_arrived = int(workload.arrival_s.searchsorted(now_s, side="right"))
+                num_ended = num_arrived - len(runtime.scheduler.requests)
+                rehearsal.on_progress(Progress(now_s, num_arrived, num_ended, late_p99_s=0.0))
+                return not interrupt.requested
+
+            run = runtime.run(goes_on)
+        return RunRecord(
+            runtime=self.name,
+            seed=rehearsal.seed,
+            model_name=cluster.model.name,
+            kv_bytes_per_token=cluster.model.kv_bytes_per_token,
+            machines=[
+                MachineInfo(spec.index, spec.name, str(spec.role), spec.hardware.name, spec.num_kv_blocks, spec.timing)
+                for spec in cluster.machines
+            ],
+            recorder=recorder,
+            emulated_s=run.emulated_s,
+            num_events=run.num_events,
+            kv=KVStats(),
+            fidelity=None,
+            interrupted="" if run.is_complete else CAUSE,
+            wall_start=wall_start,
+        )
 
 
 class _Node:
@@ -50,10 +99,11 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
-    """How far the run went: the time of its last event, and how many events were handled."""
+    """How far the run went: the time of its last event, how many events were handled, and whether that was all."""
 
     emulated_s: float
     num_events: int
+    is_complete: bool
 
 
 class VirtualRuntime:
@@ -96,17 +146,20 @@ class VirtualRuntime:
     def machines(self) -> list[Machine]:
         return [node.machine for node in self._nodes]
 
-    def run(self, on_progress: Callable[[float], None] = lambda now_s: None) -> VirtualRun:
-        """Run to the end. `on_progress(now_s)` is called now and then. Not re-entrant: one run an object."""
+    def run(self, goes_on: Callable[[float], bool] = lambda now_s: True) -> VirtualRun:
+        """Run to the end, or until `goes_on(now_s)`, asked now and then, says no: what is unfinished then fails.
+
+        Not re-entrant: one run an object.
+        """
         was_enabled = gc.isenabled()
         gc.disable()  # nothing here makes cycles, and collections would scan every live message again and again
         try:
-            return self._run(on_progress)
+            return self._run(goes_on)
         finally:
             if was_enabled:
                 gc.enable()
 
-    def _run(self, on_progress: Callable[[float], None]) -> VirtualRun:
+    def _run(self, goes_on: Callable[[float], bool]) -> VirtualRun:
         heap, nodes, scheduler = self._heap, self._nodes, self.scheduler
         arrivals = zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True)
         arrivals = enumerate(arrivals)
@@ -149,9 +202,10 @@ class VirtualRuntime:
                 self._handle(receiver, self.network, event, now_s)
             last_s = now_s
             num_events += 1
-            if not num_events & 0xFFF:
-                on_progress(now_s)
-        return VirtualRun(last_s, num_events)
+            if not num_events & 0xFFF and not goes_on(now_s):
+                self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
+                return VirtualRun(last_s, num_events + 1, is_complete=False)
+        return VirtualRun(last_s, num_events, is_complete=True)
 
     def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
         actions = state_machine.handle(event, now_s)

@@ -1,0 +1,71 @@
+"""The events of one state machine, handled in order and at their time on the wall clock."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from emu.runtime.clock import WallClock
+
+
+class Inbox:
+    """Hands each event to `handle(event, now_s, sender)` at its due time, in order of (due time, sender, sequence).
+
+    A message that arrives after its due time is late: it is handled at once, as of now. `lead_s` is how long before its due
+    time an event is handled: for a state machine whose answers are themselves timed, so that they are sent in time.
+    Lateness, in emulated seconds, is kept for each message and each wake-up until it is taken.
+    """
+
+    def __init__(self, clock: WallClock, handle: Callable[[object, float, int], None], lead_s: float = 0.0) -> None:
+        self._clock = clock
+        self._handle = handle
+        self._lead_s = lead_s
+        self._heap: list[tuple[float, int, int, object]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = float("inf")
+        self._is_draining = False
+        self.message_late_s: list[float] = []
+        self.wakeup_late_s: list[float] = []
+
+    def put_message(self, due_s: float, sender: int, seq: int, event: object) -> None:
+        now_s = self._clock.now_s() + self._lead_s
+        late_s = now_s - due_s
+        if late_s > 0:
+            self.message_late_s.append(late_s)
+            due_s = now_s
+        else:
+            self.message_late_s.append(0.0)
+        self.put(due_s, sender, seq, event)
+
+    def put(self, at_s: float, sender: int, seq: int, event: object) -> None:
+        """An event that carries its own time: an arrival, the end of a run."""
+        heappush(self._heap, (at_s, sender, seq, event))
+        if at_s < self._timer_s and not self._is_draining:
+            self._arm()
+
+    @property
+    def next_s(self) -> float:
+        """Due time of the next event; infinite if there is none."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_s = None, float("inf")
+        if self._heap:
+            self._timer_s = self._heap[0][0]
+            delay = self._clock.local(self._timer_s - self._lead_s) - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), self._wake)
+
+    def _wake(self) -> None:
+        now_s = self._clock.now_s() + self._lead_s
+        if self._heap and now_s >= self._timer_s:
+            self.wakeup_late_s.append(now_s - self._timer_s)
+        self._is_draining = True
+        try:
+            while self._heap and self._heap[0][0] <= now_s:
+                at_s, sender, _, event = heappop(self._heap)
+                self._handle(event, at_s, sender)
+        finally:
+            self._is_draining = False
+        self._arm()

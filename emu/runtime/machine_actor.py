@@ -1,0 +1,163 @@
+"""One machine of the cluster as a Ray actor: its state machine, its executor and its end of the KV transfers."""
+
+import asyncio
+
+import numpy as np
+from ray.actor import ActorHandle
+
+from emu.core.cluster import Cluster
+from emu.core.messages import (
+    NETWORK,
+    SCHEDULER,
+    CancelPull,
+    CutRun,
+    FreeKV,
+    HoldKV,
+    KVReceived,
+    Pull,
+    RunSteps,
+    Send,
+)
+from emu.execution.emulated import EmulatedExecutor
+from emu.execution.step_run import StepRun
+from emu.runtime.inbox import Inbox
+from emu.runtime.node import Node
+from emu.runtime.party import Endpoint, Party, PartySettings
+from emu.runtime.wire import FrameKind
+from emu.transfer.object_store import ObjectStoreTransfer, SourceLost
+
+Key = tuple[int, int]
+
+
+class MachineActor(Party):
+    """Party `index` of the run. `bytes_per_token` of each KV cache are really moved; 0 moves none."""
+
+    def __init__(
+        self, index: int, cluster: Cluster, output_tokens: np.ndarray, settings: PartySettings, transfer_type: type
+    ) -> None:
+        super().__init__(index, settings)
+        executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist())
+        self.node = Node(cluster.make_machine(index), executor)
+        self.inbox: Inbox | None = None
+        self.transfer_type = transfer_type
+        self.transfer: ObjectStoreTransfer | None = None
+        self.handles: dict[int, ActorHandle] = {}
+        self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
+        self._pulls: dict[Key, asyncio.Task] = {}
+        self._due: dict[Key, float] = {}  # flows that are through by the model before the payload is
+        self._num_overruns = 0
+
+    # --- called by Ray ------------------------------------------------------------------------------------------------
+
+    async def connect_to(self, endpoints: dict[int, Endpoint], handles: dict[int, ActorHandle]) -> None:
+        self.handles = handles
+        await self.connect(endpoints)
+
+    async def prepare_transfer(self, payload_scale: float) -> None:
+        self.transfer = self.transfer_type(payload_scale * self._kv_bytes_per_token)
+
+    async def measure_transfer(self, source: int) -> float:
+        """Bytes a second that can be put by `source`, pulled and verified here."""
+        return await self.transfer.measure(self.handles[source])
+
+    async def hold(self, request_id: int, attempt: int, num_tokens: int) -> None:
+        self.transfer.hold(request_id, attempt, num_tokens)
+
+    async def offer(self, request_id: int, attempt: int, again: bool) -> list:
+        return await self.transfer.offer(request_id, attempt, again)
+
+    async def free(self, request_id: int, attempt: int) -> None:
+        self.transfer.free(request_id, attempt)
+
+    # --- party --------------------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        self.inbox = Inbox(self.clock, self._on_event)
+        self.spawn(self._beat())
+
+    def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
+        if type(event) is KVReceived:
+            # The network's notice that the flow is through: it carries its own time.
+            self.inbox.put(due_s, sender, seq, event)
+        else:
+            self.inbox.put_message(due_s, sender, seq, event)
+
+    def before_report(self) -> None:
+        # Tokens are told when something happens; without this a quiet machine would tell none for seconds.
+        now_s = min(self.clock.now_s(), self.inbox.next_s)
+        if (passed := self.node.passed(now_s, SCHEDULER)) is not None:
+            self._handle(passed, now_s)
+
+    def measurements(self) -> tuple[list[float], list[float], tuple]:
+        inbox, counts = self.inbox, self.transfer.take_counts()
+        messages, inbox.message_late_s = inbox.message_late_s, []
+        wakeups, inbox.wakeup_late_s = inbox.wakeup_late_s, []
+        num_overruns, self._num_overruns = self._num_overruns, 0
+        return messages, wakeups, (counts.bytes_moved, counts.verified, counts.corrupt, num_overruns, tuple(counts.wire_s))
+
+    async def _beat(self) -> None:
+        while not self.stopped.is_set():
+            if SCHEDULER in self.channels:
+                self.channels[SCHEDULER].send(FrameKind.HEARTBEAT)
+            await asyncio.sleep(self.settings.heartbeat_s / 4)
+
+    # --- events and actions -------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: object, now_s: float, sender: int) -> None:
+        if self.stopped.is_set():
+            return
+        if type(event) is StepRun:
+            if (done := self.node.done(event, now_s)) is not None:
+                self._handle(done, now_s)
+            return
+        if type(event) is KVReceived and sender == NETWORK:
+            pull = self._pulls.get(event)
+            if pull is None:
+                return  # called off
+            if not pull.done():
+                self._due[event] = now_s
+                return
+            del self._pulls[event]
+        if (passed := self.node.passed(now_s, sender)) is not None:
+            self._handle(passed, now_s)
+        self._handle(event, now_s)
+
+    def _handle(self, event: tuple, now_s: float) -> None:
+        index = self.address
+        actions = self.node.machine.handle(event, now_s)
+        self.record(index, now_s, event, actions)
+        for action in actions:
+            kind = type(action)
+            if kind is Send:
+                self.send_message(index, action.to, now_s, action.message)
+            elif kind is RunSteps:
+                run = self.node.start(action, now_s)
+                self.inbox.put(run.end_s, index, self.next_seq(), run)
+            elif kind is CutRun:
+                if self.node.cut():
+                    self.inbox.put(self.node.run.end_s, index, self.next_seq(), self.node.run)
+            elif kind is HoldKV:
+                self.transfer.hold(*action)
+            elif kind is FreeKV:
+                self.transfer.free(*action)
+            elif kind is Pull:
+                self._pulls[action.request_id, action.attempt] = self.spawn(self._pull(action))
+            elif kind is CancelPull:
+                self._due.pop(action, None)
+                if (pull := self._pulls.pop(action, None)) is not None:
+                    pull.cancel()
+
+    async def _pull(self, action: Pull) -> None:
+        key = (action.request_id, action.attempt)
+        try:
+            await self.transfer.pull(self.handles[action.source], *key, action.num_tokens)
+        except SourceLost:
+            # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
+            await asyncio.get_running_loop().create_future()
+        due_s = self._due.pop(key, None)
+        if due_s is not None:
+            # The flow was through by the model before the payload was here: the request joins now that it is verified.
+            now_s = self.clock.now_s()
+            self._num_overruns += now_s - due_s > self.settings.overrun_s
+            del self._pulls[key]
+            self.inbox.put(now_s, self.address, self.next_seq(), KVReceived(*key))

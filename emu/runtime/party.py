@@ -1,0 +1,202 @@
+"""What every actor of a run has: a control port, channels to the other parties, and reports of facts to the driver."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from emu.core.codec import decode, encode
+from emu.core.messages import DRIVER, FACTS, SCHEDULER
+from emu.results.event_log import pack_record
+from emu.runtime.clock import WallClock, estimate_offset, host_identity
+from emu.runtime.wire import Channel, FrameKind, connect
+
+
+@dataclass(frozen=True, slots=True)
+class PartySettings:
+    """What the driver tells every actor when it makes it. The secret is the run's own; intervals are wall seconds."""
+
+    secret: bytes
+    control_latency_s: float
+    heartbeat_s: float
+    facts_interval_s: float
+    log_events: bool
+    overrun_s: float
+
+
+class Report(NamedTuple):
+    """The fields of a FACTS frame: what a party has done and measured since its last report."""
+
+    packed_records: bytes
+    num_events: int
+    message_late_s: tuple[float, ...]
+    wakeup_late_s: tuple[float, ...]
+    kv: tuple  # bytes moved, verified, corrupt, overruns, wire_s
+    clock_error_s: float
+
+
+class Endpoint(NamedTuple):
+    """Where a party listens, and on which host's monotonic clock it runs."""
+
+    host: str
+    port: int
+    host_identity: str
+
+
+NO_KV = (0, 0, 0, 0, ())
+
+
+class Party:
+    """One actor's end of the control plane. A subclass gives it its state machines.
+
+    Order of calls: `listen`, `connect`, then the driver's START and STOP frames call `on_start` and `on_stop`.
+    """
+
+    def __init__(self, address: int, settings: PartySettings) -> None:
+        self.address = address
+        self.settings = settings
+        self.channels: dict[int, Channel] = {}
+        self.clock: WallClock | None = None
+        self.stopped: asyncio.Event = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._offset = (0.0, 0.0)
+        self._pong: asyncio.Future | None = None
+        self._packed: list[bytes] = []
+        self._num_events = 0
+        self._seq = 0
+        self._tasks: set[asyncio.Task] = set()
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    async def listen(self, host: str) -> Endpoint:
+        """Open the control port on `host`."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Channel(self.settings.secret, None, self._on_frame, self._on_close, on_open=self._on_open), host, 0
+        )
+        return Endpoint(host, self._server.sockets[0].getsockname()[1], host_identity())
+
+    async def connect(self, endpoints: dict[int, Endpoint]) -> None:
+        """Connect to every party of a lower address than one's own; those of a higher one connect to this."""
+        for peer, endpoint in sorted(endpoints.items()):
+            if SCHEDULER <= peer < self.address:
+                self.channels[peer] = await connect(
+                    endpoint.host, endpoint.port, self.settings.secret, self.address, peer, self._on_frame, self._on_close
+                )
+        reference = endpoints[SCHEDULER]
+        if self.address != SCHEDULER and reference.host_identity != host_identity():
+            self._offset = await estimate_offset(self._ping)
+
+    async def until_stopped(self) -> None:
+        """Return at the end of the run. Ray's notice of an actor's death is that this call fails."""
+        await self.stopped.wait()
+
+    async def _ping(self) -> float:
+        self._pong = asyncio.get_running_loop().create_future()
+        self.channels[SCHEDULER].send(FrameKind.PING)
+        return await self._pong
+
+    # --- what subclasses do -------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """The clock is set: get ready."""
+
+    def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
+        """A control message has come."""
+        raise NotImplementedError
+
+    def on_peer_lost(self, peer: int) -> None:
+        """The channel to `peer` has closed."""
+
+    def on_heartbeat(self, peer: int) -> None:
+        """`peer` is alive."""
+
+    def measurements(self) -> tuple[Iterable[float], Iterable[float], tuple]:
+        """Lateness of messages and of wake-ups, and what the transfers count, since last asked."""
+        raise NotImplementedError
+
+    def before_report(self) -> None:
+        """Last chance to record something for the report."""
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def send_message(self, sender: int, receiver: int, now_s: float, message: tuple) -> None:
+        """Send a control message that is due one control latency from now; nothing to a party that is gone."""
+        self.send_timed(sender, receiver, now_s + self.settings.control_latency_s, message)
+
+    def send_timed(self, sender: int, receiver: int, due_s: float, message: tuple) -> None:
+        channel = self.channels.get(max(receiver, SCHEDULER))  # the network lives with the scheduler
+        if channel is not None:
+            channel.send(FrameKind.MESSAGE, sender, receiver, due_s, self.next_seq(), encode(message))
+
+    def record(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
+        """Keep an event and its actions for the next report: all of it with the event log on, else the facts."""
+        self._num_events += 1
+        if self.settings.log_events:
+            self._packed.append(pack_record(party, now_s, event, actions))
+        elif facts := [action for action in actions if type(action) in FACTS]:
+            self._packed.append(pack_record(party, now_s, (), facts))
+
+    def spawn(self, coroutine) -> asyncio.Task:
+        """Run a task that is kept from being collected until it is done."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def report(self) -> None:
+        """Send the driver what has been recorded and measured."""
+        self.before_report()
+        message_late_s, wakeup_late_s, kv = self.measurements()
+        packed, self._packed = b"".join(self._packed), []
+        num_events, self._num_events = self._num_events, 0
+        error_s = self.clock.error_s
+        report = Report(packed, num_events, tuple(message_late_s), tuple(wakeup_late_s), kv, error_s)
+        if DRIVER in self.channels:
+            self.channels[DRIVER].send(FrameKind.FACTS, *report)
+
+    async def _report_regularly(self) -> None:
+        while not self.stopped.is_set():
+            await asyncio.sleep(self.settings.facts_interval_s)
+            if not self.stopped.is_set():
+                self.report()
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def _on_open(self, channel: Channel) -> None:
+        self.channels[channel.peer] = channel
+
+    def _on_close(self, channel: Channel) -> None:
+        if self.channels.get(channel.peer) is channel:
+            del self.channels[channel.peer]
+        if channel.peer == DRIVER:
+            self.stopped.set()  # nobody is left to report to
+        elif not self.stopped.is_set():
+            self.on_peer_lost(channel.peer)
+
+    def _on_frame(self, channel: Channel, frame: tuple) -> None:
+        kind = frame[0]
+        if kind == FrameKind.MESSAGE:
+            _, sender, receiver, due_s, seq, message = frame
+            if not self.stopped.is_set() and self.clock is not None:
+                self.on_message(sender, receiver, due_s, seq, decode(message))
+        elif kind == FrameKind.HEARTBEAT:
+            self.on_heartbeat(channel.peer)
+        elif kind == FrameKind.PING:
+            channel.send(FrameKind.PONG, time.monotonic())
+        elif kind == FrameKind.PONG:
+            if self._pong is not None and not self._pong.done():
+                self._pong.set_result(frame[1])
+        elif kind == FrameKind.START:
+            self.clock = WallClock(frame[1], frame[2], *self._offset)
+            self.on_start()
+            self.spawn(self._report_regularly())
+        elif kind == FrameKind.STOP:
+            self.report()
+            self.stopped.set()
+            channel.send(FrameKind.DONE)

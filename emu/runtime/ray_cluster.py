@@ -1,0 +1,142 @@
+"""Ray's part of a run: starting or joining a cluster, placing the actors, noticing their death, and cleaning up."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from emu.core.cluster import Cluster
+from emu.core.messages import SCHEDULER
+from emu.runtime.errors import RunError
+from emu.runtime.machine_actor import MachineActor
+from emu.runtime.party import Endpoint, PartySettings
+from emu.runtime.scheduler_actor import SchedulerActor
+
+
+class RayCluster:
+    """The actors of one run, in a Ray of its own (`address` empty) or in a running one. A context manager.
+
+    Each actor declares `actor_memory_bytes`, so that too many machines are refused before any starts.
+    """
+
+    def __init__(self, address: str, actor_memory_bytes: int, object_store_bytes: int) -> None:
+        self._address = address
+        self._actor_memory_bytes = actor_memory_bytes
+        self._object_store_bytes = object_store_bytes
+        self._is_ours = False  # a Ray that is already connected in this process stays so
+        self.machines: dict[int, ActorHandle] = {}
+        self.scheduler: ActorHandle | None = None
+
+    def __enter__(self) -> "RayCluster":
+        if ray.is_initialized():
+            return self
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 makes wake-ups late beside any busy process
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self._address:
+                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
+        except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
+            where = f"join the Ray cluster at runtime.address={self._address}" if self._address else "start Ray"
+            raise RunError(f"cannot {where}: {_first_line(error)}") from error
+        self._is_ours = True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in (*self.machines.values(), self.scheduler):
+            if handle is not None:
+                _kill(handle)
+        if self._is_ours:
+            ray.shutdown()
+
+    def check_room(self, num_actors: int) -> None:
+        """Raises RunError where the nodes have too little memory for that many actors."""
+        nodes = [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]
+        room = sum(int(memory // self._actor_memory_bytes) for memory in nodes)
+        if num_actors > room:
+            raise RunError(
+                f"{num_actors - 1} machines and the scheduler do not fit the Ray cluster: {num_actors} actors of "
+                f"runtime.actor_memory_bytes={self._actor_memory_bytes}, and its {len(nodes)} node(s) with "
+                f"{sum(nodes) / 1e9:.2f} GB hold {room}"
+            )
+
+    async def start(
+        self,
+        cluster: Cluster,
+        output_tokens: np.ndarray,
+        settings: PartySettings,
+        host: str,
+        transfer_type: type,
+        on_status: Callable[[str], None],
+    ) -> dict[int, Endpoint]:
+        """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
+        num_actors = len(cluster.machines) + 1
+        self.check_room(num_actors)
+        options = {"num_cpus": 0, "memory": self._actor_memory_bytes, "max_restarts": 0}
+        # The run's clock is this host's: the scheduler stays here.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.scheduler = ray.remote(SchedulerActor).options(scheduling_strategy=here, **options).remote(cluster, settings)
+        # The description is the same for all: it is stored once.
+        shared = ray.put(cluster)
+        outputs = ray.put(output_tokens)
+        machine_actor = ray.remote(MachineActor).options(scheduling_strategy="SPREAD", **options)
+        for spec in cluster.machines:
+            self.machines[spec.index] = machine_actor.remote(spec.index, shared, outputs, settings, transfer_type)
+        parties = {SCHEDULER: self.scheduler, **self.machines}
+        endpoints: dict[int, Endpoint] = {}
+
+        async def listen(address: int, handle: ActorHandle) -> None:
+            endpoints[address] = await handle.listen.remote(host)
+            on_status(f"actors started: {len(endpoints)}/{num_actors}")
+
+        try:
+            await asyncio.gather(*(listen(address, handle) for address, handle in parties.items()))
+            on_status(f"connecting {num_actors} actors")
+            await asyncio.gather(*(handle.connect_to.remote(endpoints, self.machines) for handle in self.machines.values()))
+        except RayError as error:
+            raise RunError(f"an actor did not come up: {_first_line(error)}") from error
+        return endpoints
+
+    async def prepare_transfer(self, payload_scale: float) -> None:
+        await asyncio.gather(*(handle.prepare_transfer.remote(payload_scale) for handle in self.machines.values()))
+
+    async def measure_transfer(self, source: int, destination: int) -> float:
+        """Bytes a second that can be put by one machine, pulled and verified by another."""
+        return await self.machines[destination].measure_transfer.remote(source)
+
+    async def watch(self, on_machine_death: Callable[[int, str], None], on_scheduler_death: Callable[[str], None]) -> None:
+        """Call back on Ray's notice of an actor's death. Runs until cancelled."""
+
+        async def watch_one(address: int, handle: ActorHandle) -> None:
+            try:
+                await handle.until_stopped.remote()
+            except RayError as error:
+                if address == SCHEDULER:
+                    on_scheduler_death(f"the scheduler actor is gone: {_first_line(error)}")
+                else:
+                    on_machine_death(address, f"Ray: {_first_line(error)}")
+
+        parties = {SCHEDULER: self.scheduler, **self.machines}
+        await asyncio.gather(*(watch_one(address, handle) for address, handle in parties.items()))
+
+    def kill(self, machine: int) -> None:
+        _kill(self.machines[machine])
+
+
+def _kill(handle: ActorHandle) -> None:
+    with contextlib.suppress(RayError, ValueError):
+        ray.kill(handle, no_restart=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,138 @@
+"""The cluster as Ray actors on the wall clock, with KV payloads that really move."""
+
+import asyncio
+import contextlib
+import math
+import os
+import secrets
+import signal
+import time
+
+import ray
+
+from emu.core import setting
+from emu.core.pools import Role
+from emu.results.event_log import EventLog
+from emu.results.run_record import RunRecord
+from emu.runtime.driver import Driver
+from emu.runtime.party import PartySettings
+from emu.runtime.ray_cluster import RayCluster
+from emu.runtime.rehearsal import Rehearsal
+from emu.transfer.object_store import ObjectStoreTransfer
+
+MAX_PROBED_SHARE = 0.25  # of the measured put-and-pull rate that `payload_scale=auto` may use
+
+
+class RayRuntime:
+    """Runs a rehearsal as one Ray actor a machine, one scheduler actor and this process as the driver.
+
+    `address` empty starts a local Ray, whatever RAY_ADDRESS says; else that cluster is joined. `host` is the address that
+    control ports listen on. `dilation` is wall seconds per emulated second. `heartbeat_s` and `facts_interval_s` are wall
+    seconds. Raises SettingError for values out of range.
+    """
+
+    transfer_type = ObjectStoreTransfer
+
+    def __init__(
+        self,
+        control_latency_s: float,
+        dilation: float,
+        address: str,
+        host: str,
+        actor_memory_bytes: int,
+        object_store_bytes: int,
+        heartbeat_s: float,
+        facts_interval_s: float,
+    ) -> None:
+        self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
+        self.dilation = setting.positive("runtime.dilation", dilation)
+        self.address = address or ""
+        self.host = host
+        self.actor_memory_bytes = setting.whole("runtime.actor_memory_bytes", actor_memory_bytes, 1, 1 << 50)
+        self.object_store_bytes = setting.whole("runtime.object_store_bytes", object_store_bytes, 80_000_000, 1 << 50)
+        self.heartbeat_s = setting.positive("runtime.heartbeat_s", heartbeat_s)
+        self.facts_interval_s = setting.positive("runtime.facts_interval_s", facts_interval_s)
+
+    def run(self, rehearsal: Rehearsal) -> RunRecord:
+        """Run to the end and return the record. Raises RunError where it cannot start; a later failure ends the record."""
+        with contextlib.ExitStack() as stack:
+            rehearsal.on_status("starting Ray")
+            cluster = stack.enter_context(RayCluster(self.address, self.actor_memory_bytes, self.object_store_bytes))
+            event_log = None
+            if rehearsal.log_events:
+                event_log = stack.enter_context(EventLog(rehearsal.run_dir / "events.msgpack"))
+            return asyncio.run(self._run(rehearsal, cluster, event_log))
+
+    async def _run(self, rehearsal: Rehearsal, actors: RayCluster, event_log: EventLog | None) -> RunRecord:
+        settings = PartySettings(
+            secret=secrets.token_bytes(32),
+            control_latency_s=self.control_latency_s,
+            heartbeat_s=self.heartbeat_s,
+            facts_interval_s=self.facts_interval_s,
+            log_events=rehearsal.log_events,
+            overrun_s=rehearsal.overrun_s,
+        )
+        cluster, workload = rehearsal.cluster, rehearsal.workload
+        endpoints = await actors.start(
+            cluster, workload.output_tokens, settings, self.host, self.transfer_type, rehearsal.on_status
+        )
+        payload_scale, probed = await self._choose_payload_scale(rehearsal, actors)
+        driver = Driver(rehearsal, self.dilation, actors.kill, event_log)
+        await driver.connect(endpoints, settings.secret)
+        watch = asyncio.ensure_future(actors.watch(driver.report_death, driver.report_failure))
+        with _interrupts(driver):
+            wall_start = time.perf_counter()
+            load = await driver.run()
+        watch.cancel()
+        return RunRecord(
+            runtime="ray",
+            seed=rehearsal.seed,
+            model_name=cluster.model.name,
+            kv_bytes_per_token=cluster.model.kv_bytes_per_token,
+            machines=cluster.machines,
+            recorder=driver.recorder,
+            emulated_s=driver.last_event_s,
+            num_events=driver.num_events,
+            kv=driver.kv_stats(payload_scale, probed),
+            fidelity=driver.fidelity(load.foreign_cores()),
+            interrupted=driver.interrupted,
+            wall_start=wall_start,
+            host={"ray": {"version": ray.__version__, "num_nodes": len(ray.nodes()), "dilation": self.dilation}},
+        )
+
+    async def _choose_payload_scale(self, rehearsal: Rehearsal, actors: RayCluster) -> tuple[float, float | None]:
+        """The fraction of KV bytes to move, and the measured bytes a second that it was chosen by, if it was."""
+        cluster, scale = rehearsal.cluster, rehearsal.transfer.payload_scale
+        by_role = {spec.role: spec.index for spec in cluster.machines}
+        probed = None
+        if scale == "auto":
+            scale = 1.0
+            if Role.PREFILL in by_role and Role.DECODE in by_role:
+                await actors.prepare_transfer(1.0)
+                probed = await actors.measure_transfer(by_role[Role.PREFILL], by_role[Role.DECODE])
+                wanted = rehearsal.workload.prompt_tokens_per_s * cluster.model.kv_bytes_per_token / self.dilation
+                scale = min(1.0, 2.0 ** math.floor(math.log2(MAX_PROBED_SHARE * probed / wanted)))
+                rehearsal.on_status(
+                    f"KV payloads: {probed / 1e9:.2f} GB/s put and pulled here, {wanted / 1e9:.2f} GB/s wanted: "
+                    f"payload_scale={scale:g}"
+                )
+        await actors.prepare_transfer(scale)
+        return scale, probed
+
+
+@contextlib.contextmanager
+def _interrupts(driver: Driver):
+    """Ctrl-C once ends the run and keeps its record; twice leaves at once."""
+
+    def on_interrupt() -> None:
+        if driver.interrupted:
+            ray.shutdown()
+            os._exit(130)
+        driver.interrupt()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

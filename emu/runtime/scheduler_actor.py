@@ -1,0 +1,89 @@
+"""The scheduler as a Ray actor, with the network in it: fairness on the links is global, as placement is."""
+
+import asyncio
+import time
+
+from emu.core.cluster import Cluster
+from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, KVReceived, MachineDied, Send
+from emu.runtime.inbox import Inbox
+from emu.runtime.party import NO_KV, Party, PartySettings
+
+
+class SchedulerActor(Party):
+    """Hosts the scheduler and the network, and notices machines that close their stream or fall silent."""
+
+    def __init__(self, cluster: Cluster, settings: PartySettings) -> None:
+        super().__init__(SCHEDULER, settings)
+        self.scheduler = cluster.make_scheduler()
+        self.network = cluster.make_network()
+        self.inbox: Inbox | None = None
+        self.network_inbox: Inbox | None = None
+        self._num_machines = len(cluster.machines)
+        self._last_heard: dict[int, float] = {}
+
+    # --- party --------------------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        self.inbox = Inbox(self.clock, self._on_scheduler_event)
+        # The network answers with times, which have to be at the destination by then. Of the latency of the request that
+        # stands for the way to the source, half is left for the answer.
+        self.network_inbox = Inbox(self.clock, self._on_network_event, lead_s=self.settings.control_latency_s / 2)
+        self.record(SCHEDULER, 0.0, (), self.scheduler.opening())
+        self._last_heard = dict.fromkeys(range(self._num_machines), time.monotonic())
+        self.spawn(self._watch())
+
+    def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
+        if sender == DRIVER:
+            self.inbox.put(due_s, sender, seq, event)  # no message of the modelled system: sent ahead, or at once
+        else:
+            (self.network_inbox if receiver == NETWORK else self.inbox).put_message(due_s, sender, seq, event)
+
+    def on_heartbeat(self, peer: int) -> None:
+        self._last_heard[peer] = time.monotonic()
+
+    def on_peer_lost(self, peer: int) -> None:
+        if peer >= 0 and self.inbox is not None:
+            self._declare_dead(peer, "its stream was closed")
+
+    def measurements(self) -> tuple[list[float], list[float], tuple]:
+        messages: list[float] = []
+        wakeups: list[float] = []
+        for inbox in (self.inbox, self.network_inbox):
+            messages += inbox.message_late_s
+            wakeups += inbox.wakeup_late_s
+            inbox.message_late_s, inbox.wakeup_late_s = [], []
+        return messages, wakeups, NO_KV
+
+    async def _watch(self) -> None:
+        """Declare machines dead that have said nothing for `heartbeat_s`."""
+        limit_s = self.settings.heartbeat_s
+        while not self.stopped.is_set():
+            await asyncio.sleep(limit_s / 4)
+            now = time.monotonic()
+            for index in [index for index, heard in self._last_heard.items() if now - heard > limit_s]:
+                self._declare_dead(index, f"silent for {limit_s:g} s")
+
+    def _declare_dead(self, index: int, cause: str) -> None:
+        if self._last_heard.pop(index, None) is not None:
+            self.inbox.put(self.clock.now_s(), DRIVER, self.next_seq(), MachineDied(index, cause))
+
+    # --- events and actions -------------------------------------------------------------------------------------------
+
+    def _on_scheduler_event(self, event: tuple, now_s: float, sender: int) -> None:
+        if self.stopped.is_set():
+            return
+        actions = self.scheduler.handle(event, now_s)
+        self.record(SCHEDULER, now_s, event, actions)
+        for action in actions:
+            if type(action) is Send:
+                self.send_message(SCHEDULER, action.to, now_s, action.message)
+
+    def _on_network_event(self, event: tuple, now_s: float, sender: int) -> None:
+        if self.stopped.is_set():
+            return
+        actions = self.network.handle(event, now_s)
+        self.record(NETWORK, now_s, event, actions)
+        for action in actions:
+            if type(action) is CompleteFlow:
+                received = KVReceived(action.request_id, action.attempt)
+                self.send_timed(NETWORK, action.destination, action.at_s, received)
