@@ -40,6 +40,8 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 makes wake-ups late beside any busy process
+        # First touch of the store's memory costs far more than the copies that follow: 0.3 against 2.5 GB/s for 16 MiB.
+        os.environ.setdefault("RAY_preallocate_plasma_memory", "1")
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self._address:
