@@ -9,7 +9,8 @@ class RequestLog:
     """Takes Place, RecordTransfer and End facts, as flat rows with their times beside them.
 
     `places` has rows of 4 (the fields of Place); `transfers` of 5 (the fields of RecordTransfer up to its times) beside
-    `transfer_times_s` of 3 (ready, pull, received); `ends` of 2 (request, number of its cause in `causes`) beside `end_times_s`.
+    `transfer_times_s` of 3 (ready, pull, received); `ends` of 2 (request, number of its cause in `causes`) beside
+    `end_times_s`.
     """
 
     __slots__ = ("_causes", "end_times_s", "ends", "places", "transfer_times_s", "transfers")

@@ -1,0 +1,37 @@
+"""The figures by which a distribution is told: mean, percentiles (numpy's linear interpolation) and maximum."""
+
+import numpy as np
+
+PERCENTILES = (50, 90, 99)
+
+
+def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
+    """{mean, p50, p90, p99, max} of `values`, each None where there is no value. NaN is no value.
+
+    `weights` (int >= 1) tells how often each value occurred: the percentiles are exactly those of
+    `np.percentile(np.repeat(values, weights), ...)`.
+    """
+    if weights is None:
+        values = values[~np.isnan(values)]
+    keys = ("mean", *(f"p{q}" for q in PERCENTILES), "max")
+    if not len(values):
+        return dict.fromkeys(keys)
+    if weights is None:
+        percentiles = np.percentile(values, PERCENTILES).tolist()
+    else:
+        percentiles = weighted_percentiles(values, weights, PERCENTILES)
+    mean = np.average(values, weights=weights)
+    return dict(zip(keys, (float(mean), *percentiles, float(values.max())), strict=True))
+
+
+def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percentiles: tuple[float, ...]) -> list[float]:
+    """`np.percentile(np.repeat(values, weights), percentiles)` to the bit, without the repetition."""
+    order = np.argsort(values)
+    ordered, num_up_to = values[order], np.cumsum(weights[order])
+    num_values = int(num_up_to[-1])
+    result = []
+    for rank in (num_values - 1) * np.true_divide(percentiles, 100):
+        low = int(rank)
+        pair = np.searchsorted(num_up_to, (low, min(low + 1, num_values - 1)), side="right")
+        result.append(float(np.quantile(ordered[pair], rank - low)))  # numpy's own interpolation between two values
+    return result

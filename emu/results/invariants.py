@@ -1,0 +1,118 @@
+"""What holds in every run, checked on its facts. Part of the verdict, and of every test that runs a cluster."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emu.results.columns import FINISHED, Columns
+
+
+def violations(columns: Columns, interrupted: bool = False, may_lose_facts: bool = False) -> list[str]:
+    """One line for each invariant that does not hold, with its number and the first request or machine it fails for.
+
+    An `interrupted` run need not end what it began. Where machines are processes (`may_lose_facts`) the last facts of one
+    that died may be missing, and with them tokens of the requests it served.
+    """
+    lines = []
+    for number, (claim, find) in enumerate(INVARIANTS, start=1):
+        noun, failed = find(columns, interrupted, may_lose_facts)
+        if len(failed):
+            lines.append(f"invariant {number}: {claim}: not so for {len(failed)}, the first {noun} {failed[0]}")
+    return lines
+
+
+def lost_tokens(columns: Columns) -> np.ndarray:
+    """How many tokens of each finished request were asked for and never recorded."""
+    requests = columns.requests
+    return np.where(requests.status == FINISHED, requests.output_tokens - requests.num_tokens_out, 0)
+
+
+Finding = tuple[str, np.ndarray]
+
+
+def every_request_ends_once(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    num_ends = columns.requests.num_ends
+    return "request", np.flatnonzero(num_ends > 1 if interrupted else num_ends != 1)
+
+
+def tokens_out_are_tokens_asked(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    requests, moves = columns.requests, columns.pool_moves
+    wrong = lost_tokens(columns) != 0
+    wrong |= requests.num_tokens_out > requests.output_tokens
+    if may_lose_facts:
+        dead = moves.machine[moves.pool == "dead"]
+        served_by_dead = np.isin(requests.prefill_on, dead) | np.isin(requests.decode_on, dead)
+        wrong &= ~(served_by_dead & (requests.num_tokens_out < requests.output_tokens))
+    return "request", np.flatnonzero(wrong)
+
+
+def no_token_comes_twice_in_an_attempt(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    segments = columns.segments
+    order = np.lexsort((segments.first_token, segments.attempt, segments.request_id))
+    request_id, attempt = segments.request_id[order], segments.attempt[order]
+    first_token = segments.first_token[order]
+    next_token = first_token + (segments.last_step - segments.first_step)[order] + 1
+    same = (request_id[1:] == request_id[:-1]) & (attempt[1:] == attempt[:-1])
+    twice = request_id[1:][same & (first_token[1:] < next_token[:-1])]
+    # A first attempt that was not lost has nothing to recompute either.
+    recomputed = np.flatnonzero((columns.requests.num_recomputed > 0) & (columns.requests.attempts <= 1))
+    return "request", np.union1d(twice, recomputed)
+
+
+def times_of_a_request_are_in_order(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    requests = columns.requests
+    wrong = requests.prefill_start_s < requests.arrival_s  # a comparison with NaN, what never happened, is False
+    wrong |= requests.first_token_s <= requests.prefill_start_s
+    wrong |= requests.decode_start_s < requests.first_token_s
+    wrong |= requests.second_token_s <= requests.first_token_s
+    wrong |= requests.last_token_s < np.fmax(requests.first_token_s, requests.second_token_s)
+    wrong |= requests.end_s < np.where(requests.status == FINISHED, requests.last_token_s, requests.arrival_s)
+    return "request", np.flatnonzero(wrong)
+
+
+def steps_of_a_machine_do_not_overlap(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    steps, machine = columns.steps, columns.steps.machine
+    wrong = steps.end_s <= steps.start_s
+    wrong[1:] |= (machine[1:] == machine[:-1]) & (steps.start_s[1:] < steps.end_s[:-1])
+    return "machine", np.unique(machine[wrong])
+
+
+def every_pass_gives_its_decodes_a_token(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    segments, steps = columns.segments, columns.steps
+    decodes = ~segments.is_prefill
+    begins = np.bincount(segments.first_step[decodes], minlength=len(steps) + 1)
+    ends = np.bincount(segments.last_step[decodes] + 1, minlength=len(steps) + 1)
+    num_tokens = np.cumsum(begins - ends)[: len(steps)]
+    return "machine", np.unique(steps.machine[num_tokens != steps.num_decodes])
+
+
+def transfers_are_offered_pulled_received(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    transfers = columns.transfers
+    wrong = (transfers.pull_s < transfers.ready_s) | (transfers.received_s < transfers.pull_s)
+    wrong |= transfers.source == transfers.destination
+    order = np.lexsort((transfers.attempt, transfers.request_id))
+    request_id, attempt = transfers.request_id[order], transfers.attempt[order]
+    again = (request_id[1:] == request_id[:-1]) & (attempt[1:] == attempt[:-1])
+    return "request", np.union1d(transfers.request_id[wrong], request_id[1:][again])
+
+
+def no_decode_starts_before_its_kv_is_there(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
+    requests = columns.requests
+    handed_over = (requests.attempts == 1) & (requests.prefill_on != requests.decode_on)
+    wrong = requests.decode_start_s < requests.kv_received_s
+    wrong |= requests.kv_ready_s < requests.first_token_s
+    if not may_lose_facts:
+        wrong |= ~np.isnan(requests.decode_start_s) & np.isnan(requests.kv_received_s)
+    return "request", np.flatnonzero(handed_over & wrong)
+
+
+INVARIANTS: tuple[tuple[str, Callable[[Columns, bool, bool], Finding]], ...] = (
+    ("every request ends exactly once", every_request_ends_once),
+    ("tokens out = tokens asked", tokens_out_are_tokens_asked),
+    ("no token comes twice in one attempt", no_token_comes_twice_in_an_attempt),
+    ("the times of a request are in order", times_of_a_request_are_in_order),
+    ("steps of a machine take time and do not overlap", steps_of_a_machine_do_not_overlap),
+    ("every decode of a pass gets one token", every_pass_gives_its_decodes_a_token),
+    ("a transfer is offered, pulled, received, once", transfers_are_offered_pulled_received),
+    ("no decode starts before its KV cache is there", no_decode_starts_before_its_kv_is_there),
+)

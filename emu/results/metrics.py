@@ -1,0 +1,108 @@
+"""The metrics of a run, each derived from its facts."""
+
+from typing import Any
+
+import numpy as np
+
+from emu.core.pools import Pool
+from emu.results.columns import FAILED, FINISHED, Columns, PoolMoves
+from emu.results.distribution import distribution
+from emu.results.invariants import lost_tokens
+from emu.results.run_record import Fidelity, RunRecord
+
+
+def latencies(columns: Columns, warmup_s: float) -> dict[str, dict[str, float | None]]:
+    """{mean, p50, p90, p99, max} of each latency over the finished requests that arrived at `warmup_s` or later.
+
+    ttft_s, e2e_s: arrival to first and to last token. tbt_s: every gap between consecutive tokens of one request. tpot_s:
+    (last - first token) / (tokens - 1), of two tokens at least. queue_s: arrival to prefill start. second_token_gap_s,
+    decode_start_gap_s: first token to second token, and to the start of the first decode step. A request that lost tokens
+    with a dead machine is left out: when it really ended is not known.
+    """
+    requests = columns.requests
+    measured = (requests.status == FINISHED) & (requests.arrival_s >= warmup_s) & (lost_tokens(columns) == 0)
+
+    def between(start_s: np.ndarray, end_s: np.ndarray) -> dict[str, float | None]:
+        return distribution(end_s[measured] - start_s[measured])
+
+    several = measured & (requests.num_tokens_out > 1)
+    decode_s = requests.last_token_s[several] - requests.first_token_s[several]
+    return {
+        "ttft_s": between(requests.arrival_s, requests.first_token_s),
+        "tbt_s": distribution(*columns.tokens.gaps(measured)),
+        "tpot_s": distribution(decode_s / (requests.num_tokens_out[several] - 1)),
+        "e2e_s": between(requests.arrival_s, requests.last_token_s),
+        "queue_s": between(requests.arrival_s, requests.prefill_start_s),
+        "second_token_gap_s": between(requests.first_token_s, requests.second_token_s),
+        "decode_start_gap_s": between(requests.first_token_s, requests.decode_start_s),
+    }
+
+
+def throughput_rps(columns: Columns) -> float | None:
+    """Finished requests over the seconds from the first arrival to the last finish; None if none finished."""
+    requests = columns.requests
+    finished = requests.status == FINISHED
+    if not finished.any():
+        return None
+    span_s = float(np.nanmax(requests.last_token_s[finished], initial=0.0) - requests.arrival_s[0])
+    return int(finished.sum()) / span_s if span_s > 0 else None
+
+
+def request_counts(columns: Columns) -> dict[str, int]:
+    requests = columns.requests
+    return {
+        "submitted": int(np.count_nonzero((requests.attempts > 0) | (requests.num_ends > 0))),
+        "finished": int(np.count_nonzero(requests.status == FINISHED)),
+        "failed": int(np.count_nonzero(requests.status == FAILED)),
+    }
+
+
+def token_counts(columns: Columns) -> dict[str, int]:
+    """`prompt` counts the tokens of prompts prefilled at least once, `output` distinct tokens out, `recomputed` tokens that
+    came out again, `lost` tokens of finished requests whose facts died with a machine."""
+    requests = columns.requests
+    prefilled = ~np.isnan(requests.prefill_start_s)
+    return {
+        "prompt": int(requests.prompt_tokens[prefilled].sum()),
+        "output": int(requests.num_tokens_out.sum()),
+        "recomputed": int(requests.num_recomputed.sum()),
+        "lost": int(lost_tokens(columns).sum()),
+    }
+
+
+def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
+    """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by hardware."""
+    kv, transfers = record.kv, columns.transfers
+    return {
+        "bytes_modelled": int(transfers.num_tokens.sum()) * record.kv_bytes_per_token,
+        "bytes_moved": kv.bytes_moved,
+        "payload_scale": kv.payload_scale,
+        "transfers": len(transfers),
+        "verified": kv.verified,
+        "corrupt": kv.corrupt,
+        "overruns": kv.overruns,
+        "blocks": {machine.hardware: machine.num_kv_blocks for machine in record.machines},
+    }
+
+
+def pool_seconds(moves: PoolMoves, emulated_s: float) -> dict[str, float]:
+    """Machine-seconds spent in each pool from the run's start to `emulated_s`."""
+    order = np.lexsort((moves.time_s, moves.machine))
+    machine, pool = moves.machine[order], moves.pool[order]
+    since_s = np.minimum(moves.time_s[order], emulated_s)
+    until_s = np.append(since_s[1:], emulated_s)
+    until_s[:-1][machine[1:] != machine[:-1]] = emulated_s
+    return {str(name): float((until_s - since_s)[pool == name].sum()) for name in Pool}
+
+
+def lateness(fidelity: Fidelity | None) -> dict[str, dict[str, float | None]]:
+    """How many messages were handled and wake-ups came, how many of them after their due time, and by how much each did."""
+    nothing = np.empty(0)
+    kinds = {
+        "messages": nothing if fidelity is None else fidelity.message_late_s,
+        "wakeups": nothing if fidelity is None else fidelity.wakeup_late_s,
+    }
+    return {
+        kind: {"count": len(late_s), "late": int(np.count_nonzero(late_s > 0)), **distribution(late_s)}
+        for kind, late_s in kinds.items()
+    }

@@ -1,0 +1,31 @@
+"""What a run's results are made of and leave out, as configured."""
+
+from dataclasses import dataclass
+
+from emu.core import setting
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Requests that arrive in the first `warmup_s` seconds count in no metric; those unfinished `max_drain_s` seconds after the
+    last arrival fail. Raises SettingError."""
+
+    warmup_s: float
+    max_drain_s: float
+
+    def __post_init__(self) -> None:
+        setting.not_negative("metrics.warmup_s", self.warmup_s)
+        setting.not_negative("metrics.max_drain_s", self.max_drain_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsSettings:
+    """`events` says whether the event log is written: true, false or `auto` (by the runtime, and not in sweeps).
+
+    Raises SettingError."""
+
+    events: bool | str
+
+    def __post_init__(self) -> None:
+        if self.events not in (True, False, "auto"):
+            raise setting.SettingError(f"results.events={self.events}: expected auto, true or false")

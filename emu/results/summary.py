@@ -1,0 +1,94 @@
+"""summary.json: the metrics of a run, its verdict, and under `host` what depends on where it ran."""
+
+import json
+import os
+import platform
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from emu.results import metrics
+from emu.results.extrapolation import num_extrapolated_steps
+from emu.results.invariants import violations
+from emu.results.run_record import RunRecord
+from emu.results.saturation import is_saturated
+from emu.results.verdict import VerdictLimits, judge
+
+
+def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict[str, Any]:
+    """The summary of a run, ready for JSON. `host.wall_s` is the wall time so far; latencies leave out the warm-up.
+
+    Under the `virtual` runtime everything outside `host` depends on the configuration alone.
+    """
+    columns = record.recorder.columns()
+    moves, requeues = columns.pool_moves, columns.requeues
+    timings = [machine.timing for machine in record.machines]
+    num_extrapolated = num_extrapolated_steps(columns.batches, timings)
+    broken = violations(columns, bool(record.interrupted), may_lose_facts=record.fidelity is not None)
+    verdict = judge(limits, record, len(columns.transfers), len(columns.steps), num_extrapolated, broken)
+    prefill_machines = [machine.index for machine in record.machines if machine.role != "decode"]
+    return {
+        "verdict": verdict.verdict,
+        "verdict_reasons": verdict.reasons,
+        "saturated": is_saturated(columns, prefill_machines, limits.saturated_s),
+        "interrupted": record.interrupted,
+        "runtime": record.runtime,
+        "seed": record.seed,
+        "model": record.model_name,
+        "machines": _machine_counts(record),
+        "requests": metrics.request_counts(columns),
+        "tokens": metrics.token_counts(columns),
+        **metrics.latencies(columns, warmup_s),
+        "throughput_rps": metrics.throughput_rps(columns),
+        "kv": metrics.kv_figures(record, columns),
+        "paused": int(columns.batches.num_paused @ columns.batches.num_steps),
+        "evicted": int(np.count_nonzero(requeues.evicted)),
+        "restarted": int(np.count_nonzero(~requeues.evicted)),
+        "dropped": len(columns.drops),
+        "machines_died": [record.machines[index].name for index in moves.machine[moves.pool == "dead"]],
+        "pools": metrics.pool_seconds(moves, record.emulated_s),
+        "late": metrics.lateness(record.fidelity),
+        "timing": {"steps": len(columns.steps), "extrapolated_steps": num_extrapolated},
+        "emulated_s": record.emulated_s,
+        "events": record.num_events,
+        "host": _host(record),
+    }
+
+
+def write_summary(summary: dict[str, Any], path: Path) -> None:
+    """Write `summary` to `path`, all or nothing: a reader never sees half a file."""
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:
+    """How many machines of each hardware there are, by role."""
+    counts: dict[str, dict[str, int]] = {}
+    for machine in record.machines:
+        of_role = counts.setdefault(str(machine.role), {})
+        of_role[machine.hardware] = of_role.get(machine.hardware, 0) + 1
+    return counts
+
+
+def _host(record: RunRecord) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in ("emu", "numpy", "pyarrow", *(["ray"] if record.runtime == "ray" else [])):
+        versions[name] = metadata.version(name)
+    host = {
+        "wall_s": perf_counter() - record.wall_start,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "num_cores": os.cpu_count(),
+        "versions": versions,
+    }
+    if record.fidelity is not None:
+        host["dilation"] = record.fidelity.dilation
+        host["foreign_cores"] = record.fidelity.foreign_cores
+        host["clock_error_s"] = record.fidelity.clock_error_s
+    return host | record.host

@@ -1,0 +1,67 @@
+"""The summary as a table on the terminal."""
+
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+LATENCIES = {
+    "ttft_s": "TTFT",
+    "tbt_s": "TBT",
+    "tpot_s": "TPOT",
+    "e2e_s": "E2E",
+    "queue_s": "queue",
+    "second_token_gap_s": "first to second token",
+}
+STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
+
+
+def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:
+    """Print the verdict and the main figures of `summary` to `file` (standard output), without colour where it is no
+    terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file, highlight=False, soft_wrap=True)
+    headline = Text(summary["verdict"], style=STYLES[summary["verdict"]])
+    if summary["saturated"]:
+        headline.append(" SATURATED", style="bold yellow")
+    console.print(headline)
+    for reason in summary["verdict_reasons"]:
+        console.print(Text(f"  {reason}"))
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table.add_column("ms")
+    statistics = ("mean", "p50", "p90", "p99", "max")
+    for name in statistics:
+        table.add_column(name, justify="right")
+    for key, name in LATENCIES.items():
+        values = (summary[key][statistic] for statistic in statistics)
+        table.add_row(name, *("-" if value is None else f"{value * 1e3:,.1f}" for value in values))
+    console.print(table)
+    for line in _lines(summary):
+        console.print(line, markup=False)
+
+
+def _lines(summary: dict[str, Any]) -> Iterator[str]:
+    requests, tokens, kv, timing = (summary[key] for key in ("requests", "tokens", "kv", "timing"))
+    throughput = summary["throughput_rps"]
+    rate = "" if throughput is None else f", {throughput:.2f} requests/s"
+    yield f"requests  {requests['finished']} of {requests['submitted']} finished, {requests['failed']} failed{rate}"
+    yield f"tokens    {tokens['prompt']:,} prompt, {tokens['output']:,} output, {tokens['recomputed']:,} recomputed"
+    yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, " + (
+        f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']} corrupt, {kv['overruns']} overran"
+        if kv["payload_scale"]
+        else "none moved"
+    )
+    yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
+    if summary["paused"] or summary["evicted"]:
+        yield f"blocks    {summary['paused']:,} pauses, {summary['evicted']:,} evictions"
+    if summary["machines_died"]:
+        yield f"died      {', '.join(summary['machines_died'])}; {summary['restarted']} requests started again"
+    for kind, late in summary["late"].items():
+        if late["count"]:
+            yield (
+                f"{kind:<9} {late['late']:,} of {late['count']:,} late, "
+                f"by {late['p99'] * 1e3:.2f} ms at p99, {late['max'] * 1e3:.2f} ms at most"
+            )
+    yield f"time      {summary['emulated_s']:,.1f} s emulated in {summary['host']['wall_s']:,.2f} s"

@@ -1,0 +1,96 @@
+"""Whether the numbers of a run may be trusted, and if not, why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from emu.core import setting
+from emu.results.run_record import Fidelity, RunRecord
+
+VALID, DEGRADED, INVALID = "VALID", "DEGRADED", "INVALID"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`verdict` is VALID, DEGRADED or INVALID; each rule that failed is a line in `reasons`."""
+
+    verdict: str
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLimits:
+    """The limits below which a run is VALID, and the factor up to which it is DEGRADED; see `judge`.
+
+    `late_p99_s` and `late_max_s` hold for messages and for wake-ups, in emulated seconds. `extrapolated_share` is of all
+    steps. `late_s` is by how much a KV transfer may take longer than modelled before it counts as overrun, `saturated_s` how
+    many seconds of work may wait before the emulated cluster may be called saturated: neither affects the verdict.
+
+    Raises SettingError for a value that cannot be a limit.
+    """
+
+    late_p99_s: float
+    late_max_s: float
+    foreign_cores: float
+    extrapolated_share: float
+    clock_error_s: float
+    degraded_factor: float
+    late_s: float
+    saturated_s: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            setting.positive(f"verdict.{field.name}", getattr(self, field.name))
+        setting.between("verdict.extrapolated_share", self.extrapolated_share, 0, 1)
+
+
+def judge(
+    limits: VerdictLimits, record: RunRecord, num_transfers: int, num_steps: int, num_extrapolated: int, broken: list[str]
+) -> Verdict:
+    """The verdict on a run of `num_steps` steps and `num_transfers` hand-overs, whose `broken` lines tell of invariants.
+
+    A value below its limit is VALID, up to `limits.degraded_factor` times the limit DEGRADED, beyond INVALID. A broken
+    invariant, a transfer that moved bytes and was not verified, and an interruption are INVALID. Without
+    `record.fidelity` (time is emulated) nothing of the host is judged.
+    """
+    reasons = list(broken)
+    if record.interrupted:
+        reasons.insert(0, f"interrupted: {record.interrupted}")
+    num_unverified = num_transfers - record.kv.verified
+    if record.kv.payload_scale > 0 and num_unverified > 0:
+        reasons.append(f"{num_unverified} of {num_transfers} KV transfers were not verified (limit 0)")
+    verdict = INVALID if reasons else VALID
+    rules = [] if record.fidelity is None else _host_rules(limits, record.fidelity)
+    share = num_extrapolated / num_steps if num_steps else 0.0
+    rules.append(_Rule(share, limits.extrapolated_share, "steps outside the profiled range", "{:.2%}".format))
+    for rule in rules:
+        if not rule.value < rule.limit:
+            reasons.append(f"{rule.what}: {rule.text(rule.value)} (limit {rule.text(rule.limit)})")
+            beyond = not rule.value <= limits.degraded_factor * rule.limit
+            verdict = INVALID if beyond or verdict == INVALID else DEGRADED
+    return Verdict(verdict, reasons)
+
+
+class _Rule(NamedTuple):
+    value: float
+    limit: float
+    what: str
+    text: Callable[[float], str]
+
+
+def _milliseconds(value_s: float) -> str:
+    return f"{value_s * 1e3:.3g} ms"
+
+
+def _host_rules(limits: VerdictLimits, fidelity: Fidelity) -> list[_Rule]:
+    rules = []
+    for name, late_s in (("messages", fidelity.message_late_s), ("wake-ups", fidelity.wakeup_late_s)):
+        if len(late_s):
+            p99_s, max_s = float(np.percentile(late_s, 99)), float(late_s.max())
+            rules.append(_Rule(p99_s, limits.late_p99_s, f"{name} late at p99", _milliseconds))
+            rules.append(_Rule(max_s, limits.late_max_s, f"{name} late at most", _milliseconds))
+    rules.append(_Rule(fidelity.foreign_cores, limits.foreign_cores, "CPU used by other processes", "{:.2f} cores".format))
+    rules.append(_Rule(fidelity.clock_error_s, limits.clock_error_s, "clock error between nodes", _milliseconds))
+    return rules
