@@ -33,6 +33,12 @@ def whole(key: str, value: int, low: int, high: int) -> int:
     return int(_checked(key, value, lambda x: low <= x <= high and x == int(x), expected))
 
 
+def flag(key: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise SettingError(f"{key}={value}: expected true or false")
+    return value
+
+
 def one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise SettingError(f"{key}={value}: expected one of {', '.join(allowed)}")

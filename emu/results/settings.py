@@ -20,11 +20,11 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class ResultsSettings:
-    """`events` says whether the event log is written: true, false or `auto` (by the runtime, and not in sweeps).
-
-    Raises SettingError."""
+    """Which files a run leaves beside requests.parquet and summary.json: the event log if `events` (`auto` leaves it to the
+    runtime, and is off in sweeps), report.html if `report`. Raises SettingError."""
 
     events: bool | str
+    report: bool
 
     def __post_init__(self) -> None:
         if self.events not in (True, False, "auto"):

@@ -46,6 +46,7 @@ class Virtual:
     """Runs rehearsals in emulated time only. Each control message takes `control_latency_s`; KV bytes do not move."""
 
     name = "virtual"
+    logs_events = False
 
     def __init__(self, control_latency_s: float) -> None:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)

@@ -1,0 +1,216 @@
+"""From a configuration to the objects it describes; the only place that instantiates.
+
+A constructor's signature is the schema of its part of the configuration: keys are its keywords, and the types of their values
+are checked against its annotations here. What range a value may have, the constructor says.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Protocol, get_args
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from emu.core import setting
+from emu.core.batching.policy import BatchingPolicy
+from emu.core.design import ClusterDesign
+from emu.core.placement.policy import PlacementPolicy
+from emu.core.specs import ModelSpec
+from emu.core.timing.family import TimingFamily
+from emu.results.run_record import RunRecord
+from emu.results.settings import MetricsSettings, ResultsSettings
+from emu.results.verdict import VerdictLimits
+from emu.runtime.fault import parse_faults
+from emu.runtime.rehearsal import Rehearsal
+from emu.transfer.settings import TransferSettings
+from emu.workload.workload import Workload
+
+CONF_DIR = Path(__file__).parents[1] / "conf"
+CONFIG_NAME = "config"
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    NoneType: "null",
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The text is one line for the user."""
+
+
+class Runtime(Protocol):
+    """What every `conf/runtime/*.yaml` describes. `logs_events` is what `results.events=auto` means."""
+
+    name: str
+    logs_events: bool
+    control_latency_s: float
+
+    def run(self, rehearsal: Rehearsal) -> RunRecord: ...
+
+
+class WorkloadSource(Protocol):
+    """What every `conf/workload/*.yaml` describes."""
+
+    def build(self, seed: int) -> Workload: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that lacks only its directory. `rehearse` makes the rest of a `Rehearsal`."""
+
+    runtime: Runtime
+    rehearse: Callable[..., Rehearsal]
+    num_requests: int
+    metrics: MetricsSettings
+    verdict: VerdictLimits
+    results: ResultsSettings
+    require_valid: bool
+
+
+def compose(overrides: list[str]) -> DictConfig:
+    """The configuration with these overrides. Raises ConfigError."""
+    with one_line_errors(), hydra.initialize_config_dir(str(CONF_DIR), version_base=None):
+        return hydra.compose(CONFIG_NAME, overrides)
+
+
+def sweep(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job of a multirun, in order. Raises ConfigError."""
+    with one_line_errors(), hydra.initialize_config_dir(str(CONF_DIR), version_base=None):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        return BasicSweeper.split_arguments(parser.parse_overrides(overrides), max_batch_size=None)[0]
+
+
+def build(config: DictConfig) -> Plan:
+    """The run that `config` describes. Raises ConfigError."""
+    with one_line_errors():
+        for key in sorted(OmegaConf.missing_keys(config)):
+            raise ConfigError(f"{key} is required: set {key}=...")
+        _check_node("", config, make_plan)
+        return make_plan(**hydra.utils.instantiate(config, _convert_="all"))
+
+
+def make_plan(
+    model: ModelSpec,
+    cluster: ClusterDesign,
+    timing: TimingFamily,
+    workload: WorkloadSource,
+    placement: PlacementPolicy,
+    batching: BatchingPolicy,
+    runtime: Runtime,
+    transfer: TransferSettings,
+    metrics: MetricsSettings,
+    verdict: VerdictLimits,
+    results: ResultsSettings,
+    seed: int,
+    faults: list,
+    require_valid: bool,
+) -> Plan:
+    """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
+    seed = setting.whole("seed", seed, 0, 2**63 - 1)
+    parts = cluster.build(model, timing, placement, batching, runtime.control_latency_s)
+    requests = workload.build(seed)
+    rehearse = partial(
+        Rehearsal,
+        cluster=parts,
+        workload=requests,
+        seed=seed,
+        transfer=transfer,
+        max_drain_s=metrics.max_drain_s,
+        faults=tuple(parse_faults(faults, parts.machines)),
+    )
+    return Plan(runtime, rehearse, len(requests), metrics, verdict, results, require_valid)
+
+
+# --- what is wrong with a configuration -------------------------------------------------------------------------------
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what Hydra, OmegaConf and the constructors raise into ConfigError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """What is wrong, in one line for the user."""
+    cause = error.__cause__
+    match error:
+        case MissingConfigException(missing_cfg_file=str(path), options=list(options)):
+            group, _, option = path.rpartition("/")
+            return f"{group}={option}: no such option; expected one of {', '.join(options)}"
+        case OverrideParseException():
+            return f"{error.override}: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{{}}"
+        case InstantiationException() if isinstance(cause, ValueError):
+            return str(cause)
+        case OSError(filename=str(path), strerror=str(problem)):
+            return f"{path}: {problem}"
+        case OmegaConfBaseException(full_key=str(key)):
+            return f"{key}: {str(error).splitlines()[0]}"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
+    hints = ("To append to", "See http")
+    return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints))
+
+
+def _unknown_key(key: str, siblings: list[str], target: str | None) -> str:
+    place, _, name = key.rpartition(".")
+    why_not = getattr(pkgutil.resolve_name(target), "WHY_NOT", {}) if target else {}
+    if name in why_not:
+        return f"{key}: no such setting with this {place}: {why_not[name]}"
+    allowed = [sibling for sibling in siblings if sibling != "hydra" and not sibling.startswith("_")]
+    return f"{key}: no such setting; {f'{place} has' if place else 'there are'} {', '.join(allowed) or 'none'}"
+
+
+def _check_node(place: str, node: DictConfig, target: Callable[..., Any]) -> None:
+    """Check the keys of `node`, and the types of their values, against the parameters of `target`. Raises ConfigError."""
+    parameters = inspect.signature(target, eval_str=True).parameters
+    prefix = f"{place}." if place else ""
+    for key, value in node.items():
+        if key in parameters:
+            _check_value(f"{prefix}{key}", value, parameters[key].annotation)
+        elif not key.startswith("_"):
+            raise ConfigError(_unknown_key(f"{prefix}{key}", list(parameters), node.get("_target_")))
+    for key, parameter in parameters.items():
+        if key not in node and parameter.default is parameter.empty:
+            raise ConfigError(f"{prefix}{key} is required: set {prefix}{key}=...")
+
+
+def _check_value(key: str, value: Any, annotation: Any) -> None:
+    types = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if isinstance(value, DictConfig) and "_target_" in value:
+        _check_node(key, value, _resolve(key, value["_target_"]))
+    elif all(type_ in TYPE_NAMES for type_ in types):
+        if not any(_is_a(value, type_) for type_ in types):
+            raise ConfigError(f"{key}={value}: expected {' or '.join(TYPE_NAMES[type_] for type_ in types)}")
+    elif inspect.isclass(annotation) and not isinstance(value, DictConfig):
+        raise ConfigError(f"{key}={value}: expected an option of this group, or settings below it")
+
+
+def _resolve(place: str, target: str) -> Callable[..., Any]:
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{place}._target_={target}: {error}; expected the full name of a class") from error
+
+
+def _is_a(value: Any, type_: type) -> bool:
+    if isinstance(value, bool):
+        return type_ is bool
+    return isinstance(value, {int: Integral, float: Real, list: ListConfig}.get(type_, type_))
