@@ -131,6 +131,7 @@ def make_plan(
         seed=seed,
         transfer=transfer,
         max_drain_s=metrics.max_drain_s,
+        overrun_s=verdict.late_s,
         faults=tuple(parse_faults(faults, parts.machines)),
     )
     return Plan(runtime, rehearse, len(requests), metrics, verdict, results, require_valid)

@@ -31,6 +31,8 @@ class RayRuntime:
     seconds. Raises SettingError for values out of range.
     """
 
+    name = "ray"
+    logs_events = True
     transfer_type = ObjectStoreTransfer
 
     def __init__(
