@@ -121,7 +121,7 @@ def make_plan(
     require_valid: bool,
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
-    seed = setting.whole("seed", seed, 0, 2**63 - 1)
+    seed = setting.whole("seed", seed, 0)
     parts = cluster.build(model, timing, placement, batching, runtime.control_latency_s)
     requests = workload.build(seed)
     rehearse = partial(

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from numbers import Real
 
+MAX_WHOLE = 2**31 - 1
+
 
 class SettingError(ValueError):
     """A setting that cannot be used. The text is for the user."""
@@ -28,7 +30,7 @@ def between(key: str, value: float, low: float, high: float) -> float:
     return float(_checked(key, value, lambda x: low <= x <= high, f"a number from {low:g} to {high:g}"))
 
 
-def whole(key: str, value: int, low: int, high: int) -> int:
+def whole(key: str, value: int, low: int, high: int = MAX_WHOLE) -> int:
     expected = f"a whole number from {low} to {high}"
     return int(_checked(key, value, lambda x: low <= x <= high and x == int(x), expected))
 

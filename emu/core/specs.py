@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from emu.core import setting
+
 
 class SpecError(ValueError):
     """A specification that cannot be emulated, such as a model larger than the machine. The text is for the user."""
@@ -22,6 +24,10 @@ class ModelSpec:
     num_kv_heads: int
     head_dim: int
     dtype_bytes: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):
+            setting.positive(f"model.{key}", getattr(self, key))
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -52,6 +58,13 @@ class HardwareSpec:
     gpu_power_w: float
     relative_power: float
     price_per_hour: float
+
+    def __post_init__(self) -> None:
+        for key in ("num_gpus", "hbm_bytes_per_gpu", "hbm_bytes_per_s", "nic_bytes_per_s", "gpu_power_w", "relative_power"):
+            setting.positive(f"hardware.{key}", getattr(self, key))
+        for key in ("activation_reserve_bytes", "link_latency_s", "price_per_hour"):
+            setting.not_negative(f"hardware.{key}", getattr(self, key))
+        setting.between("hardware.memory_fraction", self.memory_fraction, 0, 1)
 
     def kv_capacity_bytes(self, model: ModelSpec) -> int:
         """HBM x memory_fraction - weights - activation reserve, over all GPUs. Raises SpecError if nothing is left."""

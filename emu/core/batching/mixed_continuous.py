@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
+from emu.core import setting
 from emu.core.batching.fcfs import take_prompts
 from emu.core.sequence import Sequence
 
@@ -16,8 +17,8 @@ class MixedContinuous:
     """
 
     def __init__(self, max_batch_tokens: int, max_num_pauses: int) -> None:
-        self.max_batch_tokens = max_batch_tokens
-        self.max_num_pauses = max_num_pauses
+        self.max_batch_tokens = setting.whole("batching.max_batch_tokens", max_batch_tokens, 1)
+        self.max_num_pauses = setting.whole("batching.max_num_pauses", max_num_pauses, 0)
 
     def next_batch(self, prompts: Iterable[Sequence], decodes: Seq[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
         displaceable = [seq for seq in decodes if seq.num_pauses < self.max_num_pauses]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Seq
 
+from emu.core import setting
 from emu.core.placement.policy import place_by
 from emu.core.pools import MachineLoad, Pools
 from emu.core.request import Request
@@ -12,7 +13,7 @@ class Random:
     """Each phase goes to a machine of its pool drawn uniformly, from the stream `placement.random` of `seed`."""
 
     def __init__(self, seed: int) -> None:
-        self._stream = random_stream(seed, "placement.random")
+        self._stream = random_stream(setting.whole("placement.seed", seed, 0), "placement.random")
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
         return place_by(self._choose, pools)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from operator import attrgetter
 
+from emu.core import setting
 from emu.core.pools import MachineLoad, Pool, Pools
 from emu.core.request import Request
 
@@ -21,8 +22,8 @@ class Splitwise:
     """
 
     def __init__(self, max_pending_prompt_tokens: int, max_kv_fraction: float) -> None:
-        self.max_pending_prompt_tokens = max_pending_prompt_tokens
-        self.max_kv_fraction = max_kv_fraction
+        self.max_pending_prompt_tokens = setting.whole("placement.max_pending_prompt_tokens", max_pending_prompt_tokens, 1)
+        self.max_kv_fraction = setting.between("placement.max_kv_fraction", max_kv_fraction, 0, 1)
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
         num_tokens = request.prefill_tokens
