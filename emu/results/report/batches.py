@@ -1,0 +1,47 @@
+"""What was waiting, and what the machines computed at once."""
+
+import numpy as np
+
+from emu.results.report import card
+from emu.results.report.load import queue_chart
+from emu.results.report.run import Run
+
+
+def batches_section(run: Run) -> str:
+    charts = card.charts(queue_chart(run), _decode_batches(run), _prefill_batches(run))
+    return card.section("Queues and batches", charts)
+
+
+def _decode_batches(run: Run) -> str:
+    batches, timeline = run.columns.batches, run.timeline
+    decodes = batches.num_decodes > 0
+    if not decodes.any():
+        return card.empty("Decode batch size", "No machine ran a decode step.")
+    start_s, end_s, num_decodes = batches.start_s[decodes], run.batch_end_s[decodes], batches.num_decodes[decodes]
+    machines = timeline.occupancy(start_s, end_s)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(machines > 1e-6, timeline.occupancy(start_s, end_s, num_decodes) / machines, np.nan)
+    largest = timeline.highest(start_s, num_decodes)
+    figure = run.figure(float(num_decodes.max()), "decodes in a step")
+    figure.line(timeline.middles_s, largest, "largest batch begun", "grey")
+    figure.line(timeline.middles_s, mean, "mean, by time", "orange")
+    run.mark_last_arrival(figure)
+    average = float(((end_s - start_s) * num_decodes).sum() / max(1e-12, (end_s - start_s).sum()))
+    note = f"Over machines that decode. Mean {average:.1f}, largest {num_decodes.max():,}."
+    return card.chart("Decode batch size", note, figure)
+
+
+def _prefill_batches(run: Run) -> str:
+    batches, timeline = run.columns.batches, run.rate_timeline
+    prefills = batches.num_prefills > 0
+    if not prefills.any():
+        return card.empty("Prompt tokens a step", "No machine ran a prefill step.")
+    start_s, tokens = batches.start_s[prefills], batches.prefill_tokens[prefills]
+    steps = timeline.sums(start_s)
+    mean = np.where(steps > 0, timeline.sums(start_s, tokens) / np.maximum(steps, 1), np.nan)
+    figure = run.figure(float(tokens.max()), "prompt tokens in a step")
+    figure.steps(timeline.edges_s, timeline.highest(start_s, tokens), "largest", "grey")
+    figure.steps(timeline.edges_s, mean, "mean", "blue")
+    run.mark_last_arrival(figure)
+    note = f"Steps with prompts. Mean {tokens.mean():,.0f} tokens of {batches.num_prefills[prefills].mean():.2f} prompts."
+    return card.chart("Prompt tokens a step", note, figure)

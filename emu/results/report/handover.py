@@ -1,0 +1,59 @@
+"""The KV caches that went from prefill to decode machines: bytes, rates and times."""
+
+import numpy as np
+
+from emu.results.report import card
+from emu.results.report.cumulative import comparison_chart
+from emu.results.report.curve import Curve
+from emu.results.report.quantity import count, size
+from emu.results.report.run import Run
+
+
+def handover_section(run: Run) -> str:
+    if not len(run.columns.transfers):
+        none = "No KV cache was handed over: every request decoded where it was prefilled, or none got that far."
+        return card.section("KV cache hand-over", card.charts(card.empty("No hand-overs", none)))
+    return card.section("KV cache hand-over", card.charts(_bytes_so_far(run), _rate(run), _times(run)))
+
+
+def _bytes_so_far(run: Run) -> str:
+    timeline = run.timeline
+    total = np.concatenate([[0.0], np.cumsum(timeline.sums(run.columns.transfers.received_s, _num_bytes(run)))])
+    figure = run.figure(total[-1] / 1e9, "GB")
+    figure.line(timeline.edges_s, total / 1e9, "handed over, as modelled", "green")
+    run.mark_last_arrival(figure)
+    return card.chart("KV bytes handed over", _moved_note(run), figure)
+
+
+def _moved_note(run: Run) -> str:
+    kv = run.record.kv
+    if kv.payload_scale == 0:
+        return f"{size(run.summary['kv']['bytes_modelled'])} modelled; no real bytes moved."
+    return (
+        f"{size(kv.bytes_moved)} really moved: {count(kv.verified)} verified, {count(kv.corrupt)} corrupt, "
+        f"{count(kv.overruns)} overran."
+    )
+
+
+def _rate(run: Run) -> str:
+    timeline = run.rate_timeline
+    rate = timeline.sums(run.columns.transfers.received_s, _num_bytes(run)) / timeline.width_s
+    figure = run.figure(rate.max() / 1e9, "GB/s")
+    figure.steps(timeline.edges_s, rate / 1e9, "received, as modelled", "green")
+    run.mark_last_arrival(figure)
+    return card.chart("Hand-over rate", f"Summed over all links, per {run.rate_width}.", figure)
+
+
+def _times(run: Run) -> str:
+    transfers = run.columns.transfers
+    curves = [
+        ("waiting for blocks", "grey", Curve.of(transfers.pull_s - transfers.ready_s)),
+        ("pull to received", "green", Curve.of(transfers.received_s - transfers.pull_s)),
+        ("real copy", "purple", Curve.of(run.record.kv.wire_s)),
+    ]
+    note = "Ready to pull begun, and pull begun to verified."
+    return comparison_chart("Hand-over times", note, curves, floor_s=1e-5)
+
+
+def _num_bytes(run: Run) -> np.ndarray:
+    return run.columns.transfers.num_tokens * float(run.record.kv_bytes_per_token)

@@ -1,0 +1,47 @@
+"""How long requests and tokens took: a table of percentiles and three distributions."""
+
+from emu.results.report import card
+from emu.results.report.cumulative import cumulative_chart
+from emu.results.report.curve import Curve
+from emu.results.report.quantity import SECONDS, count, unit_of
+from emu.results.report.run import Run
+
+METRICS = (
+    ("TTFT", "arrival to first token", "ttft_s"),
+    ("TBT", "every gap between two tokens of a request", "tbt_s"),
+    ("TPOT", "(last − first token) / (tokens − 1) of a request", "tpot_s"),
+    ("E2E", "arrival to last token", "e2e_s"),
+    ("Queue", "arrival to start of prefill", "queue_s"),
+    ("Second token gap", "second − first token: holds the hand-over", "second_token_gap_s"),
+    ("Decode start gap", "first decode step − first token", "decode_start_gap_s"),
+)
+STATISTICS = ("mean", "p50", "p90", "p99", "max")
+
+
+def latency_table(run: Run) -> str:
+    rows = []
+    for name, meaning, key in METRICS:
+        statistics = run.summary[key]
+        unit = unit_of(statistics["p50"])
+        numbers = [unit.text(statistics[statistic]) for statistic in STATISTICS]
+        rows.append([f"{name}<small>{meaning}</small>", *numbers, unit.name])
+    content = card.table(["", *STATISTICS, "unit"], rows)
+    warmup = f" that arrived after the first {SECONDS.text(run.warmup_s)} s" if run.warmup_s else ""
+    note = f"Finished requests{warmup}: {count(int(run.measured.sum()))}. Percentiles by linear interpolation."
+    return card.box("Latency", note, content)
+
+
+def latency_section(run: Run) -> str:
+    requests, measured, summary = run.columns.requests, run.measured, run.summary
+    arrival_s = requests.arrival_s[measured]
+    ttft = Curve.of(requests.first_token_s[measured] - arrival_s)
+    tbt = Curve.of(*run.columns.tokens.gaps(measured))
+    e2e = Curve.of(requests.last_token_s[measured] - arrival_s)
+    return card.section(
+        "Latency",
+        card.charts(
+            cumulative_chart("TTFT", "Arrival to first token.", ttft, "blue", summary["ttft_s"]),
+            cumulative_chart("TBT", "Every gap between two tokens of a request.", tbt, "orange", summary["tbt_s"]),
+            cumulative_chart("E2E", "Arrival to last token.", e2e, "purple", summary["e2e_s"]),
+        ),
+    )

@@ -1,0 +1,40 @@
+"""How well the host kept up with emulated time. Nothing to say where time is emulated too."""
+
+from emu.results.report import card
+from emu.results.report.cumulative import comparison_chart
+from emu.results.report.curve import Curve
+from emu.results.report.quantity import NONE, count, duration
+from emu.results.report.run import Run
+from emu.results.run_record import Fidelity
+
+FLOOR_S = 1e-5
+
+
+def lateness_section(run: Run) -> str:
+    fidelity = run.record.fidelity
+    if fidelity is None:
+        return ""
+    messages, wakeups = Curve.of(fidelity.message_late_s), Curve.of(fidelity.wakeup_late_s)
+    chart = comparison_chart(
+        "Lateness",
+        f"After the due time; {duration(FLOOR_S)} and less is drawn as one.",
+        [("messages", "blue", messages), ("wake-ups", "orange", wakeups)],
+        FLOOR_S,
+    )
+    return card.section("Lateness of the emulator", card.charts(chart, _table(messages, wakeups), _host(fidelity)))
+
+
+def _table(messages: Curve, wakeups: Curve) -> str:
+    rows = [["number", count(len(messages)), count(len(wakeups))]]
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+        rows.append([name, *(duration(late.quantile(share)) if len(late) else NONE for late in (messages, wakeups))])
+    return card.box("Lateness in numbers", "", card.table(["", "messages", "wake-ups"], rows))
+
+
+def _host(fidelity: Fidelity) -> str:
+    facts = {
+        "cores used by others": f"{fidelity.foreign_cores:.2f}",
+        "clock error between nodes": duration(fidelity.clock_error_s),
+        "dilation": f"{fidelity.dilation:g} wall s per emulated s",
+    }
+    return card.box("Host", "", card.facts(facts))

@@ -1,0 +1,112 @@
+"""The top of the page: whether to trust the run, what was run, and what came out in a few numbers."""
+
+from collections import Counter
+from html import escape
+
+import numpy as np
+
+from emu.results.report import card
+from emu.results.report.latency import latency_table
+from emu.results.report.quantity import SECONDS, count, size
+from emu.results.report.run import Run
+
+VERDICTS = {
+    "VALID": ("good", "Every check of the run passed: its figures can be used as they stand."),
+    "DEGRADED": ("warn", "A check is past its limit, though not by far: use the figures with the reasons below in mind."),
+    "INVALID": ("bad", "These figures must not be used, for the reasons below."),
+}
+SATURATED = (
+    "The emulated cluster was saturated: at the last arrival its waiting work was large and still growing, so the latencies "
+    "depend on how long the load lasted."
+)
+
+
+def verdict_banner(run: Run) -> str:
+    summary, interrupted = run.summary, run.record.interrupted
+    tone, meaning = VERDICTS[summary["verdict"]]
+    badges = _badge("warn", "SATURATED") if summary["saturated"] else ""
+    badges += _badge("bad", "INTERRUPTED") if interrupted else ""
+    lines = [meaning]
+    lines += [SATURATED] if summary["saturated"] else []
+    lines += [f"The run was interrupted ({interrupted}): only what happened until then is counted."] if interrupted else []
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in summary["verdict_reasons"])
+    return (
+        f'<section class="verdict {tone}"><h2>{escape(summary["verdict"])}</h2>{badges}'
+        f"{''.join(f'<p>{escape(line)}</p>' for line in lines)}{f'<ul>{reasons}</ul>' if reasons else ''}</section>"
+    )
+
+
+def _badge(tone: str, text: str) -> str:
+    return f'<span class="badge {tone}">{text}</span>'
+
+
+def figures(run: Run) -> str:
+    """Requests, tokens, throughput, hand-overs and time in large print."""
+    summary = run.summary
+    requests, tokens, kv, host = summary["requests"], summary["tokens"], summary["kv"], summary["host"]
+    extrapolated = summary["timing"]["extrapolated_steps"]
+    unfinished = requests["submitted"] - requests["finished"] - requests["failed"]
+    tiles = [
+        (
+            count(requests["finished"]),
+            "requests finished",
+            f"of {count(requests['submitted'])}; {count(requests['failed'])} failed"
+            + (f", {count(unfinished)} unfinished" if unfinished else ""),
+        ),
+        (
+            _rate(summary["throughput_rps"]),
+            "requests/s finished",
+            f"{_rate(_offered_rps(run))} requests/s arrived",
+        ),
+        (
+            count(tokens["output"]),
+            "output tokens",
+            f"{count(tokens['prompt'])} prompt tokens, {count(tokens['recomputed'])} recomputed",
+        ),
+        (
+            size(kv["bytes_modelled"]),
+            "KV handed over",
+            f"{count(kv['transfers'])} transfers, {size(kv['bytes_moved'])} really moved",
+        ),
+        (
+            count(summary["paused"]),
+            "pauses of decodes",
+            f"{count(summary['evicted'])} evicted; {count(extrapolated)} of {count(len(run.columns.steps))} steps extrapolated",
+        ),
+        (
+            f"{SECONDS.text(summary['emulated_s'])} s",
+            "emulated",
+            f"in {SECONDS.text(host.get('wall_s'))} s of wall time; {count(summary['events'])} events",
+        ),
+    ]
+    boxes = (
+        f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<span>{escape(more)}</span></div>'
+        for value, what, more in tiles
+    )
+    return f'<div class="tiles">{"".join(boxes)}</div>'
+
+
+def _rate(per_s: float | None) -> str:
+    return "–" if per_s is None else f"{per_s:,.2f}"
+
+
+def _offered_rps(run: Run) -> float | None:
+    arrival_s = run.arrival_s[~np.isnan(run.arrival_s)]
+    span_s = float(np.ptp(arrival_s)) if len(arrival_s) else 0.0
+    return (len(arrival_s) - 1) / span_s if span_s > 0 else None
+
+
+def settings_and_latency(run: Run) -> str:
+    return f'<div class="columns">{_settings(run)}{latency_table(run)}</div>'
+
+
+def _settings(run: Run) -> str:
+    record = run.record
+    kinds = Counter(f"{machine.role} {machine.hardware}" for machine in record.machines)
+    machines = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    facts = {"model": record.model_name, "machines": machines, "runtime": record.runtime, "seed": str(record.seed)}
+    if record.fidelity is not None:
+        facts["dilation"] = f"{record.fidelity.dilation:g}"
+    if record.kv.payload_scale:
+        facts["payload scale"] = f"{record.kv.payload_scale:.4g}"
+    return card.box("What was run", "", card.facts(facts | dict(run.settings), run.overrides))

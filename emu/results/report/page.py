@@ -1,0 +1,84 @@
+"""The report of a run: one HTML page that needs nothing but itself."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from emu.results.columns import Columns
+from emu.results.report.batches import batches_section
+from emu.results.report.handover import handover_section
+from emu.results.report.incidents import incidents_section
+from emu.results.report.latency import latency_section
+from emu.results.report.lateness import lateness_section
+from emu.results.report.load import load_section
+from emu.results.report.machines import machines_section
+from emu.results.report.overview import figures, settings_and_latency, verdict_banner
+from emu.results.report.run import Run
+from emu.results.report.style import CSS, SCRIPT
+from emu.results.run_record import RunRecord
+
+NOTES = (
+    "TTFT: arrival to first token. TBT: each gap between two consecutive tokens of a request, over all gaps. "
+    "TPOT: a request's (last − first token) / (tokens − 1). E2E: arrival to last token. p50, p90, p99: percentiles.",
+    "Lines over time show the mean in each of 300 equal bins, stepped lines the rate in wider ones.",
+)
+
+
+def write_report(
+    path: Path,
+    record: RunRecord,
+    columns: Columns,
+    summary: Mapping[str, Any],
+    *,
+    warmup_s: float = 0.0,
+    title: str = "",
+    settings: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Write the report to `path`; `columns` are those of the record's recorder, `summary` is made of them and `warmup_s`.
+
+    `settings` are further lines of "What was run", name to value; `overrides` are those of the command line. The same
+    arguments give the same bytes.
+    """
+    run = Run(record, columns, summary, warmup_s, settings or {}, overrides)
+    path.write_text(render(run, title or _title(record)), encoding="utf-8")
+
+
+def render(run: Run, title: str) -> str:
+    subtitle = f"Emulated LLM inference cluster · runtime {run.record.runtime} · seed {run.record.seed}"
+    sections = (
+        f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>',
+        verdict_banner(run),
+        figures(run),
+        settings_and_latency(run),
+        latency_section(run),
+        load_section(run),
+        batches_section(run),
+        machines_section(run),
+        handover_section(run),
+        lateness_section(run),
+        incidents_section(run),
+        _footer(run),
+    )
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(run.summary['verdict'])}: {escape(title)}</title><style>{CSS}</style></head>\n"
+        f"<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _title(record: RunRecord) -> str:
+    num_machines = Counter(str(machine.role) for machine in record.machines)
+    machines = " and ".join(f"{number} {role}" for role, number in num_machines.items())
+    return f"{record.model_name} on {machines} machine{'s' if len(record.machines) > 1 else ''}"
+
+
+def _footer(run: Run) -> str:
+    host = run.summary["host"]
+    versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+    notes = (*NOTES, f"{host['date']} on {host['platform']}, {host['num_cores']} cores; {versions}.")
+    return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

@@ -1,0 +1,97 @@
+"""One run as the sections of its report read it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from emu.results.columns import FINISHED, Columns
+from emu.results.invariants import lost_tokens
+from emu.results.report.figure import Figure, x_scale, y_scale
+from emu.results.report.quantity import TimeUnit, run_time_unit
+from emu.results.report.timeline import Timeline
+from emu.results.run_record import RunRecord
+
+ROLES = {"prefill": "blue", "decode": "orange", "mixed": "purple"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's record, its facts as tables, its summary, and what the user asked for, as text."""
+
+    record: RunRecord
+    columns: Columns
+    summary: Mapping[str, Any]
+    warmup_s: float
+    settings: Mapping[str, str]
+    overrides: Sequence[str]
+
+    @cached_property
+    def end_s(self) -> float:
+        """The end of the axes over time; above 0 also where nothing happened."""
+        return max(self.record.emulated_s, 1e-3)
+
+    @cached_property
+    def arrival_s(self) -> np.ndarray:
+        """When each request arrived, NaN where the run was interrupted before."""
+        arrival_s = self.columns.requests.arrival_s
+        return np.where(arrival_s <= self.end_s, arrival_s, np.nan)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """For what has a level at each moment."""
+        return Timeline(self.end_s, 300)
+
+    @cached_property
+    def rate_timeline(self) -> Timeline:
+        """For what is counted: bins wide enough for more than a few events."""
+        return Timeline.of_round_bins(self.end_s, 80)
+
+    @cached_property
+    def finished(self) -> np.ndarray:
+        return self.columns.requests.status == FINISHED
+
+    @cached_property
+    def measured(self) -> np.ndarray:
+        """The requests whose latencies count: see `metrics.latencies`."""
+        arrived = self.columns.requests.arrival_s >= self.warmup_s
+        return self.finished & arrived & (lost_tokens(self.columns) == 0)
+
+    @cached_property
+    def batch_end_s(self) -> np.ndarray:
+        batches = self.columns.batches
+        return self.columns.steps.end_s[batches.first_step + batches.num_steps - 1]
+
+    @cached_property
+    def machine_roles(self) -> np.ndarray:
+        return np.array([machine.role for machine in self.record.machines])
+
+    @property
+    def rate_width(self) -> str:
+        """The width of a bin of `rate_timeline`, as text."""
+        width_s = self.rate_timeline.width_s
+        return f"{width_s:g} s" if width_s >= 1 else f"{1e3 * width_s:g} ms"
+
+    def death_s(self, machine: int) -> float | None:
+        """When the machine was declared dead, None where it never was."""
+        moves = self.columns.pool_moves
+        died = np.flatnonzero((moves.machine == machine) & (moves.pool == "dead"))
+        return float(moves.time_s[died[0]]) if len(died) else None
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        return run_time_unit(self.end_s)
+
+    def figure(self, highest: float, y_label: str) -> Figure:
+        """A figure over the run's time whose vertical axis goes from 0 to at least `highest`."""
+        unit = self.time_unit
+        x = x_scale(0.0, self.end_s * unit.per_s, per_unit=unit.per_s)
+        return Figure(x, y_scale(highest), f"time since the run's start ({unit.name})", y_label)
+
+    def mark_last_arrival(self, figure: Figure) -> None:
+        """Tell the load from the drain that follows it, where there is any to speak of."""
+        last_arrival_s = float(self.columns.requests.arrival_s[-1])
+        if last_arrival_s < 0.98 * self.end_s:
+            figure.vertical(last_arrival_s, "last arrival")
