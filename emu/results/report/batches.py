@@ -21,9 +21,11 @@ def _decode_batches(run: Run) -> str:
     machines = timeline.occupancy(start_s, end_s)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(machines > 1e-6, timeline.occupancy(start_s, end_s, num_decodes) / machines, np.nan)
-    largest = timeline.highest(start_s, num_decodes)
+    steps = run.columns.steps
+    in_step = steps.num_decodes
+    largest = timeline.highest(steps.start_s[in_step > 0], in_step[in_step > 0])
     figure = run.figure(float(num_decodes.max()), "decodes in a step")
-    figure.line(timeline.middles_s, largest, "largest batch begun", "grey")
+    figure.line(timeline.middles_s, largest, "largest", "grey")
     figure.line(timeline.middles_s, mean, "mean, by time", "orange")
     run.mark_last_arrival(figure)
     average = float(((end_s - start_s) * num_decodes).sum() / max(1e-12, (end_s - start_s).sum()))
