@@ -16,6 +16,7 @@ from emu.results.run_record import Fidelity, KVStats
 from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
 from emu.runtime.host_load import HostLoad
+from emu.runtime.interrupt import CAUSE, Interrupt
 from emu.runtime.party import Endpoint, Report
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.runtime.wire import Channel, FrameKind, connect
@@ -32,7 +33,14 @@ class Driver:
     `kill(index)` ends the actor of a machine. After `run`, the measurements of all parties are in the public attributes.
     """
 
-    def __init__(self, rehearsal: Rehearsal, dilation: float, kill: Callable[[int], None], event_log: EventLog | None) -> None:
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        dilation: float,
+        kill: Callable[[int], None],
+        event_log: EventLog | None,
+        interrupt: Interrupt,
+    ) -> None:
         self.rehearsal = rehearsal
         self.recorder = Recorder(rehearsal.workload, len(rehearsal.cluster.machines))
         self.dilation = dilation
@@ -45,6 +53,7 @@ class Driver:
         self.wire_s: list[float] = []
         self._kv = np.zeros(4, dtype=np.int64)  # bytes moved, verified, corrupt, overruns
         self._kill = kill
+        self._interrupt = interrupt
         self._event_log = event_log
         self._channels: dict[int, Channel] = {}
         self._recently_late_s: deque[float] = deque(maxlen=5000)
@@ -75,10 +84,6 @@ class Driver:
     def report_failure(self, cause: str) -> None:
         """The run cannot go on: it ends here, with what has been recorded."""
         self._failure = self._failure or cause
-
-    def interrupt(self) -> None:
-        """End the run as it is; unfinished requests fail."""
-        self.interrupted = "interrupted"
 
     async def run(self) -> HostLoad:
         """Returns when every request has ended. Raises RunError where the scheduler was lost before the first arrival."""
@@ -111,6 +116,8 @@ class Driver:
                 at_s = arrival_s[num_sent]
                 self._tell_scheduler(RequestArrived(num_sent, at_s, prompt_tokens[num_sent]), at_s)
                 num_sent += 1
+            if self._interrupt.requested:
+                self.interrupted = CAUSE
             if not has_ended and (self.interrupted or now_s > deadline_s):
                 has_ended = True
                 cause = self.interrupted or f"unfinished {self.rehearsal.max_drain_s:g} s after the last arrival"

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import ray
 from ray.actor import ActorHandle
 
 from emu.core.cluster import Cluster
@@ -26,7 +27,10 @@ from emu.runtime.party import Endpoint, Party, PartySettings
 from emu.runtime.wire import FrameKind
 from emu.transfer.object_store import ObjectStoreTransfer, SourceLost
 
-Key = tuple[int, int]
+Key = tuple[int, int]  # request, attempt
+PROBE_S = 0.4
+# Payload pieces are served on a thread of their own, one at a time: copying them must not delay the control plane.
+KV_GROUP = "kv"
 
 
 class MachineActor(Party):
@@ -56,15 +60,16 @@ class MachineActor(Party):
     async def prepare_transfer(self, payload_scale: float) -> None:
         self.transfer = self.transfer_type(payload_scale * self._kv_bytes_per_token)
 
-    async def measure_transfer(self, source: int) -> float:
-        """Bytes a second that can be put by `source`, pulled and verified here."""
-        return await self.transfer.measure(self.handles[source])
+    async def measure_transfer(self, source: int, num_bytes: int) -> float:
+        """Seconds that a payload of `num_bytes` takes from `source` to here, copied, pulled and verified."""
+        return await self.transfer.measure(self.handles[source], num_bytes, PROBE_S)
 
     async def hold(self, request_id: int, attempt: int, num_tokens: int) -> None:
         self.transfer.hold(request_id, attempt, num_tokens)
 
-    async def offer(self, request_id: int, attempt: int, again: bool) -> list:
-        return await self.transfer.offer(request_id, attempt, again)
+    @ray.method(concurrency_group=KV_GROUP)
+    async def piece(self, request_id: int, attempt: int, index: int) -> tuple[int, np.ndarray]:
+        return self.transfer.piece(request_id, attempt, index)
 
     async def free(self, request_id: int, attempt: int) -> None:
         self.transfer.free(request_id, attempt)
@@ -151,7 +156,7 @@ class MachineActor(Party):
         key = (action.request_id, action.attempt)
         try:
             await self.transfer.pull(self.handles[action.source], *key, action.num_tokens)
-        except SourceLost:
+        except* SourceLost:
             # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
             await asyncio.get_running_loop().create_future()
         due_s = self._due.pop(key, None)

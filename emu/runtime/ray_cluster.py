@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
 from emu.runtime.errors import RunError
-from emu.runtime.machine_actor import MachineActor
+from emu.runtime.machine_actor import KV_GROUP, MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.scheduler_actor import SchedulerActor
 
@@ -91,7 +91,8 @@ class RayCluster:
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)
-        machine_actor = ray.remote(MachineActor).options(scheduling_strategy="SPREAD", **options)
+        machine_actor = ray.remote(concurrency_groups={KV_GROUP: 1})(MachineActor)
+        machine_actor = machine_actor.options(scheduling_strategy="SPREAD", **options)
         for spec in cluster.machines:
             self.machines[spec.index] = machine_actor.remote(spec.index, shared, outputs, settings, transfer_type)
         parties = {SCHEDULER: self.scheduler, **self.machines}
@@ -112,9 +113,9 @@ class RayCluster:
     async def prepare_transfer(self, payload_scale: float) -> None:
         await asyncio.gather(*(handle.prepare_transfer.remote(payload_scale) for handle in self.machines.values()))
 
-    async def measure_transfer(self, source: int, destination: int) -> float:
-        """Bytes a second that can be put by one machine, pulled and verified by another."""
-        return await self.machines[destination].measure_transfer.remote(source)
+    async def measure_transfer(self, source: int, destination: int, num_bytes: int) -> float:
+        """Seconds that a payload of `num_bytes` takes between two machines, copied, pulled and verified."""
+        return await self.machines[destination].measure_transfer.remote(source, num_bytes)
 
     async def watch(self, on_machine_death: Callable[[int, str], None], on_scheduler_death: Callable[[str], None]) -> None:
         """Call back on Ray's notice of an actor's death. Runs until cancelled."""

@@ -2,25 +2,26 @@
 
 import asyncio
 import contextlib
-import math
-import os
 import secrets
-import signal
 import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import ray
 
 from emu.core import setting
 from emu.core.pools import Role
 from emu.results.event_log import EventLog
-from emu.results.run_record import RunRecord
+from emu.results.run_record import MachineInfo, RunRecord
 from emu.runtime.driver import Driver
+from emu.runtime.interrupt import Interrupt
 from emu.runtime.party import PartySettings
 from emu.runtime.ray_cluster import RayCluster
 from emu.runtime.rehearsal import Rehearsal
 from emu.transfer.object_store import ObjectStoreTransfer
+from emu.transfer.payload_scale import LARGE_BYTES, SMALL_BYTES, TransferProbe, choose_payload_scale
 
-MAX_PROBED_SHARE = 0.25  # of the measured put-and-pull rate that `payload_scale=auto` may use
+T = TypeVar("T")
 
 
 class RayRuntime:
@@ -31,6 +32,8 @@ class RayRuntime:
     seconds. Raises SettingError for values out of range.
     """
 
+    name = "ray"
+    logs_events = True
     name = "ray"
     logs_events = True
     transfer_type = ObjectStoreTransfer
@@ -56,16 +59,22 @@ class RayRuntime:
         self.facts_interval_s = setting.positive("runtime.facts_interval_s", facts_interval_s)
 
     def run(self, rehearsal: Rehearsal) -> RunRecord:
-        """Run to the end and return the record. Raises RunError where it cannot start; a later failure ends the record."""
+        """Run to the end and return the record. Raises RunError where it cannot start; a later failure ends the record early.
+
+        To be called in the main thread: Ctrl-C ends a run with its record, and one that has not started without.
+        """
         with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())
             rehearsal.on_status("starting Ray")
             cluster = stack.enter_context(RayCluster(self.address, self.actor_memory_bytes, self.object_store_bytes))
             event_log = None
             if rehearsal.log_events:
                 event_log = stack.enter_context(EventLog(rehearsal.run_dir / "events.msgpack"))
-            return asyncio.run(self._run(rehearsal, cluster, event_log))
+            return asyncio.run(self._run(rehearsal, cluster, event_log, interrupt))
 
-    async def _run(self, rehearsal: Rehearsal, actors: RayCluster, event_log: EventLog | None) -> RunRecord:
+    async def _run(
+        self, rehearsal: Rehearsal, actors: RayCluster, event_log: EventLog | None, interrupt: Interrupt
+    ) -> RunRecord:
         settings = PartySettings(
             secret=secrets.token_bytes(32),
             control_latency_s=self.control_latency_s,
@@ -74,24 +83,30 @@ class RayRuntime:
             log_events=rehearsal.log_events,
             overrun_s=rehearsal.overrun_s,
         )
-        cluster, workload = rehearsal.cluster, rehearsal.workload
-        endpoints = await actors.start(
-            cluster, workload.output_tokens, settings, self.host, self.transfer_type, rehearsal.on_status
-        )
-        payload_scale, probed = await self._choose_payload_scale(rehearsal, actors)
-        driver = Driver(rehearsal, self.dilation, actors.kill, event_log)
-        await driver.connect(endpoints, settings.secret)
+        cluster = rehearsal.cluster
+        driver = Driver(rehearsal, self.dilation, actors.kill, event_log, interrupt)
+
+        async def set_up() -> tuple[float, float | None]:
+            endpoints = await actors.start(
+                cluster, rehearsal.workload.output_tokens, settings, self.host, self.transfer_type, rehearsal.on_status
+            )
+            await driver.connect(endpoints, settings.secret)
+            return await self._choose_payload_scale(rehearsal, actors)
+
+        payload_scale, probed = await _unless_interrupted(set_up(), interrupt)
         watch = asyncio.ensure_future(actors.watch(driver.report_death, driver.report_failure))
-        with _interrupts(driver):
-            wall_start = time.perf_counter()
-            load = await driver.run()
+        wall_start = time.perf_counter()
+        load = await driver.run()
         watch.cancel()
         return RunRecord(
-            runtime="ray",
+            runtime=self.name,
             seed=rehearsal.seed,
             model_name=cluster.model.name,
             kv_bytes_per_token=cluster.model.kv_bytes_per_token,
-            machines=cluster.machines,
+            machines=[
+                MachineInfo(spec.index, spec.name, str(spec.role), spec.hardware.name, spec.num_kv_blocks, spec.timing)
+                for spec in cluster.machines
+            ],
             recorder=driver.recorder,
             emulated_s=driver.last_event_s,
             num_events=driver.num_events,
@@ -104,37 +119,32 @@ class RayRuntime:
 
     async def _choose_payload_scale(self, rehearsal: Rehearsal, actors: RayCluster) -> tuple[float, float | None]:
         """The fraction of KV bytes to move, and the measured bytes a second that it was chosen by, if it was."""
-        cluster, scale = rehearsal.cluster, rehearsal.transfer.payload_scale
-        by_role = {spec.role: spec.index for spec in cluster.machines}
-        probed = None
+        scale, probed = rehearsal.transfer.payload_scale, None
         if scale == "auto":
             scale = 1.0
+            by_role = {spec.role: spec.index for spec in rehearsal.cluster.machines}
             if Role.PREFILL in by_role and Role.DECODE in by_role:
                 await actors.prepare_transfer(1.0)
-                probed = await actors.measure_transfer(by_role[Role.PREFILL], by_role[Role.DECODE])
-                wanted = rehearsal.workload.prompt_tokens_per_s * cluster.model.kv_bytes_per_token / self.dilation
-                scale = min(1.0, 2.0 ** math.floor(math.log2(MAX_PROBED_SHARE * probed / wanted)))
+                pair = (by_role[Role.PREFILL], by_role[Role.DECODE])
+                probe = TransferProbe(*[await actors.measure_transfer(*pair, size) for size in (SMALL_BYTES, LARGE_BYTES)])
+                probed = probe.bytes_per_s
+                workload = rehearsal.workload
+                wanted = workload.prompt_tokens_per_s * rehearsal.cluster.model.kv_bytes_per_token / self.dilation
+                transfers_per_s = workload.mean_rate_rps / self.dilation
+                scale = choose_payload_scale(probe, transfers_per_s, wanted / transfers_per_s)
                 rehearsal.on_status(
-                    f"KV payloads: {probed / 1e9:.2f} GB/s put and pulled here, {wanted / 1e9:.2f} GB/s wanted: "
-                    f"payload_scale={scale:g}"
+                    f"KV payloads: put, pulled and verified here at {probed / 1e9:.2f} GB/s (64 KiB in "
+                    f"{probe.small_s * 1e3:.1f} ms), wanted at {wanted / 1e9:.2f} GB/s: payload_scale={scale:g}"
                 )
         await actors.prepare_transfer(scale)
         return scale, probed
 
 
-@contextlib.contextmanager
-def _interrupts(driver: Driver):
-    """Ctrl-C once ends the run and keeps its record; twice leaves at once."""
-
-    def on_interrupt() -> None:
-        if driver.interrupted:
-            ray.shutdown()
-            os._exit(130)
-        driver.interrupt()
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+async def _unless_interrupted(work: Awaitable[T], interrupt: Interrupt) -> T:
+    """The result of `work`. Raises KeyboardInterrupt, and drops the work, on Ctrl-C before that."""
+    task = asyncio.ensure_future(work)
+    while not (await asyncio.wait({task}, timeout=0.1))[0]:
+        if interrupt.requested:
+            task.cancel()
+            raise KeyboardInterrupt
+    return task.result()

@@ -1,0 +1,36 @@
+"""Which fraction of the true KV bytes this host can move beside everything else it does."""
+
+from dataclasses import dataclass
+
+SMALL_BYTES, LARGE_BYTES = 64 << 10, 64 << 20
+MAX_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProbe:
+    """Seconds that pulling a payload of SMALL_BYTES and one of LARGE_BYTES took: a line through the two is the model."""
+
+    small_s: float
+    large_s: float
+
+    @property
+    def bytes_per_s(self) -> float:
+        """The rate of large payloads."""
+        return LARGE_BYTES / self.large_s
+
+    def pull_s(self, num_bytes: float) -> float:
+        slope = max(0.0, self.large_s - self.small_s) / (LARGE_BYTES - SMALL_BYTES)
+        return self.small_s + slope * (num_bytes - SMALL_BYTES)
+
+
+def choose_payload_scale(probe: TransferProbe, transfers_per_s: float, mean_bytes: float) -> float:
+    """The largest power of two <= 1 at which the expected bytes/s stay under a quarter of the probed rate.
+
+    The rate is that of payloads of the size which would be moved, as small ones cost more for their bytes:
+    transfers/s x seconds of a pull <= 1/4. Where no size stays under it, the payload comes down to 64 KiB on average.
+    `mean_bytes` is the true size of a KV cache; `transfers_per_s` counts wall seconds.
+    """
+    scale = 1.0
+    while scale * mean_bytes / 2 >= SMALL_BYTES and transfers_per_s * probe.pull_s(scale * mean_bytes) > MAX_SHARE:
+        scale /= 2
+    return scale
