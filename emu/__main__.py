@@ -6,6 +6,8 @@ traceback. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ct
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,24 +31,34 @@ from emu.runtime import interrupt
 from emu.runtime.errors import RunError
 
 
+USER_ERRORS = (ConfigError, HydraException, RunError, OSError)
+
+
 def main() -> None:
     """The console script `emu`."""
     shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them
+
+    def report(error: Exception) -> int:
+        if shows_traceback:
+            traceback.print_exception(error)
+        print(f"emu: {explain(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError | HydraException) else 1
+
     try:
-        sys.exit(run_command())
+        sys.exit(run_command(report))
     except KeyboardInterrupt:
         print("emu: interrupted", file=sys.stderr)
         sys.exit(interrupt.EXIT_CODE)
-    except (ConfigError, HydraException, RunError, OSError) as error:
-        if shows_traceback:
-            raise
-        print(f"emu: {explain(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError | HydraException) else 1)
+    except USER_ERRORS as error:
+        sys.exit(report(error))
 
 
-def run_command() -> int:
-    """Check the command line, then let Hydra make the run's directory and call back. Returns the exit code."""
+def run_command(report: Callable[[Exception], int]) -> int:
+    """Check the command line, then let Hydra make the directory of each run and call back. Returns the exit code.
+
+    A run of a sweep that fails is reported, and the others go on.
+    """
     args = get_args_parser().parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     config, plan = None, None
@@ -56,10 +68,13 @@ def run_command() -> int:
             plan = build(config)
     exit_codes = []
 
-    def rehearse_as_configured(job_config: DictConfig) -> None:
-        exit_codes.append(rehearse(plan if job_config == config else build(job_config)))
+    def run_job(job_config: DictConfig) -> None:
+        try:
+            exit_codes.append(rehearse(plan if job_config == config else build(job_config)))
+        except USER_ERRORS as error:
+            exit_codes.append(report(error))
 
-    hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(rehearse_as_configured)()
+    hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(run_job)()
     return max(exit_codes, default=0)
 
 
@@ -72,8 +87,11 @@ def rehearse(plan: Plan) -> int:
         log_events = plan.runtime.logs_events and job.mode is not RunMode.MULTIRUN
     with ProgressDisplay(plan.num_requests) as display:
         rehearsal = plan.rehearse(run_dir=run_dir, log_events=log_events, on_progress=display.show, on_status=display.say)
-        record = plan.runtime.run(rehearsal)
-    summary = write_results(plan, record, run_dir, list(job.overrides.task), dict(job.runtime.choices))
+        try:
+            record = plan.runtime.run(rehearsal)
+            summary = write_results(plan, record, run_dir, list(job.overrides.task), dict(job.runtime.choices))
+        except OSError as error:
+            raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
     if record.interrupted:

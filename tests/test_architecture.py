@@ -1,0 +1,207 @@
+"""Imports go down, each library stays in its place, and every policy has its YAML. Read from the source, nothing imported."""
+
+import ast
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Who may import whom, by the longest prefix of a module's name; its own package is always allowed.
+MAY_IMPORT = {
+    "emu.__main__": {"emu.build", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.progress": {"emu.runtime"},
+    "emu.build": {"emu.runtime", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
+    "emu.runtime": {"emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
+    "emu.execution": {"emu.core"},
+    "emu.transfer": {"emu.core"},
+    "emu.workload": {"emu.core"},
+    "emu.results": {"emu.workload", "emu.core"},
+    "emu.core": set(),
+}
+# Inside core each module may import those of lower rows.
+CORE_ROWS = [
+    {"design"},
+    {"cluster"},
+    {"scheduler", "machine"},
+    {"placement", "batching", "decode_batch"},
+    {"kv_cache", "network", "timing", "pools", "codec"},
+    {"messages"},
+    {"request", "specs", "sequence"},
+    {"setting", "seeding"},
+]
+# Where a library may be imported: paths below emu/.
+LIBRARIES = {
+    "ray": ("runtime/", "transfer/object_store.py"),
+    "torch": ("execution/torch_engine/", "transfer/"),
+    "hydra": ("build.py", "__main__.py"),
+    "omegaconf": ("build.py", "__main__.py"),
+}
+NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
+# A policy of a group: a concrete class below this folder that has this method, with this first parameter.
+POLICIES = {
+    "placement": ("core/placement", "place", "request"),
+    "batching": ("core/batching", "next_batch", "prompts"),
+    "timing": ("core/timing", "for_machine", "model"),
+    "workload": ("workload", "build", "seed"),
+    "runtime": ("runtime", "run", "rehearsal"),
+}
+
+
+def violations(root: Path) -> list[str]:
+    """What in the repository at `root` goes against the architecture, a line each."""
+    trees = {path.relative_to(root / "emu"): ast.parse(path.read_text()) for path in sorted((root / "emu").rglob("*.py"))}
+    lines = []
+    for path, tree in trees.items():
+        if VAGUE_NAMES & set(path.with_suffix("").parts):
+            lines.append(f"emu/{path}: a name that says nothing")
+        if len(path.parts) == 1 and path.stem in sys.stdlib_module_names:
+            lines.append(f"emu/{path}: named after a module of the standard library")
+        lines += (f"emu/{path} imports {name}" for name in imports(tree) if not may_import(path, name))
+    classes = {f"{module_name(path)}.{node.name}": node for path, tree in trees.items() for node in classes_of(tree)}
+    return [*lines, *policy_violations(root, classes)]
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The full name of everything imported, wherever in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def may_import(path: Path, name: str) -> bool:
+    importer, library = module_name(path), name.split(".")[0]
+    if library == "emu":
+        layer, imported = layer_of(importer), layer_of(name)
+        if layer == imported:
+            return layer != "emu.core" or may_import_in_core(importer, name)
+        return imported in MAY_IMPORT.get(layer, ())
+    if library in LIBRARIES:
+        return path.as_posix().startswith(LIBRARIES[library])
+    if layer_of(importer) == "emu.core":
+        return library == "numpy" or (library in sys.stdlib_module_names and library not in NOT_IN_CORE)
+    return True
+
+
+def may_import_in_core(importer: str, name: str) -> bool:
+    own, other = importer.split(".")[2:3], name.split(".")[2]
+    return own == [other] or core_row(other) > core_row(own[0])
+
+
+def core_row(name: str) -> int:
+    for row, members in enumerate(CORE_ROWS):
+        if name in members:
+            return row
+    raise LookupError(f"emu.core.{name} is in no row of CORE_ROWS")
+
+
+def layer_of(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def module_name(path: Path) -> str:
+    return ".".join(("emu", *path.with_suffix("").parts)).removesuffix(".__init__")
+
+
+def classes_of(tree: ast.Module) -> list[ast.ClassDef]:
+    return [node for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def policy_violations(root: Path, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+    targets: dict[str, set[str]] = {}
+    for path in sorted((root / "conf").rglob("*.yaml")):
+        for target in re.findall(r"^\s*_target_: (\S+)$", path.read_text(), flags=re.MULTILINE):
+            targets.setdefault(path.parent.name, set()).add(target)
+            if target not in classes:
+                yield f"{path.relative_to(root)}: {target} is no class of emu"
+    for group, (folder, method, first_parameter) in POLICIES.items():
+        package = ".".join(("emu", *Path(folder).parts))
+        of_group = {name: node for name, node in classes.items() if name.startswith(f"{package}.")}
+        policies = {name for name, node in of_group.items() if is_policy(node, of_group, method, first_parameter)}
+        yield from (f"{name} has no YAML in conf/{group}" for name in sorted(policies - targets.get(group, set())))
+        strays = sorted(targets.get(group, set()) - policies)
+        yield from (f"conf/{group} has a YAML for {name}, which is no policy of {folder}" for name in strays)
+
+
+def is_policy(node: ast.ClassDef, classes: dict[str, ast.ClassDef], method: str, first_parameter: str) -> bool:
+    if {"Protocol", "ABC"} & base_names(node):
+        return False
+    lineage = [node, *(other for other in classes.values() if other.name in base_names(node))]
+    methods = [item for ancestor in lineage for item in ancestor.body if isinstance(item, ast.FunctionDef)]
+    return any(item.name == method and len(item.args.args) > 1 and item.args.args[1].arg == first_parameter for item in methods)
+
+
+def base_names(node: ast.ClassDef) -> set[str]:
+    return {base.id for base in node.bases if isinstance(base, ast.Name)}
+
+
+def test_the_repository_keeps_its_architecture():
+    assert violations(ROOT) == []
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the sources that a test may spoil."""
+    for folder in ("emu", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "violation"),
+    [
+        ("core/scheduler.py", "from emu.runtime.virtual import Virtual", "imports emu.runtime.virtual.Virtual"),
+        ("core/timing/curve.py", "import emu.core.machine", "imports emu.core.machine"),
+        ("core/pools.py", "from emu.core.placement import jsq", "imports emu.core.placement.jsq"),
+        ("core/machine.py", "def now():\n    import time", "imports time"),
+        ("core/network.py", "from os import environ", "imports os.environ"),
+        ("core/request.py", "import xxhash", "imports xxhash"),
+        ("workload/fixed.py", "from emu.results.recorder import Recorder", "imports emu.results.recorder.Recorder"),
+        ("results/summary.py", "import emu.build", "imports emu.build"),
+        ("results/summary.py", "import ray", "imports ray"),
+        ("transfer/settings.py", "from ray.util import state", "imports ray.util.state"),
+        ("runtime/virtual.py", "import torch", "imports torch"),
+        ("runtime/virtual.py", "from omegaconf import DictConfig", "imports omegaconf.DictConfig"),
+        ("build.py", "from emu.__main__ import main", "imports emu.__main__.main"),
+        ("core/utils.py", "", "a name that says nothing"),
+        ("queue.py", "", "named after a module of the standard library"),
+    ],
+)
+def test_what_goes_against_it_is_found(copy, path, line, violation):
+    with (copy / "emu" / path).open("a") as file:
+        file.write(f"\n{line}\n")
+    separator = " " if violation.startswith("imports") else ": "
+    assert violations(copy) == [f"emu/{path}{separator}{violation}"]
+
+
+@pytest.mark.parametrize(
+    ("option", "policy"),
+    [
+        ("placement/jsq", "emu.core.placement.jsq.Jsq"),
+        ("batching/fcfs", "emu.core.batching.fcfs.Fcfs"),
+        ("timing/profile", "emu.core.timing.profile.ProfileFamily"),
+        ("workload/trace", "emu.workload.trace.Trace"),
+        ("runtime/virtual", "emu.runtime.virtual.Virtual"),
+    ],
+)
+def test_a_policy_without_yaml_is_found(copy, option, policy):
+    (copy / "conf" / f"{option}.yaml").unlink()
+    assert violations(copy) == [f"{policy} has no YAML in conf/{option.split('/')[0]}"]
+
+
+def test_a_yaml_without_policy_is_found(copy):
+    (copy / "conf/placement/sticky.yaml").write_text("_target_: emu.core.placement.sticky.Sticky\n")
+    (copy / "conf/batching/cache.yaml").write_text("_target_: emu.core.kv_cache.KVCache\n")
+    assert violations(copy) == [
+        "conf/placement/sticky.yaml: emu.core.placement.sticky.Sticky is no class of emu",
+        "conf/placement has a YAML for emu.core.placement.sticky.Sticky, which is no policy of core/placement",
+        "conf/batching has a YAML for emu.core.kv_cache.KVCache, which is no policy of core/batching",
+    ]
