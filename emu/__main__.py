@@ -30,7 +30,6 @@ from emu.results.verdict import VALID
 from emu.runtime import interrupt
 from emu.runtime.errors import RunError
 
-
 USER_ERRORS = (ConfigError, HydraException, RunError, OSError)
 
 
@@ -94,8 +93,10 @@ def rehearse(plan: Plan) -> int:
             raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
-    if record.interrupted:
+    if record.interrupted == interrupt.CAUSE:
         raise KeyboardInterrupt
+    if record.interrupted:
+        raise RunError(f"the run ended early: {record.interrupted}")
     return int(plan.require_valid and summary["verdict"] != VALID)
 
 
