@@ -1,21 +1,31 @@
 """What holds in every run, checked on its facts. Part of the verdict, and of every test that runs a cluster."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from emu.results.columns import FINISHED, Columns
 
 
-def violations(columns: Columns, interrupted: bool = False, may_lose_facts: bool = False) -> list[str]:
-    """One line for each invariant that does not hold, with its number and the first request or machine it fails for.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """A run that is over. An `interrupted` one need not have ended what it began. Where machines are processes
+    (`may_lose_facts`) the last facts of one that died may be missing, and with them tokens of the requests it served."""
 
-    An `interrupted` run need not end what it began. Where machines are processes (`may_lose_facts`) the last facts of one
-    that died may be missing, and with them tokens of the requests it served.
-    """
+    columns: Columns
+    interrupted: bool = False
+    may_lose_facts: bool = False
+
+
+Finding = tuple[str, np.ndarray]  # ("request" or "machine", the numbers of those for which it does not hold)
+
+
+def violations(run: Ended) -> list[str]:
+    """One line for each invariant that does not hold, with its number and the first request or machine it fails for."""
     lines = []
     for number, (claim, find) in enumerate(INVARIANTS, start=1):
-        noun, failed = find(columns, interrupted, may_lose_facts)
+        noun, failed = find(run)
         if len(failed):
             lines.append(f"invariant {number}: {claim}: not so for {len(failed)}, the first {noun} {failed[0]}")
     return lines
@@ -27,27 +37,23 @@ def lost_tokens(columns: Columns) -> np.ndarray:
     return np.where(requests.status == FINISHED, requests.output_tokens - requests.num_tokens_out, 0)
 
 
-Finding = tuple[str, np.ndarray]
+def every_request_ends_once(run: Ended) -> Finding:
+    num_ends = run.columns.requests.num_ends
+    return "request", np.flatnonzero(num_ends > 1 if run.interrupted else num_ends != 1)
 
 
-def every_request_ends_once(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    num_ends = columns.requests.num_ends
-    return "request", np.flatnonzero(num_ends > 1 if interrupted else num_ends != 1)
-
-
-def tokens_out_are_tokens_asked(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    requests, moves = columns.requests, columns.pool_moves
-    wrong = lost_tokens(columns) != 0
-    wrong |= requests.num_tokens_out > requests.output_tokens
-    if may_lose_facts:
+def tokens_out_are_tokens_asked(run: Ended) -> Finding:
+    requests, moves = run.columns.requests, run.columns.pool_moves
+    too_many = requests.num_tokens_out > requests.output_tokens
+    too_few = lost_tokens(run.columns) > 0
+    if run.may_lose_facts:
         dead = moves.machine[moves.pool == "dead"]
-        served_by_dead = np.isin(requests.prefill_on, dead) | np.isin(requests.decode_on, dead)
-        wrong &= ~(served_by_dead & (requests.num_tokens_out < requests.output_tokens))
-    return "request", np.flatnonzero(wrong)
+        too_few &= ~(np.isin(requests.prefill_on, dead) | np.isin(requests.decode_on, dead) | (requests.attempts > 1))
+    return "request", np.flatnonzero(too_many | too_few)
 
 
-def no_token_comes_twice_in_an_attempt(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    segments = columns.segments
+def no_token_comes_twice_in_an_attempt(run: Ended) -> Finding:
+    requests, segments = run.columns.requests, run.columns.segments
     order = np.lexsort((segments.first_token, segments.attempt, segments.request_id))
     request_id, attempt = segments.request_id[order], segments.attempt[order]
     first_token = segments.first_token[order]
@@ -55,12 +61,12 @@ def no_token_comes_twice_in_an_attempt(columns: Columns, interrupted: bool, may_
     same = (request_id[1:] == request_id[:-1]) & (attempt[1:] == attempt[:-1])
     twice = request_id[1:][same & (first_token[1:] < next_token[:-1])]
     # A first attempt that was not lost has nothing to recompute either.
-    recomputed = np.flatnonzero((columns.requests.num_recomputed > 0) & (columns.requests.attempts <= 1))
+    recomputed = np.flatnonzero((requests.num_recomputed > 0) & (requests.attempts <= 1))
     return "request", np.union1d(twice, recomputed)
 
 
-def times_of_a_request_are_in_order(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    requests = columns.requests
+def times_of_a_request_are_in_order(run: Ended) -> Finding:
+    requests = run.columns.requests
     wrong = requests.prefill_start_s < requests.arrival_s  # a comparison with NaN, what never happened, is False
     wrong |= requests.first_token_s <= requests.prefill_start_s
     wrong |= requests.decode_start_s < requests.first_token_s
@@ -70,15 +76,16 @@ def times_of_a_request_are_in_order(columns: Columns, interrupted: bool, may_los
     return "request", np.flatnonzero(wrong)
 
 
-def steps_of_a_machine_do_not_overlap(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    steps, machine = columns.steps, columns.steps.machine
+def steps_of_a_machine_do_not_overlap(run: Ended) -> Finding:
+    steps = run.columns.steps
+    machine = steps.machine
     wrong = steps.end_s <= steps.start_s
     wrong[1:] |= (machine[1:] == machine[:-1]) & (steps.start_s[1:] < steps.end_s[:-1])
     return "machine", np.unique(machine[wrong])
 
 
-def every_pass_gives_its_decodes_a_token(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    segments, steps = columns.segments, columns.steps
+def every_pass_gives_its_decodes_a_token(run: Ended) -> Finding:
+    segments, steps = run.columns.segments, run.columns.steps
     decodes = ~segments.is_prefill
     begins = np.bincount(segments.first_step[decodes], minlength=len(steps) + 1)
     ends = np.bincount(segments.last_step[decodes] + 1, minlength=len(steps) + 1)
@@ -86,8 +93,8 @@ def every_pass_gives_its_decodes_a_token(columns: Columns, interrupted: bool, ma
     return "machine", np.unique(steps.machine[num_tokens != steps.num_decodes])
 
 
-def transfers_are_offered_pulled_received(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    transfers = columns.transfers
+def transfers_are_offered_pulled_received(run: Ended) -> Finding:
+    transfers = run.columns.transfers
     wrong = (transfers.pull_s < transfers.ready_s) | (transfers.received_s < transfers.pull_s)
     wrong |= transfers.source == transfers.destination
     order = np.lexsort((transfers.attempt, transfers.request_id))
@@ -96,17 +103,17 @@ def transfers_are_offered_pulled_received(columns: Columns, interrupted: bool, m
     return "request", np.union1d(transfers.request_id[wrong], request_id[1:][again])
 
 
-def no_decode_starts_before_its_kv_is_there(columns: Columns, interrupted: bool, may_lose_facts: bool) -> Finding:
-    requests = columns.requests
+def no_decode_starts_before_its_kv_is_there(run: Ended) -> Finding:
+    requests = run.columns.requests
     handed_over = (requests.attempts == 1) & (requests.prefill_on != requests.decode_on)
     wrong = requests.decode_start_s < requests.kv_received_s
     wrong |= requests.kv_ready_s < requests.first_token_s
-    if not may_lose_facts:
+    if not run.may_lose_facts:
         wrong |= ~np.isnan(requests.decode_start_s) & np.isnan(requests.kv_received_s)
     return "request", np.flatnonzero(handed_over & wrong)
 
 
-INVARIANTS: tuple[tuple[str, Callable[[Columns, bool, bool], Finding]], ...] = (
+INVARIANTS: tuple[tuple[str, Callable[[Ended], Finding]], ...] = (
     ("every request ends exactly once", every_request_ends_once),
     ("tokens out = tokens asked", tokens_out_are_tokens_asked),
     ("no token comes twice in one attempt", no_token_comes_twice_in_an_attempt),

@@ -13,7 +13,7 @@ import numpy as np
 
 from emu.results import metrics
 from emu.results.extrapolation import num_extrapolated_steps
-from emu.results.invariants import violations
+from emu.results.invariants import Ended, violations
 from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
 from emu.results.verdict import VerdictLimits, judge
@@ -28,13 +28,12 @@ def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict
     moves, requeues = columns.pool_moves, columns.requeues
     timings = [machine.timing for machine in record.machines]
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
-    broken = violations(columns, bool(record.interrupted), may_lose_facts=record.fidelity is not None)
+    broken = violations(Ended(columns, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
     verdict = judge(limits, record, len(columns.transfers), len(columns.steps), num_extrapolated, broken)
-    prefill_machines = [machine.index for machine in record.machines if machine.role != "decode"]
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
-        "saturated": is_saturated(columns, prefill_machines, limits.saturated_s),
+        "saturated": is_saturated(columns, limits.saturated_s),
         "interrupted": record.interrupted,
         "runtime": record.runtime,
         "seed": record.seed,

@@ -48,11 +48,10 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     rate = "" if throughput is None else f", {throughput:.2f} requests/s"
     yield f"requests  {requests['finished']} of {requests['submitted']} finished, {requests['failed']} failed{rate}"
     yield f"tokens    {tokens['prompt']:,} prompt, {tokens['output']:,} output, {tokens['recomputed']:,} recomputed"
-    yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, " + (
-        f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']} corrupt, {kv['overruns']} overran"
-        if kv["payload_scale"]
-        else "none moved"
-    )
+    moved = "none moved"
+    if kv["payload_scale"]:
+        moved = f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']:,} corrupt"
+    yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, {moved}"
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
     if summary["paused"] or summary["evicted"]:
         yield f"blocks    {summary['paused']:,} pauses, {summary['evicted']:,} evictions"

@@ -41,29 +41,27 @@ class TokenTimes:
         request_id, first_step, last_step = segments.request_id, segments.first_step, segments.last_step
         num_tokens = last_step - first_step + 1
         starts_s, ends_s = step_end_s[first_step], step_end_s[last_step]
-        opens = np.ones(len(segments), bool)  # a request's first segment
-        opens[1:] = request_id[1:] != request_id[:-1]
-
-        goes_on = ~opens[1:]
-        in_order = np.where(opens, segments.first_token == 1, False)
-        next_token = segments.first_token[:-1] + num_tokens[:-1]
-        in_order[1:] |= goes_on & (segments.first_token[1:] == next_token) & (starts_s[1:] >= ends_s[:-1])
+        goes_on = np.zeros(len(segments), bool)  # it is not its request's first segment
+        goes_on[1:] = request_id[1:] == request_id[:-1]
+        next_token = segments.first_token + num_tokens
+        out_of_order = ~goes_on & (segments.first_token != 1)
+        out_of_order[1:] |= goes_on[1:] & (segments.first_token[1:] != next_token[:-1])
+        out_of_order[1:] |= goes_on[1:] & (starts_s[1:] < ends_s[:-1])
         self._listed = np.zeros(num_requests, bool)
-        self._listed[request_id[~in_order]] = True
+        self._listed[request_id[out_of_order]] = True
 
         self.num_out = np.bincount(request_id, num_tokens, num_requests).astype(np.int64)
         self.num_recomputed = np.zeros(num_requests, np.int64)
         self.first_s, self.second_s, self.last_s = (np.full(num_requests, np.nan) for _ in range(3))
-        self.first_s[request_id[opens]] = starts_s[opens]
+        self.first_s[request_id[~goes_on]] = starts_s[~goes_on]
         self.last_s[request_id] = ends_s  # of several segments the last one stays
         seconds = np.flatnonzero(segments.first_token == 2)
         self.second_s[request_id[seconds]] = starts_s[seconds]
         longer = np.flatnonzero((segments.first_token == 1) & (num_tokens > 1))
         self.second_s[request_id[longer]] = step_end_s[first_step[longer] + 1]
 
-        joints = np.flatnonzero(goes_on & ~self._listed[request_id[1:]])
-        joint_gaps_s = starts_s[joints + 1] - ends_s[joints]
-        self._gap_s, self._gap_of = [joint_gaps_s], [request_id[joints]]
+        joined = np.flatnonzero(goes_on & ~self._listed[request_id])
+        self._gap_s, self._gap_of = [starts_s[joined] - ends_s[joined - 1]], [request_id[joined]]
         self._list_tokens(num_tokens)
 
     def _list_tokens(self, num_tokens: np.ndarray) -> None:

@@ -81,7 +81,7 @@ class _Rule(NamedTuple):
 
 
 def _milliseconds(value_s: float) -> str:
-    return f"{value_s * 1e3:.3g} ms"
+    return f"{value_s * 1e3:,.2f} ms"
 
 
 def _host_rules(limits: VerdictLimits, fidelity: Fidelity) -> list[_Rule]:

@@ -1,0 +1,102 @@
+"""Runs for the tests of this folder: recorded from hand-written facts, or from a small cluster."""
+
+
+import numpy as np
+
+from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.cluster import Cluster, MachineSpec
+from emu.core.messages import Batch, DecodeJoin, Emit, Prefill
+from emu.core.placement.token_jsq import TokenJsq
+from emu.core.pools import Role
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.constant import ConstantTiming
+from emu.results.recorder import Recorder
+from emu.results.run_record import KVStats, MachineInfo, RunRecord
+from emu.results.verdict import VerdictLimits
+from emu.runtime.fault import Fault
+from emu.runtime.virtual import VirtualRuntime
+from emu.workload.workload import Workload
+
+TIMING = ConstantTiming(prefill_s_per_token=0.001, decode_step_s=0.03)
+MODEL = ModelSpec("tiny", num_params=1000, num_layers=2, hidden_size=8, num_heads=2, num_kv_heads=2, head_dim=4)
+HARDWARE = HardwareSpec(
+    name="box",
+    num_gpus=1,
+    hbm_bytes_per_gpu=2**30,
+    hbm_bytes_per_s=1e9,
+    memory_fraction=0.9,
+    activation_reserve_bytes=0,
+    nic_bytes_per_s=1e6,
+    link_latency_s=0.001,
+    gpu_power_w=1.0,
+    relative_power=1.0,
+    price_per_hour=1.0,
+)
+LIMITS = VerdictLimits(
+    late_p99_s=0.005,
+    late_max_s=0.25,
+    foreign_cores=0.5,
+    extrapolated_share=0.05,
+    clock_error_s=0.001,
+    degraded_factor=4,
+    late_s=0.005,
+    saturated_s=2,
+)
+ROLES = {"p": Role.PREFILL, "d": Role.DECODE, "m": Role.MIXED}
+
+
+def workload_of(requests) -> Workload:
+    """`requests`: (arrival_s, prompt_tokens, output_tokens) each."""
+    arrival_s, prompt_tokens, output_tokens = zip(*requests, strict=True)
+    return Workload("test", np.array(arrival_s, float), np.array(prompt_tokens), np.array(output_tokens))
+
+
+def prefill(machine, start_s, end_s, *requests, finished=()) -> Emit:
+    """A step of prompts alone: (request, attempt, num_tokens, num_generated) each."""
+    return Emit(machine, start_s, (end_s,), Batch(tuple(Prefill(*request) for request in requests), (), (), 0, 0, 0), finished)
+
+
+def decode(machine, start_s, ends_s, *joins, leaves=(), finished=(), num_decodes=1) -> Emit:
+    """A run of decode steps; joins are (request, attempt, num_cached, num_generated) each."""
+    batch = Batch((), tuple(DecodeJoin(*join) for join in joins), leaves, num_decodes, 10 * num_decodes, 0)
+    return Emit(machine, start_s, tuple(ends_s), batch, finished)
+
+
+def recorded(requests, facts, num_machines=3) -> Recorder:
+    """`facts`: (time, fact) each, or an Emit alone, which carries its times."""
+    recorder = Recorder(workload_of(requests), num_machines)
+    for entry in facts:
+        now_s, fact = (entry.boundaries_s[-1], entry) if isinstance(entry, Emit) else entry
+        recorder.record(now_s, fact)
+    return recorder
+
+
+def run_record(recorder, machine_names=("p0", "d0", "d1"), **changes) -> RunRecord:
+    machines = [MachineInfo(index, name, str(ROLES[name[0]]), "box", 100, TIMING) for index, name in enumerate(machine_names)]
+    facts = dict(runtime="virtual", seed=7, model_name="tiny", kv_bytes_per_token=64, machines=machines)
+    facts |= dict(recorder=recorder, emulated_s=10.0, num_events=12, kv=KVStats(), fidelity=None)
+    return RunRecord(**(facts | dict(interrupted="", wall_start=0.0) | changes))
+
+
+class KeepingRecorder(Recorder):
+    """A recorder that also keeps the facts as they came, for a second opinion."""
+
+    def __init__(self, workload, num_machines):
+        super().__init__(workload, num_machines)
+        self.facts = []
+
+    def record(self, now_s, fact):
+        self.facts.append((now_s, fact))
+        super().record(now_s, fact)
+
+
+def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_s=60.0) -> RunRecord:
+    """Run `requests` on machines of `num_kv_blocks` blocks of 4 tokens; `faults` are (machine index, time) each."""
+    machines = tuple(
+        MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_kv_blocks, TIMING) for index, name in enumerate(machine_names)
+    )
+    cluster = Cluster(MODEL, machines, TokenJsq(), MixedContinuous(64, 2), 4, 0.01, 0.5, 0.005)
+    recorder = KeepingRecorder(workload_of(requests), len(machines))
+    runtime = VirtualRuntime(cluster, recorder.workload, recorder, max_drain_s, [Fault(*fault) for fault in faults])
+    run = runtime.run(lambda now_s: True)
+    return run_record(recorder, machine_names, emulated_s=run.emulated_s, num_events=run.num_events)
