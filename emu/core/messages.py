@@ -50,6 +50,10 @@ class Batch(NamedTuple):
 # --- events for the scheduler -----------------------------------------------------------------------------------------
 
 
+class RunStarted(NamedTuple):
+    """Time 0. Answered with the facts that hold from the start: every machine in its home pool."""
+
+
 class RequestArrived(NamedTuple):
     request_id: int
     arrival_s: float

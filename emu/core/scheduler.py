@@ -16,6 +16,7 @@ from emu.core.messages import (
     RequestRejected,
     Requeue,
     RunEnded,
+    RunStarted,
     Send,
 )
 from emu.core.placement.policy import PlacementPolicy
@@ -34,6 +35,7 @@ class Scheduler:
         self.placement = placement
         self.requests: dict[int, Request] = {}
         self._handlers = {
+            RunStarted: self._on_run_started,
             RequestArrived: self._on_arrived,
             PrefillDone: self._on_prefill_done,
             KVTransferred: self._on_kv_transferred,
@@ -50,11 +52,10 @@ class Scheduler:
         self._handlers[type(event)](event, now_s, actions)
         return actions
 
-    def opening(self) -> list[MovePool]:
-        """The facts at time 0: every machine in its home pool."""
-        return [MovePool(machine.index, str(machine.pool)) for machine in self.pools.machines]
-
     # --- events -------------------------------------------------------------------------------------------------------
+
+    def _on_run_started(self, event: RunStarted, now_s: float, actions: list[tuple]) -> None:
+        actions += [MovePool(machine.index, str(machine.pool)) for machine in self.pools.machines]
 
     def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[tuple]) -> None:
         request = Request(event.request_id, event.arrival_s, event.prompt_tokens)

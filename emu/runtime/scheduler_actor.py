@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from emu.core.cluster import Cluster
-from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, KVReceived, MachineDied, Send
+from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, KVReceived, MachineDied, RunStarted, Send
 from emu.runtime.inbox import Inbox
 from emu.runtime.party import NO_KV, Party, PartySettings
 
@@ -28,7 +28,7 @@ class SchedulerActor(Party):
         # The network answers with times, which have to be at the destination by then. Of the latency of the request that
         # stands for the way to the source, half is left for the answer.
         self.network_inbox = Inbox(self.clock, self._on_network_event, lead_s=self.settings.control_latency_s / 2)
-        self.record(SCHEDULER, 0.0, (), self.scheduler.opening())
+        self._on_scheduler_event(RunStarted(), 0.0, DRIVER)
         self._last_heard = dict.fromkeys(range(self._num_machines), time.monotonic())
         self.spawn(self._watch())
 

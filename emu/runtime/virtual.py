@@ -26,10 +26,9 @@ from emu.core.messages import (
     Pull,
     RequestArrived,
     RunEnded,
+    RunStarted,
     RunSteps,
     Send,
-    StepsDone,
-    StepsPassed,
 )
 from emu.execution.emulated import EmulatedExecutor
 from emu.execution.step_run import StepRun
@@ -38,6 +37,7 @@ from emu.results.recorder import Recorder
 from emu.results.run_record import KVStats, MachineInfo, RunRecord
 from emu.runtime.fault import Fault
 from emu.runtime.interrupt import CAUSE, Interrupt
+from emu.runtime.node import Node
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.workload.workload import Workload
 
@@ -86,15 +86,13 @@ class Virtual:
         )
 
 
-class _Node:
-    """A machine, what executes its steps, and the run in flight."""
+class _Node(Node):
+    """A machine and its executor, until it dies."""
 
-    __slots__ = ("dead", "executor", "machine", "run")
+    __slots__ = ("dead",)
 
     def __init__(self, machine: Machine, executor: EmulatedExecutor) -> None:
-        self.machine = machine
-        self.executor = executor
-        self.run: StepRun | None = None
+        super().__init__(machine, executor)
         self.dead = False
 
 
@@ -168,8 +166,7 @@ class VirtualRuntime:
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
         num_events, last_s = 0, 0.0
-        for fact in scheduler.opening():
-            self._recorder.record(0.0, fact)
+        self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
         self._next_arrival(arrivals)
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
@@ -177,16 +174,14 @@ class VirtualRuntime:
                 node = nodes[receiver]
                 if node.dead:
                     continue
-                run = node.run
                 if type(event) is StepRun:
-                    if event is not run or run.end_s != now_s:
+                    event = node.done(event, now_s)
+                    if event is None:
                         continue  # it was cut
-                    boundaries_s = run.rest()
-                    node.run = None
-                    event = StepsDone(boundaries_s, node.executor.finish(len(run.boundaries_s)))
                 else:
-                    if run is not None and (passed := run.pass_until(now_s, inclusive=receiver < sender)):
-                        self._handle(receiver, node.machine, StepsPassed(passed), now_s)
+                    passed = node.passed(now_s, sender)
+                    if passed is not None:
+                        self._handle(receiver, node.machine, passed, now_s)
                     if type(event) is Fault:
                         self._kill(node, event)
                         continue
@@ -219,15 +214,12 @@ class VirtualRuntime:
             elif kind in FACTS:
                 self._recorder.record(now_s, action)
             elif kind is RunSteps:
-                node = self._nodes[party]
-                node.run = node.executor.start(action.batch, action.max_num_steps, now_s)
-                self._push(node.run.end_s, party, party, node.run)
+                run = self._nodes[party].start(action, now_s)
+                self._push(run.end_s, party, party, run)
             elif kind is CutRun:
-                run = self._nodes[party].run
-                end_s = run.end_s
-                run.cut()
-                if run.end_s != end_s:
-                    self._push(run.end_s, party, party, run)
+                node = self._nodes[party]
+                if node.cut():
+                    self._push(node.run.end_s, party, party, node.run)
             elif kind is CompleteFlow:
                 received = KVReceived(action.request_id, action.attempt)
                 self._push(action.at_s, NETWORK, action.destination, received)
