@@ -1,0 +1,169 @@
+"""Configurations and what they become; each wrong one is one clear line."""
+
+import re
+
+import pytest
+
+from emu.build import CONF_DIR, ConfigError, build, compose, sweep
+
+VIRTUAL = "runtime=virtual"
+
+
+def plan_of(*overrides):
+    return build(compose([VIRTUAL, *overrides]))
+
+
+def cluster_of(*overrides):
+    return plan_of(*overrides).rehearse.keywords["cluster"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["foo=1"], "foo: no such setting; there are model, timing, workload, placement, batching, cluster, "),
+        (["workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
+        (["+workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
+        (
+            ["cluster=baseline_h100", "cluster.num_prompt=2"],
+            "cluster.num_prompt: no such setting; cluster has hardware, num_machines, ",
+        ),
+        (["placement=best"], "placement=best: no such option; expected one of jsq, random, round_robin, splitwise, token_jsq"),
+        (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, splitwise_aa, "),
+        (
+            ["hardware=dgx_a100"],
+            "Could not override 'hardware'. Did you mean to override one of hardware@cluster.prompt_hardware, ",
+        ),
+        (["seed"], "seed: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"),
+        (["seed==1"], "seed==1: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"),
+        (["seed=${nope}"], "seed: Interpolation key 'nope' not found"),
+        (["seed=-1"], "seed=-1: expected a whole number from 0 to 2147483647"),
+        (["seed=1.5"], "seed=1.5: expected a whole number"),
+        (["seed=true"], "seed=True: expected a whole number"),
+        (["require_valid=maybe"], "require_valid=maybe: expected true or false"),
+        (["~seed"], "seed is required: set seed=..."),
+        (["~cluster.num_prompt"], "cluster.num_prompt is required: set cluster.num_prompt=..."),
+        (["workload=trace"], "workload.path is required: set workload.path=..."),
+        (
+            ["workload=trace", "workload.rate_rps=5"],
+            "workload.rate_rps: no such setting with this workload: a trace brings its own arrival times; "
+            "play it faster or slower with workload.rate_scale",
+        ),
+        (
+            ["workload=trace", "workload.path=x", "+workload.cv=5"],
+            "workload.cv: no such setting with this workload: a trace brings its own arrival times; "
+            "play it faster or slower with workload.rate_scale",
+        ),
+        (["workload.rate_rps=-1"], "workload.rate_rps=-1: expected a number > 0"),
+        (["workload.rate_rps=fast"], "workload.rate_rps=fast: expected a number"),
+        (["workload.rate_rps={a: 1}"], "workload.rate_rps={'a': 1}: expected a number"),
+        (["workload.arrivals=weekly"], "workload.arrivals=weekly: expected one of poisson, gamma, constant"),
+        (["cluster.num_prompt=0"], "cluster.num_prompt=0: expected a whole number from 1 to 10000"),
+        (["cluster.num_token=two"], "cluster.num_token=two: expected a whole number"),
+        (["cluster.watermark=2"], "cluster.watermark=2: expected a number from 0 to 1"),
+        (["cluster.prompt_hardware=3"], "cluster.prompt_hardware=3: expected an option of this group, or settings below it"),
+        (["cluster.prompt_hardware.nic_bytes_per_s=0"], "hardware.nic_bytes_per_s=0: expected a number > 0"),
+        (
+            ["model=bloom_176b", "cluster.prompt_hardware.memory_fraction=0.5"],
+            "model bloom_176b does not fit hardware dgx_h100: weights 352.5 GB + activation reserve 16.0 GB, "
+            "usable memory 343.6 GB (50% of 8 x 85.9 GB)",
+        ),
+        (
+            ["hardware@cluster.token_hardware=dgx_a100", "timing.fits.llama2_70b.dgx_a100=null"],
+            "no timing for model llama2_70b on ",
+        ),
+        (["batching.max_batch_tokens=0"], "batching.max_batch_tokens=0: expected a whole number from 1 to 2147483647"),
+        (["placement.max_kv_fraction=1.5"], "placement.max_kv_fraction=1.5: expected a number from 0 to 1"),
+        (["runtime.control_latency_s=-1"], "runtime.control_latency_s=-1: expected a number >= 0"),
+        (["runtime.dilation=2"], "runtime.dilation: no such setting; runtime has control_latency_s"),
+        (["transfer.payload_scale=2"], "transfer.payload_scale=2: expected auto or a number from 0 to 1"),
+        (["metrics.max_drain_s=-1"], "metrics.max_drain_s=-1: expected a number >= 0"),
+        (["results.events=often"], "results.events=often: expected auto, true or false"),
+        (["verdict.late_p99_s=0"], "verdict.late_p99_s=0: expected a number > 0"),
+        (["faults=soon"], "faults=soon: expected a list"),
+        (["faults=[{machine: x9, at_s: 1}]"], "faults[0].machine=x9: no such machine; there are p0, p1, p2, p3, d0, d1"),
+        (["faults=[{machine: d0, at_s: never}]"], "faults[0].at_s=never: expected a number of seconds >= 0"),
+        (
+            ["workload._target_=emu.workload.fixed.Such"],
+            "workload._target_=emu.workload.fixed.Such: module 'emu.workload.fixed' has no attribute 'Such'; "
+            "expected the full name of a class",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(overrides, line):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(*overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(line) if line.endswith(" ") else text == line
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "empty file; expected a trace"),
+        ("arrival_timestamp,prompt_size,token_size\n", "a header and no rows; expected at least one request"),
+        ("when,what\n", "line 1: 'when,what'; expected "),
+        ("arrival_timestamp,prompt_size,token_size\n0,5,5\n1,x,5\n", "line 3: '1,x,5'; expected "),
+    ],
+)
+def test_a_wrong_trace_is_one_line(tmp_path, content, problem):
+    path = tmp_path / "trace.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=rf"^workload\.path={re.escape(str(path))}(, |: ){re.escape(problem)}"):
+        plan_of("workload=trace", f"workload.path={path}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "placement", "batching"),
+    [
+        ([], "Splitwise", "Fcfs"),
+        (["cluster=splitwise_ha"], "Splitwise", "Fcfs"),
+        (["cluster=baseline_a100"], "TokenJsq", "MixedContinuous"),
+        (["cluster=baseline_h100", "placement=jsq"], "Jsq", "MixedContinuous"),
+        (["placement=random", "cluster=baseline_h100", "batching=fcfs"], "Random", "Fcfs"),
+        (["batching=mixed_continuous"], "Splitwise", "MixedContinuous"),
+    ],
+)
+def test_a_cluster_selects_its_policies_unless_told_otherwise(overrides, placement, batching):
+    cluster = cluster_of(*overrides)
+    assert (type(cluster.placement).__name__, type(cluster.batching).__name__) == (placement, batching)
+
+
+@pytest.mark.parametrize(
+    ("design", "machines"),
+    [
+        ("splitwise_hh", "p0 p1 p2 p3 dgx_h100, d0 d1 dgx_h100"),
+        ("splitwise_aa", "p0 p1 p2 p3 dgx_a100, d0 d1 dgx_a100"),
+        ("splitwise_ha", "p0 p1 p2 p3 dgx_h100, d0 d1 dgx_a100"),
+        ("splitwise_hhcap", "p0 p1 p2 p3 dgx_h100, d0 d1 dgx_h100_capped"),
+        ("baseline_a100", "m0 m1 m2 m3 m4 m5 dgx_a100"),
+        ("baseline_h100", "m0 m1 m2 m3 m4 m5 dgx_h100"),
+    ],
+)
+def test_cluster_designs(design, machines):
+    specs = cluster_of(f"cluster={design}").machines
+    assert [spec.index for spec in specs] == list(range(6))
+    expected = [(name, words[-1]) for words in map(str.split, machines.split(", ")) for name in words[:-1]]
+    assert [(spec.name, spec.hardware.name) for spec in specs] == expected
+    roles = {"p": "prefill", "d": "decode", "m": "mixed"}
+    assert all(spec.role == roles[spec.name[0]] for spec in specs)
+
+
+def test_hardware_is_set_for_each_role():
+    specs = cluster_of("cluster.num_prompt=1", "cluster.num_token=1", "cluster.token_hardware.nic_bytes_per_s=1e9").machines
+    assert [spec.hardware.nic_bytes_per_s for spec in specs] == [400e9, 1e9]
+    # 90 % of 8 x 80 GiB, less 137.953 GB of weights and 16 GB of activations, in blocks of 16 x 327,680 bytes.
+    assert [spec.num_kv_blocks for spec in specs] == [88_600, 88_600]
+
+
+OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name != "hardware"]
+
+
+@pytest.mark.parametrize("option", sorted({*OPTIONS} - {"workload=trace", "runtime=ray"}))
+def test_every_option_builds(option):
+    assert plan_of(option).num_requests > 0
+
+
+def test_the_jobs_of_a_sweep():
+    jobs = sweep(["runtime=virtual", "seed=1,2", "placement=jsq,random"])
+    assert jobs == [[VIRTUAL, f"seed={seed}", f"placement={policy}"] for seed in (1, 2) for policy in ("jsq", "random")]
