@@ -10,8 +10,8 @@ from emu.results.columns import Batches
 def num_extrapolated_steps(batches: Batches, timings: Sequence[TimingModel]) -> int:
     """How many steps lay outside what their machine's timing model was measured on; `timings` has one a machine.
 
-    In one batch only the context grows from step to step, and a measured range has no holes. So a batch whose first and
-    last step agree is settled, and in any other the steps change sides once.
+    In one batch only the context grows from step to step, and a model that reaches some context reaches any smaller one. So
+    all of a batch is settled by its first step where that lies outside, and by its last one where that lies inside.
     """
     rows = zip(
         batches.machine.tolist(),
@@ -27,13 +27,11 @@ def num_extrapolated_steps(batches: Batches, timings: Sequence[TimingModel]) -> 
         extrapolates = timings[machine].extrapolates
         prompts = prompt_tokens[next_prompt : next_prompt + num_prefills]
         next_prompt += num_prefills
-        first = extrapolates(prompts, num_decodes, context_tokens)
-        if num_steps == 1:
-            num_extrapolated += first
-            continue
-        contexts = range(context_tokens, context_tokens + num_steps * num_decodes, num_decodes)
-        num_like_first = num_steps
-        if extrapolates((), num_decodes, contexts[-1]) != first:
-            num_like_first = bisect_left(contexts, True, key=lambda context: extrapolates((), num_decodes, context) != first)
-        num_extrapolated += num_like_first if first else num_steps - num_like_first
+        if extrapolates(prompts, num_decodes, context_tokens):
+            num_extrapolated += num_steps
+        elif num_steps > 1:
+            contexts = range(context_tokens, context_tokens + num_steps * num_decodes, num_decodes)
+            if extrapolates((), num_decodes, contexts[-1]):
+                inside = bisect_left(contexts, True, key=lambda context: extrapolates((), num_decodes, context))
+                num_extrapolated += num_steps - inside
     return num_extrapolated

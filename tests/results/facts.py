@@ -1,6 +1,5 @@
 """Runs for the tests of this folder: recorded from hand-written facts, or from a small cluster."""
 
-
 import numpy as np
 
 from emu.core.batching.mixed_continuous import MixedContinuous

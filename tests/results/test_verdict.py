@@ -95,7 +95,7 @@ def test_broken_invariants_and_interruptions_are_invalid():
 
 def test_a_limit_that_cannot_be_one():
     settings = {name: getattr(LIMITS, name) for name in VerdictLimits.__slots__}
-    with pytest.raises(SettingError, match="^verdict.late_max_s=0: expected a number > 0$"):
+    with pytest.raises(SettingError, match=r"^verdict\.late_max_s=0: expected a number > 0$"):
         VerdictLimits(**(settings | {"late_max_s": 0}))
-    with pytest.raises(SettingError, match="^verdict.extrapolated_share=5: expected a number from 0 to 1$"):
+    with pytest.raises(SettingError, match=r"^verdict\.extrapolated_share=5: expected a number from 0 to 1$"):
         VerdictLimits(**(settings | {"extrapolated_share": 5}))

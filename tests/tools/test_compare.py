@@ -1,0 +1,101 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "compare.py"
+
+
+def figures(mean):
+    return {"mean": mean, "p50": 0.1, "p90": 0.2, "p99": 0.3, "max": None}
+
+
+def summary(mean=0.1, finished=100, verdict="VALID"):
+    latencies = ("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s")
+    return {
+        "verdict": verdict,
+        "saturated": False,
+        "runtime": "virtual",
+        "seed": 0,
+        "model": "llama2_70b",
+        "requests": {"submitted": 100, "finished": finished, "failed": 0},
+        "tokens": {"prompt": 1000, "output": 2000, "recomputed": 0},
+        **{key: figures(mean) for key in latencies},
+        "throughput_rps": 8.0,
+        "kv": {"transfers": 100, "bytes_modelled": 12_000_000, "bytes_moved": 0},
+        "paused": 0,
+        "evicted": 0,
+        "restarted": 0,
+        "late": {"messages": {"count": 5000, "late": 3}, "wakeups": {"count": 700, "late": 650}},
+        "timing": {"extrapolated_steps": 0},
+        "emulated_s": 30.0,
+        "events": 1234,
+    }
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """Compare two summaries, each a dictionary, a text, or None for no file: (exit code, stdout, stderr)."""
+
+    def run(*summaries):
+        folders = []
+        for name, content in zip("ab", summaries, strict=True):
+            folders.append(tmp_path / name)
+            folders[-1].mkdir()
+            if content is not None:
+                text = content if isinstance(content, str) else json.dumps(content)
+                (folders[-1] / "summary.json").write_text(text)
+        done = subprocess.run([sys.executable, TOOL, *folders], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr.replace(str(tmp_path), "")
+
+    return run
+
+
+def cells(text, name):
+    [line] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return line.removeprefix(name).split()
+
+
+def test_side_by_side_with_the_difference(compare):
+    code, text, _ = compare(summary(), summary(mean=0.102, finished=90, verdict="DEGRADED"))
+    assert code == 0
+    assert cells(text, "verdict") == ["VALID", "DEGRADED"]
+    assert cells(text, "ttft mean ms") == ["100.000", "102.000", "+2.000", "+2.00", "%"]
+    assert cells(text, "tbt p99 ms") == ["300.000", "300.000", "="]
+    assert cells(text, "e2e max ms") == ["-", "-"]
+    assert cells(text, "requests.finished") == ["100", "90", "-10", "-10.00", "%"]
+    assert cells(text, "kv.bytes_modelled") == ["12,000,000", "12,000,000", "="]
+    assert cells(text, "late.messages.late") == ["3", "3", "="]
+    assert cells(text, "throughput_rps") == ["8.000", "8.000", "="]
+
+
+def test_from_nothing_there_is_no_percentage(compare):
+    code, text, _ = compare(summary(mean=0.0), summary(mean=0.001))
+    assert code == 0
+    assert cells(text, "queue mean ms") == ["0.000", "1.000", "+1.000"]
+
+
+@pytest.mark.parametrize(
+    ("second", "line"),
+    [
+        (None, "compare: /b/summary.json: No such file or directory; expected the directory of a run that has ended\n"),
+        ("{", "compare: /b/summary.json: not a summary: Expecting property name enclosed in double quotes: line 1"),
+        ("[1]", "compare: /b/summary.json: not a summary: expected an object\n"),
+        ({"verdict": "VALID"}, "compare: /b/summary.json: runtime is missing; expected the summary of a run\n"),
+        (summary() | {"paused": "no"}, "compare: /b/summary.json: paused='no'; expected a number\n"),
+        (summary() | {"ttft_s": 3}, "compare: /b/summary.json: ttft_s.mean is missing; expected the summary of a run\n"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(compare, second, line):
+    code, text, errors = compare(summary(), second)
+    assert (code, text) == (2, "")
+    assert errors.startswith(line)
+    assert errors.count("\n") == 1
+
+
+def test_both_runs_must_be_named():
+    done = subprocess.run([sys.executable, TOOL, "runs/a"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the following arguments are required: RUN_B" in done.stderr
