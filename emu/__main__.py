@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -58,7 +58,9 @@ def run_command(report: Callable[[Exception], int]) -> int:
 
     A run of a sweep that fails is reported, and the others go on.
     """
-    args = get_args_parser().parse_args()
+    parser = get_args_parser()
+    parser.error = _refuse_arguments
+    args = parser.parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     config, plan = None, None
     if not (asks_only or args.config_name or args.config_path or args.config_dir or args.experimental_rerun):
@@ -75,6 +77,10 @@ def run_command(report: Callable[[Exception], int]) -> int:
 
     hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(run_job)()
     return max(exit_codes, default=0)
+
+
+def _refuse_arguments(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help")
 
 
 def rehearse(plan: Plan) -> int:

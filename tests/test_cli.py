@@ -1,0 +1,236 @@
+"""The command line from outside: what it prints, what it leaves, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from emu.__main__ import main
+from emu.progress import ProgressDisplay
+
+FILES = ["events.msgpack", "report.html", "requests.parquet", "summary.json"]
+SHORT = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=5")
+
+
+@pytest.fixture
+def emu(tmp_path, monkeypatch, capfd):
+    """Run the command line in this process, in an empty directory; returns (exit code, stdout lines, stderr lines)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", ["emu", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return ended.value.code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def run_dir_of(out):
+    assert out[-1].startswith("run: ")
+    return Path(out[-1].removeprefix("run: "))
+
+
+def summary_of(run_dir):
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files_where_it_says(emu, tmp_path):
+    code, out, err = emu(*SHORT, "results.events=true")
+    run_dir = run_dir_of(out)
+    assert (code, err) == (0, [])
+    assert run_dir.parent.parent == tmp_path / "runs"
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+    host = summary_of(run_dir)["host"]
+    assert host["overrides"] == [*SHORT, "results.events=true"]
+    assert host["run_dir"] == str(run_dir)
+    assert host["wall_s"] > 0
+    assert "<!doctype html>" in (run_dir / "report.html").read_text()
+
+
+def test_the_same_seed_leaves_the_same_bytes(emu):
+    first, second, other = (run_dir_of(emu(*SHORT, "results.events=true", f"seed={seed}")[1]) for seed in (1, 1, 2))
+    assert first != second
+    for name in ("requests.parquet", "events.msgpack"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert (first / name).read_bytes() != (other / name).read_bytes()
+    texts = []
+    for run_dir in (first, second):
+        summary = summary_of(run_dir)
+        del summary["host"]
+        texts.append(json.dumps(summary))
+    assert texts[0] == texts[1]
+
+
+def test_results_are_switched_off(emu):
+    _, out, _ = emu(*SHORT, "results.report=false")
+    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", "requests.parquet", "summary.json"]
+
+
+def test_a_sweep_is_a_run_for_each_value(emu, tmp_path):
+    code, out, err = emu("--multirun", *SHORT, "seed=3,4")
+    run_dirs = [Path(line.removeprefix("run: ")) for line in out if line.startswith("run: ")]
+    assert (code, err) == (0, [])
+    assert [run_dir.name for run_dir in run_dirs] == ["0", "1"]
+    assert run_dirs[0].parents[2] == tmp_path / "runs/sweeps"
+    assert [summary_of(run_dir)["seed"] for run_dir in run_dirs] == [3, 4]
+
+
+def test_a_run_that_has_to_be_valid_fails_otherwise(emu):
+    beyond_the_profile = (*SHORT, "workload=fixed", "workload.prompt_tokens=20000", "require_valid=true")
+    code, out, err = emu(*beyond_the_profile)
+    assert (code, err) == (1, [])
+    assert summary_of(run_dir_of(out))["verdict"] == "INVALID"
+    assert emu(*beyond_the_profile, "require_valid=false")[0] == 0
+    assert emu(*SHORT, "require_valid=true")[0] == 0
+
+
+def test_a_death_on_purpose(emu):
+    code, out, _ = emu(*SHORT, "faults=[{machine: p1, at_s: 1}]")
+    assert code == 0
+    assert summary_of(run_dir_of(out))["machines_died"] == ["p1"]
+
+
+def test_help_lists_the_groups(emu):
+    code, out, _ = emu("--help")
+    assert code == 0
+    assert "cluster: baseline_a100, baseline_h100, splitwise_aa, splitwise_ha, splitwise_hh, splitwise_hhcap" in out
+
+
+# --- wrong input and failures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["workload.rate_rps=-1"],
+        ["--multirun", "workload.rate_rps=8,-1"],
+    ],
+)
+def test_wrong_input_starts_nothing(emu, tmp_path, arguments):
+    assert emu(*arguments, "runtime=virtual") == (2, [], ["emu: workload.rate_rps=-1: expected a number > 0"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [(["--fast"], "--fast"), (["seed=1", "-m", "seed=2"], "seed=2")])
+def test_wrong_arguments_are_one_line(emu, arguments, problem):
+    line = f"emu: unrecognized arguments: {problem}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help"
+    assert emu(*arguments) == (2, [], [line])
+
+
+def test_the_configuration_is_shown_and_not_run(emu, tmp_path):
+    code, out, _ = emu("--cfg", "job", "runtime=virtual", "seed=7")
+    assert code == 0
+    assert "seed: 7" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made(emu):
+    code, out, err = emu(*SHORT, "hydra.run.dir=/dev/null/run")
+    assert (code, out) == (1, [])
+    assert err == ["emu: /dev/null/run: Not a directory"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
+def test_a_full_disk(emu, tmp_path):
+    run_dir = tmp_path / "full"
+    run_dir.mkdir()
+    (run_dir / "events.msgpack").symlink_to("/dev/full")
+    code, out, err = emu(*SHORT, "results.events=true", f"hydra.run.dir={run_dir}")
+    assert (code, out) == (1, [])
+    assert err == [f"emu: the run in {run_dir} failed: No space left on device"]
+
+
+def test_a_failed_run_does_not_end_its_sweep(emu, tmp_path):
+    first = tmp_path / "sweep" / "0"
+    (first / "summary.json").mkdir(parents=True)  # in the way of the file
+    code, out, err = emu("--multirun", *SHORT, "seed=3,4", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert code == 1
+    assert err == [f"emu: the run in {first} failed: Is a directory"]
+    assert run_dir_of(out) == tmp_path / "sweep" / "1"
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_once_writes_what_there_is(emu, monkeypatch):
+    monkeypatch.setattr(ProgressDisplay, "show", lambda display, progress: os.kill(os.getpid(), signal.SIGINT))
+    code, out, err = emu("runtime=virtual", "workload.duration_s=200", "results.events=true")
+    assert (code, err) == (130, ["emu: interrupted"])
+    run_dir = run_dir_of(out)
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    summary = summary_of(run_dir)
+    assert (summary["interrupted"], summary["verdict"]) == ("Ctrl-C", "INVALID")
+    requests = summary["requests"]
+    assert 0 < requests["finished"] < requests["submitted"] < 1600
+
+
+def test_ctrl_c_twice_leaves_at_once_and_no_process(tmp_path):
+    script = """
+        import os, signal, subprocess, sys
+        from emu.__main__ import main
+        from emu.progress import ProgressDisplay
+
+        def press_twice(display, progress):
+            subprocess.Popen(["sleep", "60"])
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        ProgressDisplay.show = press_twice
+        sys.argv = ["emu", "runtime=virtual", "workload.duration_s=200"]
+        main()
+    """
+    # Returns when nobody holds the pipe of its output any more: the sleeping child neither.
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+    assert not list(tmp_path.rglob("summary.json"))
+
+
+# --- processes of their own -------------------------------------------------------------------------------------------
+
+COMMANDS = {"python -m emu": [sys.executable, "-m", "emu"], "emu": [str(Path(sys.executable).with_name("emu"))]}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_both_commands_run(tmp_path, command):
+    if command == "emu" and not Path(COMMANDS[command][0]).exists():
+        pytest.skip("the console script is not installed: pip install -e .")
+    ended = subprocess.run([*COMMANDS[command], *SHORT], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert run_dir_of(ended.stdout.splitlines()).is_dir()
+
+
+def test_a_traceback_where_it_is_asked_for(tmp_path):
+    environment = os.environ | {"HYDRA_FULL_ERROR": "1"}
+    command = [*COMMANDS["python -m emu"], "runtime=virtual", "seed=-1"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Traceback")
+    assert ended.stderr.endswith("\nemu: seed=-1: expected a whole number from 0 to 2147483647\n")
+
+
+def test_the_virtual_runtime_imports_nothing_heavy(tmp_path):
+    script = f"""
+        import sys
+        from pathlib import Path
+        import emu.__main__
+        from emu.build import build, compose
+
+        plan = build(compose({list(SHORT)}))
+        plan.runtime.run(plan.rehearse(run_dir=Path("."), log_events=True))
+        print(sorted({{"ray", "torch", "pyarrow", "rich", "asyncio"}} & set(sys.modules)))
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
