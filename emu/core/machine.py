@@ -100,7 +100,10 @@ class Machine:
         # Where the decode follows here, its first slot is reserved with the prompt.
         seq.num_blocks = self.kv.blocks_for(seq.num_cached + (seq.decode_on == self.index))
         if seq.decode_on != self.index and seq.num_blocks > self.max_held_blocks:
-            cause = f"{seq.num_cached} tokens need {seq.num_blocks} KV blocks held; machine {self.index} holds at most {self.max_held_blocks}"
+            cause = (
+                f"{seq.num_cached} tokens need {seq.num_blocks} KV blocks held for their hand-over; "
+                f"machine {self.index} holds at most {self.max_held_blocks}"
+            )
             actions.append(Send(SCHEDULER, RequestRejected(seq.request_id, seq.attempt, cause)))
             return
         self.waiting.append(seq)

@@ -50,7 +50,7 @@ class RayCluster:
                 ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
         except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
             where = f"join the Ray cluster at runtime.address={self._address}" if self._address else "start Ray"
-            raise RunError(f"cannot {where}: {_first_line(error)}") from error
+            raise RunError(f"cannot {where}: {_gist(error)}") from error
         self._is_ours = True
         return self
 
@@ -107,7 +107,7 @@ class RayCluster:
             on_status(f"connecting {num_actors} actors")
             await asyncio.gather(*(handle.connect_to.remote(endpoints, self.machines) for handle in self.machines.values()))
         except RayError as error:
-            raise RunError(f"an actor did not come up: {_first_line(error)}") from error
+            raise RunError(f"an actor did not come up: {_gist(error)}") from error
         return endpoints
 
     async def prepare_transfer(self, payload_scale: float) -> None:
@@ -125,9 +125,9 @@ class RayCluster:
                 await handle.until_stopped.remote()
             except RayError as error:
                 if address == SCHEDULER:
-                    on_scheduler_death(f"the scheduler actor is gone: {_first_line(error)}")
+                    on_scheduler_death(f"the scheduler actor is gone: {_gist(error)}")
                 else:
-                    on_machine_death(address, f"Ray: {_first_line(error)}")
+                    on_machine_death(address, f"Ray: {_gist(error)}")
 
         parties = {SCHEDULER: self.scheduler, **self.machines}
         await asyncio.gather(*(watch_one(address, handle) for address, handle in parties.items()))
@@ -141,5 +141,7 @@ def _kill(handle: ActorHandle) -> None:
         ray.kill(handle, no_restart=True)
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _gist(error: BaseException) -> str:
+    """The line of Ray's text that says what happened: the first, or the last where it is a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if any("Traceback" in line or line.startswith("File ") for line in lines) else lines[0]

@@ -137,6 +137,7 @@ class VirtualRuntime:
         ]
         self._heap: list[tuple[float, int, int, int, object]] = []
         self._seq = 0
+        self._num_events = 0
         self._pulls: dict[tuple[int, int], int] = {}  # (request, attempt) -> source
         for fault in faults:
             self._push(fault.at_s, DRIVER, fault.machine, fault)
@@ -165,7 +166,7 @@ class VirtualRuntime:
         deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
-        num_events, last_s = 0, 0.0
+        num_turns, last_s = 0, 0.0
         self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
         self._next_arrival(arrivals)
         while heap:
@@ -197,13 +198,14 @@ class VirtualRuntime:
             else:
                 self._handle(receiver, self.network, event, now_s)
             last_s = now_s
-            num_events += 1
-            if not num_events & 0xFFF and not goes_on(now_s):
+            num_turns += 1
+            if not num_turns & 0xFFF and not goes_on(now_s):
                 self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
-                return VirtualRun(last_s, num_events + 1, is_complete=False)
-        return VirtualRun(last_s, num_events, is_complete=True)
+                return VirtualRun(last_s, self._num_events, is_complete=False)
+        return VirtualRun(last_s, self._num_events, is_complete=True)
 
     def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
+        self._num_events += 1
         actions = state_machine.handle(event, now_s)
         if self._event_log is not None:
             self._event_log.append(party, now_s, event, actions)

@@ -1,0 +1,206 @@
+"""Real actors on two Ray nodes. What is asserted are counts, replays and equality with `virtual`; never a time.
+
+Prefill takes 1 ms a token and a decode step 20 ms here, unless a test says otherwise.
+"""
+
+import numpy as np
+import pytest
+
+from emu.results.columns import FAILED, FINISHED
+from emu.runtime.errors import RunError
+from emu.transfer.object_store import ObjectStoreTransfer
+
+pytestmark = pytest.mark.usefixtures("two_nodes")
+
+BASE = (
+    "runtime=ray",
+    "timing=constant",
+    "timing.prefill_s_per_token=1e-3",
+    "timing.decode_step_s=0.02",
+    "workload=fixed",
+    "workload.prompt_tokens=100",
+    "workload.output_tokens=20",
+    "workload.arrivals=constant",
+    "workload.rate_rps=5",
+    "workload.duration_s=1",
+    "transfer.payload_scale=0.01",
+    "cluster.num_prompt=2",
+    "cluster.num_token=2",
+)
+
+
+def requests_of(record):
+    return record.recorder.columns().requests
+
+
+def test_payloads_cross_nodes_and_are_verified(rehearse):
+    record = rehearse(*BASE)
+    requests = requests_of(record)
+    assert (requests.status == FINISHED).all()
+    assert (requests.attempts == 1).all()
+    assert (record.kv.verified, record.kv.corrupt) == (len(requests), 0)
+    assert record.kv.bytes_moved == sum(round(tokens * 327_680 * 0.01) for tokens in requests.prompt_tokens)
+    assert len(record.kv.wire_s) == len(requests)
+
+
+def test_large_payloads_come_in_pieces(rehearse):
+    record = rehearse(*BASE, "workload.prompt_tokens=300", "transfer.payload_scale=0.5", "workload.rate_rps=2")
+    num_bytes = round(300 * 327_680 * 0.5)
+    assert num_bytes > 2 * (16 << 20), "three pieces each"
+    assert record.kv.bytes_moved == num_bytes * record.kv.verified == num_bytes * len(requests_of(record))
+
+
+def test_decides_as_virtual_where_nothing_is_late(rehearse):
+    # With so long a control latency, messages are late only where a host stands still for most of it.
+    same = (
+        "runtime.control_latency_s=0.4",
+        "transfer.payload_scale=0",
+        "workload.arrivals=poisson",
+        "workload.rate_rps=8",
+        "timing.prefill_s_per_token=3e-3",
+    )
+    virtual = rehearse(*BASE, *same, "runtime=virtual")
+    for _ in range(3):
+        on_ray = rehearse(*BASE, *same)
+        if not on_ray.fidelity.message_late_s.any():
+            break
+    assert not on_ray.fidelity.message_late_s.any(), "late in three runs out of three"
+    expected, got = virtual.recorder.columns(), on_ray.recorder.columns()
+    for column in type(expected.requests).__slots__:
+        np.testing.assert_array_equal(getattr(got.requests, column), getattr(expected.requests, column), column)
+    assert on_ray.emulated_s == virtual.emulated_s
+
+
+def test_auto_payload_scale_is_measured_and_recorded(rehearse):
+    record = rehearse(*BASE, "transfer.payload_scale=auto")
+    assert record.kv.probe_bytes_per_s > 0
+    assert np.log2(record.kv.payload_scale) == int(np.log2(record.kv.payload_scale)) <= 0
+    assert record.kv.verified == len(requests_of(record))
+
+
+def test_a_colocated_cluster_moves_nothing(rehearse):
+    record = rehearse(
+        *[override for override in BASE if "cluster" not in override], "cluster=baseline_h100", "cluster.num_machines=2"
+    )
+    assert (requests_of(record).status == FINISHED).all()
+    assert (record.kv.bytes_moved, record.kv.verified) == (0, 0)
+
+
+class FlipsOneByte(ObjectStoreTransfer):
+    """The first piece that each machine serves has one byte flipped after its checksum was taken."""
+
+    has_flipped = False
+
+    def piece(self, request_id, attempt, index):
+        checksum, piece = super().piece(request_id, attempt, index)
+        if not self.has_flipped:
+            self.has_flipped = True
+            piece = piece.copy()
+            piece[len(piece) // 2] ^= 1
+        return checksum, piece
+
+
+class GivesAnothersPiece(ObjectStoreTransfer):
+    """The first piece that each machine serves is intact, and another request's."""
+
+    has_mistaken = False
+
+    def piece(self, request_id, attempt, index):
+        if self.has_mistaken:
+            return super().piece(request_id, attempt, index)
+        self.has_mistaken = True
+        self._held[request_id + 1000, attempt] = self._held[request_id, attempt]
+        return super().piece(request_id + 1000, attempt, index)
+
+
+class LosesOnePiece(ObjectStoreTransfer):
+    """The first piece that each machine is asked for is not there."""
+
+    has_lost = False
+
+    def piece(self, request_id, attempt, index):
+        if not self.has_lost:
+            self.has_lost = True
+            raise KeyError("lost")
+        return super().piece(request_id, attempt, index)
+
+
+@pytest.mark.parametrize("transfer_type", [FlipsOneByte, GivesAnothersPiece, LosesOnePiece])
+def test_a_wrong_payload_is_noticed_counted_and_pulled_again(rehearse, transfer_type):
+    record = rehearse(*BASE, transfer_type=transfer_type)
+    requests = requests_of(record)
+    num_sources = len(set(requests.prefill_on.tolist()))
+    assert record.kv.corrupt == num_sources
+    assert record.kv.verified == len(requests)
+    assert (requests.status == FINISHED).all()
+    assert (requests.attempts == 1).all()
+
+
+# Names of machines and what the requests are doing when it dies. One burst at time 0, long phases.
+DEATHS = {
+    "in prefill": ("p0", 0.3, ("timing.prefill_s_per_token=1e-2",)),
+    "in decode": ("d0", 0.8, ("timing.decode_step_s=0.05",)),
+    "source in transfer": ("p0", 0.6, ("cluster.prompt_hardware.nic_bytes_per_s=2e7",)),
+    "destination in transfer": ("d0", 0.6, ("cluster.prompt_hardware.nic_bytes_per_s=2e7",)),
+}
+
+
+@pytest.mark.parametrize(("machine", "at_s", "slow"), DEATHS.values(), ids=DEATHS)
+def test_requests_of_a_dead_machine_start_again_elsewhere(rehearse, machine, at_s, slow):
+    record = rehearse(
+        *BASE, "workload.rate_rps=20", "workload.duration_s=0.2", *slow, f"faults=[{{machine: {machine}, at_s: {at_s}}}]"
+    )
+    columns = record.recorder.columns()
+    requests = columns.requests
+    assert (requests.num_ends == 1).all()
+    assert (requests.status == FINISHED).all()
+    assert (requests.num_tokens_out == requests.output_tokens).all()
+    assert len(columns.requeues.request_id) == (requests.attempts == 2).sum() > 0
+    dead = next(spec.index for spec in record.machines if spec.name == machine)
+    restarted = requests.attempts == 2
+    assert not (requests.prefill_on[restarted] == dead).any()
+    assert not (requests.decode_on[restarted] == dead).any()
+
+
+@pytest.mark.parametrize("machine", ["p0", "d0"])
+def test_the_last_of_a_pool_dies_and_the_other_pool_serves_both_phases(rehearse, machine):
+    one_each = ("cluster.num_prompt=1", "cluster.num_token=1", "workload.rate_rps=10")
+    record = rehearse(*BASE, *one_each, f"faults=[{{machine: {machine}, at_s: 0.4}}]")
+    requests = requests_of(record)
+    assert (requests.num_ends == 1).all()
+    assert (requests.status == FINISHED).all()
+    survivor = next(spec.index for spec in record.machines if spec.name != machine)
+    late = requests.arrival_s > 0.6
+    assert (requests.prefill_on[late] == survivor).all()
+    assert (requests.decode_on[late] == survivor).all()
+
+
+def test_with_no_machine_left_requests_fail_with_the_cause(rehearse):
+    one_each = ("cluster.num_prompt=1", "cluster.num_token=1")
+    record = rehearse(*BASE, *one_each, "faults=[{machine: p0, at_s: 0.3}, {machine: d0, at_s: 0.3}]")
+    requests = requests_of(record)
+    assert (requests.num_ends == 1).all()
+    assert (requests.status == FAILED).any()
+    causes = {requests.causes[cause] for cause in requests.cause[requests.status == FAILED]}
+    assert causes == {"no machine is left alive"}
+
+
+def test_dilation_slows_the_clock_and_changes_nothing_else(rehearse):
+    same = ("runtime.control_latency_s=0.2", "transfer.payload_scale=0", "workload.rate_rps=3")
+    records = [rehearse(*BASE, *same, f"runtime.dilation={dilation}") for dilation in (1, 3)]
+    first, slow = (requests_of(record).last_token_s for record in records)
+    if not any(record.fidelity.message_late_s.any() for record in records):
+        np.testing.assert_array_equal(first, slow)
+    assert records[1].fidelity.dilation == 3
+
+
+def test_more_machines_than_the_cluster_holds_is_said_before_any_starts(rehearse):
+    with pytest.raises(RunError, match=r"4 machines and the scheduler do not fit the Ray cluster: 5 actors of .*hold 4"):
+        rehearse(*BASE, "runtime.actor_memory_bytes=2000000000")
+
+
+def test_unfinished_requests_fail_at_the_end_of_the_drain(rehearse):
+    record = rehearse(*BASE, "workload.output_tokens=5000", "metrics.max_drain_s=1")
+    requests = requests_of(record)
+    assert (requests.status == FAILED).all()
+    assert {requests.causes[cause] for cause in requests.cause} == {"unfinished 1 s after the last arrival"}
