@@ -38,18 +38,19 @@ def rehearse(tmp_path: Path) -> Callable[..., RunRecord]:
     Whatever the run, its event log replays to the same actions and its facts keep the invariants.
     """
 
-    def run(*overrides: str, transfer_type: type | None = None) -> RunRecord:
+    def run(*overrides: str, transfer_type: type | None = None, **rehearsal_fields) -> RunRecord:
         run_dir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         run_dir.mkdir()
         plan = build(compose(list(overrides)))
         if transfer_type is not None:
             ray.cloudpickle.register_pickle_by_value(sys.modules[transfer_type.__module__])  # actors cannot import tests
             plan.runtime.transfer_type = transfer_type
-        rehearsal = plan.rehearse(run_dir=run_dir, log_events=True)
+        rehearsal = plan.rehearse(run_dir=run_dir, log_events=True, **rehearsal_fields)
         record = plan.runtime.run(rehearsal)
         assert assert_replays(rehearsal.cluster, run_dir / "events.msgpack") == record.num_events
-        has_death = bool(rehearsal.faults)
-        assert violations(Ended(record.recorder.columns(), bool(record.interrupted), may_lose_facts=has_death)) == []
+        columns = record.recorder.columns()
+        has_death = "dead" in columns.pool_moves.pool
+        assert violations(Ended(columns, bool(record.interrupted), may_lose_facts=has_death)) == []
         return record
 
     return run
