@@ -1,0 +1,95 @@
+"""tools/emu and tools/test install what is missing, once; here with Pythons that only tell what they were asked to do."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Answers `-c` checks, makes itself a virtual environment on `-m venv DIR`, and prints any other call.
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+    --version*) echo "Python 3.11.7" ;;
+    *ensurepip*) exit {ensurepip} ;;
+    *python%d*) echo python3.11-venv ;;
+    -c*) exit {supported} ;;
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    *) echo "$@" ;;
+esac
+"""
+INSTALL = "-m pip install -qq --disable-pip-version-check -e"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    root = tmp_path / "repository"
+    shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "pyproject.toml").write_text("[project]\n")
+    return root
+
+
+@pytest.fixture
+def use(repository, tmp_path):
+    """Run a tool with the fake Python; returns (exit code, stdout lines, stderr lines)."""
+
+    def run(tool, *arguments, supported=True, ensurepip=True):
+        for name in ("python3.11", "python3.12", "python3"):
+            write_python(tmp_path / "bin" / name, supported, ensurepip)
+        environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        command = [repository / "tools" / tool, *arguments]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return ended.returncode, ended.stdout.splitlines(), ended.stderr.splitlines()
+
+    return run
+
+
+def write_python(path, supported=True, ensurepip=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PYTHON.format(supported=int(not supported), ensurepip=int(not ensurepip)))
+    path.chmod(0o755)
+
+
+def test_the_first_start_installs_and_later_ones_do_not(use, repository):
+    code, out, err = use("emu", "runtime=virtual", "faults=[{machine: d0, at_s: 1}]")
+    command = "-m emu runtime=virtual faults=[{machine: d0, at_s: 1}]"
+    assert (code, out) == (0, [f"{INSTALL} {repository}", command])
+    assert err == ["emu: making .venv with Python 3.11.7", "emu: installing emu and what it needs into .venv (once)"]
+    assert use("emu", "seed=1") == (0, ["-m emu seed=1"], [])
+
+
+def test_the_tests_need_more_and_bring_what_the_emulator_needs(use, repository):
+    use("emu")
+    code, out, err = use("test", "-k", "cli")
+    assert (code, out) == (0, [f"{INSTALL} {repository}[test,torch]", "-m pytest -k cli"])
+    assert err == ["test: installing emu[test,torch] and what it needs into .venv (once)"]
+    assert use("test") == (0, ["-m pytest"], [])
+    assert use("emu") == (0, ["-m emu"], [])
+
+
+def test_another_pyproject_is_installed_again(use, repository):
+    use("emu")
+    (repository / "pyproject.toml").write_text("[project]\nname = 'emu'\n")
+    assert use("emu")[1] == [f"{INSTALL} {repository}", "-m emu"]
+
+
+def test_a_broken_environment_is_made_again(use, repository):
+    write_python(repository / ".venv/bin/python", supported=False)
+    (repository / ".venv/half").touch()
+    assert use("emu")[1] == [f"{INSTALL} {repository}", "-m emu"]
+    assert not (repository / ".venv/half").exists()
+
+
+def test_no_python_that_is_supported(use):
+    line = "emu: needs Python 3.11 or 3.12 on PATH as python3.11, python3.12 or python3; found Python 3.11.7"
+    assert use("emu", supported=False) == (1, [], [line])
+
+
+def test_a_python_without_venv(use, repository):
+    line = (
+        "test: this Python cannot make virtual environments; "
+        "install the package python3.11-venv (apt-get install python3.11-venv)"
+    )
+    assert use("test", ensurepip=False) == (1, [], [line])
+    assert not (repository / ".venv").exists()
