@@ -82,11 +82,15 @@ class KVCache:
         self.reserve(self.growth())
 
     def max_num_steps(self) -> int:
-        """How many steps the growing decodes can take before a block is missing, the one they hold slots for included."""
+        """A number of steps for which no growing decode misses a block, the one they hold slots for included.
+
+        Exact where it is less than a block's tokens, else rounded down to whole blocks.
+        """
         if not self._num_growing:
             return 0
-        cycles, free = divmod(self.num_free, self._num_growing)
-        num_steps = 1 + cycles * self.block_tokens
+        if cycles := self.num_free // self._num_growing:
+            return 1 + cycles * self.block_tokens
+        num_steps, free = 1, self.num_free
         for offset in range(1, self.block_tokens):
             free -= self._first_slots[-(self.step + offset) % self.block_tokens]
             if free < 0:

@@ -93,7 +93,7 @@ class Machine:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_assigned(self, event: Assigned, now_s: float, actions: list[tuple]) -> None:
-        seq = self._accept(event, actions)
+        seq = self._accept(event, now_s, actions)
         if seq is None:
             return
         seq.decode_on = event.decode_on
@@ -110,7 +110,7 @@ class Machine:
         self._wake(now_s, actions)
 
     def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[tuple]) -> None:
-        seq = self._accept(event, actions)
+        seq = self._accept(event, now_s, actions)
         if seq is None:
             return
         seq.source = event.source
@@ -136,8 +136,13 @@ class Machine:
             self._blocks_came_free(now_s, actions)
 
     def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[tuple]) -> None:
-        request_id = event.request_id
-        self._called_off[request_id] = max(event.attempt, self._called_off.get(request_id, 0))
+        self._call_off(event.request_id, event.attempt, now_s, actions)
+
+    def _call_off(self, request_id: int, attempt: int, now_s: float, actions: list[tuple]) -> None:
+        """Forget the attempts of a request up to this one, wherever they are here."""
+        if self._called_off.get(request_id, 0) >= attempt:
+            return
+        self._called_off[request_id] = attempt
         for queue in (self.waiting, self.inbound):
             for seq in [seq for seq in queue if self._is_called_off(seq)]:
                 queue.remove(seq)
@@ -295,11 +300,15 @@ class Machine:
 
     # --- stale messages -----------------------------------------------------------------------------------------------
 
-    def _accept(self, event: Assigned | KVReady, actions: list[tuple]) -> Sequence | None:
-        """The sequence of a new task, unless the attempt was called off or can never fit."""
+    def _accept(self, event: Assigned | KVReady, now_s: float, actions: list[tuple]) -> Sequence | None:
+        """The sequence of a new task, unless the attempt was called off or can never fit.
+
+        A new attempt calls off those before it: the scheduler's word of their end comes by another stream, perhaps later.
+        """
         if self._called_off.get(event.request_id, 0) >= event.attempt:
             actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
             return None
+        self._call_off(event.request_id, event.attempt - 1, now_s, actions)
         if self.kv.blocks_for(event.num_tokens + 1) > self.kv.num_blocks:
             cause = f"{event.num_tokens} tokens do not fit the {self.kv.num_blocks} KV blocks of machine {self.index}"
             actions.append(Send(SCHEDULER, RequestRejected(event.request_id, event.attempt, cause)))

@@ -27,8 +27,9 @@ HOME_POOL = {Role.PREFILL: Pool.PROMPT, Role.DECODE: Pool.TOKEN, Role.MIXED: Poo
 class MachineLoad:
     """One machine as the scheduler sees it: what it was assigned, less what it has reported done.
 
-    `num_prefills` and `num_decodes` count requests, `pending_prompt_tokens` the tokens of prompts not yet prefilled and
-    `kv_tokens` the context tokens handed to its decodes (prompt and first token; outputs are unknown).
+    `num_prefills` and `num_decodes` count requests (`num_requests` both), `pending_prompt_tokens` the tokens of prompts not yet
+    prefilled and `kv_tokens` the context tokens handed to its decodes (prompt and first token; outputs are unknown).
+    `pending_tokens` is the queue length of SPLITWISE.md §4: prompt tokens to be prefilled and one for each decode.
     """
 
     __slots__ = (
@@ -38,7 +39,9 @@ class MachineLoad:
         "kv_tokens",
         "num_decodes",
         "num_prefills",
+        "num_requests",
         "pending_prompt_tokens",
+        "pending_tokens",
         "pool",
     )
 
@@ -46,16 +49,22 @@ class MachineLoad:
         self.index = index
         self.home = self.pool = HOME_POOL[role]
         self.kv_capacity_tokens = kv_capacity_tokens
-        self.pending_prompt_tokens = self.num_prefills = self.num_decodes = self.kv_tokens = 0
+        self.num_prefills = self.num_decodes = self.num_requests = 0
+        self.pending_prompt_tokens = self.pending_tokens = self.kv_tokens = 0
 
-    @property
-    def pending_tokens(self) -> int:
-        """Queue length of SPLITWISE.md §4: prompt tokens to be prefilled and one for each decode."""
-        return self.pending_prompt_tokens + self.num_decodes
+    def add_prefill(self, num_tokens: int, sign: int = 1) -> None:
+        """A prompt of `num_tokens` was assigned; `sign` -1 takes it off again."""
+        self.num_prefills += sign
+        self.num_requests += sign
+        self.pending_prompt_tokens += sign * num_tokens
+        self.pending_tokens += sign * num_tokens
 
-    @property
-    def num_requests(self) -> int:
-        return self.num_prefills + self.num_decodes
+    def add_decode(self, num_tokens: int, sign: int = 1) -> None:
+        """A decode after a prefill of `num_tokens` was assigned; `sign` -1 takes it off again."""
+        self.num_decodes += sign
+        self.num_requests += sign
+        self.pending_tokens += sign
+        self.kv_tokens += sign * (num_tokens + 1)
 
 
 class Pools:

@@ -124,10 +124,8 @@ class Scheduler:
         prefill_on, decode_on = self.placement.place(request, self.pools)
         request.prefill_on, request.decode_on = prefill_on.index, decode_on.index
         num_tokens = request.prefill_tokens
-        prefill_on.num_prefills += 1
-        prefill_on.pending_prompt_tokens += num_tokens
-        decode_on.num_decodes += 1
-        decode_on.kv_tokens += num_tokens + 1
+        prefill_on.add_prefill(num_tokens)
+        decode_on.add_decode(num_tokens)
         for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
             if machine.pool is opposite:
                 self._move(machine, Pool.MIXED, actions)
@@ -160,8 +158,7 @@ class Scheduler:
 
     def _leave_prefill(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         machine = self.pools.machines[request.prefill_on]
-        machine.num_prefills -= 1
-        machine.pending_prompt_tokens -= request.prefill_tokens
+        machine.add_prefill(request.prefill_tokens, -1)
         self._go_home(machine, actions)
 
     def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
@@ -169,8 +166,7 @@ class Scheduler:
         if request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
         machine = self.pools.machines[request.decode_on]
-        machine.num_decodes -= 1
-        machine.kv_tokens -= request.prefill_tokens + 1
+        machine.add_decode(request.prefill_tokens, -1)
         self._go_home(machine, actions)
 
     def _go_home(self, machine: MachineLoad, actions: list[tuple]) -> None:
