@@ -23,11 +23,16 @@ class HostLoad:
     def sample(self) -> None:
         self._last.update(self._own_cpu_s())
 
-    def foreign_cores(self) -> float:
-        """Cores used by others, on average since construction."""
+    def own_cores(self) -> float:
+        """Cores used by the run and by Ray, on average since construction."""
         self.sample()
         own_s = sum(cpu_s - self._first.get(pid, 0.0) for pid, cpu_s in self._last.items())
-        return max(0.0, (_busy_s() - self._busy_s - own_s) / (time.monotonic() - self._started))
+        return own_s / (time.monotonic() - self._started)
+
+    def foreign_cores(self) -> float:
+        """Cores used by others, on average since construction."""
+        own_cores = self.own_cores()
+        return max(0.0, (_busy_s() - self._busy_s) / (time.monotonic() - self._started) - own_cores)
 
     @staticmethod
     def _own_cpu_s() -> dict[int, float]:

@@ -83,7 +83,7 @@ class RayRuntime:
             log_events=rehearsal.log_events,
             overrun_s=rehearsal.overrun_s,
         )
-        cluster = rehearsal.cluster
+        cluster, set_up_start = rehearsal.cluster, time.perf_counter()
         driver = Driver(rehearsal, self.dilation, actors.kill, event_log, interrupt)
 
         async def set_up() -> tuple[float, float | None]:
@@ -114,7 +114,14 @@ class RayRuntime:
             fidelity=driver.fidelity(load.foreign_cores()),
             interrupted=driver.interrupted,
             wall_start=wall_start,
-            host={"ray": {"version": ray.__version__, "num_nodes": len(ray.nodes()), "dilation": self.dilation}},
+            host={
+                "ray": {
+                    "version": ray.__version__,
+                    "num_nodes": sum(node["Alive"] for node in ray.nodes()),
+                    "own_cores": load.own_cores(),
+                    "set_up_s": wall_start - set_up_start,
+                }
+            },
         )
 
     async def _choose_payload_scale(self, rehearsal: Rehearsal, actors: RayCluster) -> tuple[float, float | None]:

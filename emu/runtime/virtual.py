@@ -30,7 +30,7 @@ from emu.core.messages import (
     RunSteps,
     Send,
 )
-from emu.execution.emulated import EmulatedExecutor
+from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
 from emu.execution.step_run import StepRun
 from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
@@ -43,13 +43,17 @@ from emu.workload.workload import Workload
 
 
 class Virtual:
-    """Runs rehearsals in emulated time only. Each control message takes `control_latency_s`; KV bytes do not move."""
+    """Runs rehearsals in emulated time only. Each control message takes `control_latency_s`; KV bytes do not move.
+
+    `max_num_steps` bounds the decode steps of a run: 1 executes step by step, which decides and times everything the same.
+    """
 
     name = "virtual"
     logs_events = False
 
-    def __init__(self, control_latency_s: float) -> None:
+    def __init__(self, control_latency_s: float, max_num_steps: int) -> None:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
+        self.max_num_steps = setting.whole("runtime.max_num_steps", max_num_steps, 1)
 
     def run(self, rehearsal: Rehearsal) -> RunRecord:
         """Run to the end, or to Ctrl-C. Raises OSError where the event log cannot be written."""
@@ -58,7 +62,9 @@ class Virtual:
         log = EventLog(rehearsal.run_dir / "events.msgpack") if rehearsal.log_events else nullcontext()
         wall_start = perf_counter()
         with log as event_log, Interrupt() as interrupt:
-            runtime = VirtualRuntime(cluster, workload, recorder, rehearsal.max_drain_s, rehearsal.faults, event_log)
+            runtime = VirtualRuntime(
+                cluster, workload, recorder, rehearsal.max_drain_s, rehearsal.faults, event_log, self.max_num_steps
+            )
 
             def goes_on(now_s: float) -> bool:
                 num_arrived = int(workload.arrival_s.searchsorted(now_s, side="right"))
@@ -120,7 +126,7 @@ class VirtualRuntime:
         max_drain_s: float,
         faults: Sequence[Fault] = (),
         event_log: EventLog | None = None,
-        max_num_steps: int | None = None,
+        max_num_steps: int = MAX_STEPS_A_RUN,
     ) -> None:
         self._workload = workload
         self._recorder = recorder
@@ -130,9 +136,8 @@ class VirtualRuntime:
         self.scheduler = cluster.make_scheduler()
         self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
-        limit = {} if max_num_steps is None else {"max_num_steps": max_num_steps}
         self._nodes = [
-            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, **limit))
+            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps))
             for spec in cluster.machines
         ]
         self._heap: list[tuple[float, int, int, int, object]] = []

@@ -47,5 +47,11 @@ def _first_taker(
     pools: list[Seq[MachineLoad]], load: Callable[[MachineLoad], int], takes: Callable[[MachineLoad], bool]
 ) -> MachineLoad:
     """The least loaded machine of the first pool where that one takes the work, else of the first pool that has any."""
-    best = [min(pool, key=load) for pool in pools if pool]
-    return next(filter(takes, best), best[0])
+    fullest = None
+    for pool in pools:
+        if pool:
+            best = min(pool, key=load)
+            if takes(best):
+                return best
+            fullest = fullest or best
+    return fullest
