@@ -74,7 +74,7 @@ def cluster_of(*overrides):
         (["batching.max_batch_tokens=0"], "batching.max_batch_tokens=0: expected a whole number from 1 to 2147483647"),
         (["placement.max_kv_fraction=1.5"], "placement.max_kv_fraction=1.5: expected a number from 0 to 1"),
         (["runtime.control_latency_s=-1"], "runtime.control_latency_s=-1: expected a number >= 0"),
-        (["runtime.dilation=2"], "runtime.dilation: no such setting; runtime has control_latency_s"),
+        (["runtime.dilation=2"], "runtime.dilation: no such setting; runtime has control_latency_s, "),
         (["transfer.payload_scale=2"], "transfer.payload_scale=2: expected auto or a number from 0 to 1"),
         (["metrics.max_drain_s=-1"], "metrics.max_drain_s=-1: expected a number >= 0"),
         (["results.events=often"], "results.events=often: expected auto, true or false"),
