@@ -30,8 +30,8 @@ class Requests:
     arrival_s: np.ndarray  # float64, like all times
     prompt_tokens: np.ndarray  # int64
     output_tokens: np.ndarray  # int64: asked for
-    num_tokens_out: np.ndarray  # int64
-    num_recomputed: np.ndarray  # int64
+    num_tokens_out: np.ndarray  # int32
+    num_recomputed: np.ndarray  # int32
     prefill_on: np.ndarray  # int32
     decode_on: np.ndarray  # int32
     attempts: np.ndarray  # int32
@@ -63,25 +63,24 @@ class Batches:
     """
 
     machine: np.ndarray  # int32
-    first_step: np.ndarray  # int64
-    num_steps: np.ndarray  # int64
+    first_step: np.ndarray  # int32
+    num_steps: np.ndarray  # int32
     start_s: np.ndarray
     num_decodes: np.ndarray  # int32
-    context_tokens: np.ndarray  # int64
+    context_tokens: np.ndarray  # int32
     num_paused: np.ndarray  # int32
     num_prefills: np.ndarray  # int32
-    prefill_tokens: np.ndarray  # int64: summed over the prompts of the batch
-    prompt_tokens: np.ndarray  # int64: one entry a prompt
+    prefill_tokens: np.ndarray  # int32: summed over the prompts of the batch
+    prompt_tokens: np.ndarray  # int32: one entry a prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Steps:
     """One row a forward pass of any machine: machine by machine, and in order of time on each.
 
-    What belongs to the batch is stored once a batch and spread over its steps at each access.
+    Only `end_s` is stored. What belongs to the batch is spread over its steps, anew at each access.
     """
 
-    start_s: np.ndarray
     end_s: np.ndarray
     batches: Batches
 
@@ -90,6 +89,12 @@ class Steps:
 
     def _spread(self, column: np.ndarray) -> np.ndarray:
         return np.repeat(column, self.batches.num_steps)
+
+    @property
+    def start_s(self) -> np.ndarray:
+        start_s = np.roll(self.end_s, 1)  # the steps of a batch follow each other at once
+        start_s[self.batches.first_step] = self.batches.start_s
+        return start_s
 
     @property
     def machine(self) -> np.ndarray:
@@ -113,7 +118,7 @@ class Steps:
 
     @property
     def context_tokens(self) -> np.ndarray:
-        steps_into_batch = np.arange(len(self)) - self._spread(self.batches.first_step)
+        steps_into_batch = np.arange(len(self), dtype=np.int32) - self._spread(self.batches.first_step)
         return self._spread(self.batches.context_tokens) + steps_into_batch * self.num_decodes
 
 
@@ -125,7 +130,7 @@ class Transfers:
     attempt: np.ndarray  # int32
     source: np.ndarray  # int32
     destination: np.ndarray  # int32
-    num_tokens: np.ndarray  # int64
+    num_tokens: np.ndarray  # int32
     ready_s: np.ndarray
     pull_s: np.ndarray
     received_s: np.ndarray

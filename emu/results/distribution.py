@@ -27,11 +27,11 @@ def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> dict[
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percentiles: tuple[float, ...]) -> list[float]:
     """`np.percentile(np.repeat(values, weights), percentiles)` to the bit, without the repetition."""
     order = np.argsort(values)
-    ordered, num_up_to = values[order], np.cumsum(weights[order])
+    num_up_to = np.cumsum(weights[order], dtype=np.int64)
     num_values = int(num_up_to[-1])
     result = []
     for rank in (num_values - 1) * np.true_divide(percentiles, 100):
         low = int(rank)
-        pair = np.searchsorted(num_up_to, (low, min(low + 1, num_values - 1)), side="right")
-        result.append(float(np.quantile(ordered[pair], rank - low)))  # numpy's own interpolation between two values
+        pair = order[np.searchsorted(num_up_to, (low, min(low + 1, num_values - 1)), side="right")]
+        result.append(float(np.quantile(values[pair], rank - low)))  # numpy's own interpolation between two values
     return result

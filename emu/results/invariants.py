@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emu.results.columns import FINISHED, Columns
+from emu.results.token_times import num_covering
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,18 +79,16 @@ def times_of_a_request_are_in_order(run: Ended) -> Finding:
 
 def steps_of_a_machine_do_not_overlap(run: Ended) -> Finding:
     steps = run.columns.steps
-    machine = steps.machine
-    wrong = steps.end_s <= steps.start_s
-    wrong[1:] |= (machine[1:] == machine[:-1]) & (steps.start_s[1:] < steps.end_s[:-1])
+    machine, start_s = steps.machine, steps.start_s
+    wrong = steps.end_s <= start_s
+    wrong[1:] |= (machine[1:] == machine[:-1]) & (start_s[1:] < steps.end_s[:-1])
     return "machine", np.unique(machine[wrong])
 
 
 def every_pass_gives_its_decodes_a_token(run: Ended) -> Finding:
     segments, steps = run.columns.segments, run.columns.steps
     decodes = ~segments.is_prefill
-    begins = np.bincount(segments.first_step[decodes], minlength=len(steps) + 1)
-    ends = np.bincount(segments.last_step[decodes] + 1, minlength=len(steps) + 1)
-    num_tokens = np.cumsum(begins - ends)[: len(steps)]
+    num_tokens = num_covering(segments.first_step[decodes], segments.last_step[decodes], len(steps))
     return "machine", np.unique(steps.machine[num_tokens != steps.num_decodes])
 
 

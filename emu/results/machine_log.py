@@ -18,9 +18,9 @@ class MachineLog:
     def __init__(self) -> None:
         self.step_ends_s = array("d")
         self.batch_starts_s = array("d")
-        self.batches = array("q")
-        self.prefills = array("q")
-        self.decodes = array("q")
+        self.batches = array("i")
+        self.prefills = array("i")
+        self.decodes = array("i")
         self._open: dict[int, tuple[DecodeJoin, int]] = {}  # request -> how it joined, and at which step
 
     def emit(self, fact: Emit) -> None:
@@ -35,7 +35,7 @@ class MachineLog:
                 running[join[0]] = join, step
             for prefill in prefills:
                 self.prefills.extend(prefill)
-            self.batches.extend((step, num_decodes, context_tokens, num_paused, len(prefills)))
+            self.batches.fromlist([step, num_decodes, context_tokens, num_paused, len(prefills)])
             self.batch_starts_s.append(start_s)
         step_ends_s.extend(boundaries_s)
         for request_id in finished:
@@ -49,4 +49,4 @@ class MachineLog:
 
     def _close(self, request_id: int, last_step: int) -> None:
         (_, attempt, _, num_generated), first_step = self._open.pop(request_id)
-        self.decodes.extend((request_id, attempt, first_step, last_step, num_generated + 1))
+        self.decodes.fromlist([request_id, attempt, first_step, last_step, num_generated + 1])

@@ -51,14 +51,17 @@ class Recorder:
     def columns(self) -> Columns:
         """The tables of the run, computed at the first call: nothing may be recorded after it."""
         if self._columns is None:
-            for log in self._machines:
+            machines, request_log = self._machines, self._requests
+            del self._machines, self._requests, self._handlers  # as large as the tables that take their place
+            for log in machines:
                 log.end()
-            steps = tables.step_table(self._machines)
-            segments = tables.segment_table(self._machines, steps)
+            steps = tables.step_table(machines)
+            segments = tables.segment_table(machines, steps)
+            del machines
             tokens = TokenTimes(segments, steps.end_s, len(self.workload))
-            transfers = tables.transfer_table(self._requests)
+            transfers = tables.transfer_table(request_log)
             requeues = Requeues(*tables.event_columns(self._requeues, (float, np.int32, bool, str)))
-            requests = tables.request_table(self.workload, self._requests, steps, segments, tokens, transfers, requeues)
+            requests = tables.request_table(self.workload, request_log, steps, segments, tokens, transfers, requeues)
             self._columns = Columns(
                 requests=requests,
                 steps=steps,

@@ -16,10 +16,10 @@ class RequestLog:
     __slots__ = ("_causes", "end_times_s", "ends", "places", "transfer_times_s", "transfers")
 
     def __init__(self) -> None:
-        self.places = array("q")
-        self.transfers = array("q")
+        self.places = array("i")
+        self.transfers = array("i")
         self.transfer_times_s = array("d")
-        self.ends = array("q")
+        self.ends = array("i")
         self.end_times_s = array("d")
         self._causes = {"": 0}
 
@@ -28,10 +28,10 @@ class RequestLog:
 
     def transfer(self, now_s: float, fact: RecordTransfer) -> None:
         self.transfers.extend(fact[:5])
-        self.transfer_times_s.extend((fact.ready_s, fact.pull_s, now_s))
+        self.transfer_times_s.fromlist([fact.ready_s, fact.pull_s, now_s])
 
     def end(self, now_s: float, fact: End) -> None:
-        self.ends.extend((fact.request_id, self._causes.setdefault(fact.cause, len(self._causes))))
+        self.ends.fromlist([fact.request_id, self._causes.setdefault(fact.cause, len(self._causes))])
         self.end_times_s.append(now_s)
 
     @property

@@ -44,7 +44,7 @@ def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict
         **metrics.latencies(columns, warmup_s),
         "throughput_rps": metrics.throughput_rps(columns),
         "kv": metrics.kv_figures(record, columns),
-        "paused": int(columns.batches.num_paused @ columns.batches.num_steps),
+        "paused": int((columns.batches.num_paused * columns.batches.num_steps).sum()),
         "evicted": int(np.count_nonzero(requeues.evicted)),
         "restarted": int(np.count_nonzero(~requeues.evicted)),
         "dropped": len(columns.drops),

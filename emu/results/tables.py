@@ -22,67 +22,64 @@ def event_columns(events: Sequence[tuple], types: Sequence[type]) -> list[np.nda
     return [np.array([event[i] for event in events], dtype) for i, dtype in enumerate(types)]
 
 
+def _gathered(logs: Sequence[MachineLog], name: str, width: int) -> list[np.ndarray]:
+    """The columns of the flat rows called `name`, all machines one after the other."""
+    tables = [rows(getattr(log, name), width) for log in logs]
+    return [np.concatenate([table[:, i] for table in tables]) for i in range(width)]
+
+
 def _step_offsets(logs: Sequence[MachineLog]) -> np.ndarray:
     """The number of each machine's first step among all steps, and of one past the last."""
-    return np.cumsum([0, *(len(log.step_ends_s) for log in logs)])
+    return np.cumsum([0, *(len(log.step_ends_s) for log in logs)], dtype=np.int32)
 
 
 def step_table(logs: Sequence[MachineLog]) -> Steps:
     offsets = _step_offsets(logs)
-    batches = np.concatenate([rows(log.batches, 5) for log in logs])
-    machine = np.repeat(np.arange(len(logs), dtype=np.int32), [len(log.batches) // 5 for log in logs])
-    num_prefills = batches[:, 4]
+    first_step, num_decodes, context_tokens, num_paused, num_prefills = _gathered(logs, "batches", 5)
+    machine = np.repeat(np.arange(len(logs), dtype=np.int32), [len(log.batch_starts_s) for log in logs])
+    first_step += offsets[machine]
     prompt_tokens = np.concatenate([rows(log.prefills, 4)[:, 2] for log in logs])
-    batch_of_prompt = np.repeat(np.arange(len(batches)), num_prefills)
-    first_step = batches[:, 0] + offsets[machine]
-    end_s = np.concatenate([np.asarray(log.step_ends_s) for log in logs])
-    batch_start_s = np.concatenate([np.asarray(log.batch_starts_s) for log in logs])
-    start_s = np.roll(end_s, 1)
-    start_s[first_step] = batch_start_s
+    batch_of_prompt = np.repeat(np.arange(len(machine)), num_prefills)
     return Steps(
-        start_s=start_s,
-        end_s=end_s,
+        end_s=np.concatenate([np.asarray(log.step_ends_s) for log in logs]),
         batches=Batches(
             machine=machine,
             first_step=first_step,
-            num_steps=np.diff(first_step, append=offsets[-1]),
-            start_s=batch_start_s,
-            num_decodes=batches[:, 1].astype(np.int32),
-            context_tokens=batches[:, 2].copy(),
-            num_paused=batches[:, 3].astype(np.int32),
-            num_prefills=num_prefills.astype(np.int32),
-            prefill_tokens=np.bincount(batch_of_prompt, prompt_tokens, len(batches)).astype(np.int64),
+            num_steps=np.diff(first_step, append=offsets[-1:]),
+            start_s=np.concatenate([np.asarray(log.batch_starts_s) for log in logs]),
+            num_decodes=num_decodes,
+            context_tokens=context_tokens,
+            num_paused=num_paused,
+            num_prefills=num_prefills,
+            prefill_tokens=np.bincount(batch_of_prompt, prompt_tokens, len(machine)).astype(np.int32),
             prompt_tokens=prompt_tokens,
         ),
     )
 
 
 def segment_table(logs: Sequence[MachineLog], steps: Steps) -> Segments:
-    offsets = _step_offsets(logs)
-    prefills = np.concatenate([rows(log.prefills, 4) for log in logs])
+    request_id, attempt, first_step, last_step, first_token = _gathered(logs, "decodes", 5)
+    offset = np.repeat(_step_offsets(logs)[:-1], [len(log.decodes) // 5 for log in logs])
+    prefill_request_id, prefill_attempt, _, num_generated = _gathered(logs, "prefills", 4)
     prefill_step = np.repeat(steps.batches.first_step, steps.batches.num_prefills)
-    decodes = np.concatenate([rows(log.decodes, 5) for log in logs])
-    offset = np.repeat(offsets[:-1], [len(log.decodes) // 5 for log in logs])
-    request_id = np.concatenate([prefills[:, 0], decodes[:, 0]])
-    first_step = np.concatenate([prefill_step, decodes[:, 2] + offset])
-    first_token = np.concatenate([prefills[:, 3] + 1, decodes[:, 4]])
+    request_id = np.concatenate([prefill_request_id, request_id])
+    first_step = np.concatenate([prefill_step, first_step + offset])
+    first_token = np.concatenate([num_generated + 1, first_token])
     order = np.lexsort((steps.end_s[first_step], first_token, request_id))
     return Segments(
-        request_id=request_id[order].astype(np.int32),
-        attempt=np.concatenate([prefills[:, 1], decodes[:, 1]])[order].astype(np.int32),
+        request_id=request_id[order],
+        attempt=np.concatenate([prefill_attempt, attempt])[order],
         first_step=first_step[order],
-        last_step=np.concatenate([prefill_step, decodes[:, 3] + offset])[order],
-        first_token=first_token[order].astype(np.int32),
-        is_prefill=order < len(prefills),
+        last_step=np.concatenate([prefill_step, last_step + offset])[order],
+        first_token=first_token[order],
+        is_prefill=order < len(prefill_step),
     )
 
 
 def transfer_table(log: RequestLog) -> Transfers:
     facts, times_s = rows(log.transfers, 5), rows(log.transfer_times_s, 3)
     order = np.argsort(times_s[:, 2], kind="stable")
-    request_id, attempt, source, destination = (facts[order, i].astype(np.int32) for i in range(4))
-    ready_s, pull_s, received_s = (times_s[order, i] for i in range(3))
-    return Transfers(request_id, attempt, source, destination, facts[order, 4], ready_s, pull_s, received_s)
+    return Transfers(*(column[order] for column in facts.T), *(column[order] for column in times_s.T))
 
 
 def request_table(

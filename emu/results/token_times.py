@@ -16,8 +16,8 @@ class Segments:
 
     request_id: np.ndarray  # int32
     attempt: np.ndarray  # int32
-    first_step: np.ndarray  # int64
-    last_step: np.ndarray  # int64, inclusive
+    first_step: np.ndarray  # int32
+    last_step: np.ndarray  # int32, inclusive
     first_token: np.ndarray  # int32
     is_prefill: np.ndarray  # bool
 
@@ -50,8 +50,8 @@ class TokenTimes:
         self._listed = np.zeros(num_requests, bool)
         self._listed[request_id[out_of_order]] = True
 
-        self.num_out = np.bincount(request_id, num_tokens, num_requests).astype(np.int64)
-        self.num_recomputed = np.zeros(num_requests, np.int64)
+        self.num_out = np.bincount(request_id, num_tokens, num_requests).astype(np.int32)
+        self.num_recomputed = np.zeros(num_requests, np.int32)
         self.first_s, self.second_s, self.last_s = (np.full(num_requests, np.nan) for _ in range(3))
         self.first_s[request_id[~goes_on]] = starts_s[~goes_on]
         self.last_s[request_id] = ends_s  # of several segments the last one stays
@@ -89,18 +89,23 @@ class TokenTimes:
     def gaps(self, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Every gap between consecutive tokens of each request in `selected` (bool, one entry a request).
 
-        Returns (gap_s, weight): float64 gaps and how often each occurred (int64, >= 1). All requests in a batch have the gap
+        Returns (gap_s, weight): float64 gaps and how often each occurred (int32, >= 1). All requests in a batch have the gap
         of a step in common, so there are far fewer entries than tokens.
         """
         segments = self._segments
         sliced = (selected & ~self._listed)[segments.request_id]
-        num_steps = len(self._step_end_s)
-        # A segment has the gaps before its second step to before its last one.
-        begins = np.bincount(segments.first_step[sliced] + 1, minlength=num_steps + 1)
-        ends = np.bincount(segments.last_step[sliced] + 1, minlength=num_steps + 1)
-        step_weight = np.cumsum(begins - ends)[:num_steps]
-        shared = np.flatnonzero(step_weight)
-        shared_gap_s = self._step_end_s[shared] - self._step_end_s[shared - 1]
+        # A segment has the gaps from the one before its second step to the one before its last step.
+        weight = num_covering(segments.first_step[sliced] + 1, segments.last_step[sliced], len(self._step_end_s))
+        shared = weight > 0
+        shared_gap_s = np.diff(self._step_end_s, prepend=0.0)[shared]
         own = selected[np.concatenate(self._gap_of)]
         gap_s = np.concatenate([shared_gap_s, np.concatenate(self._gap_s)[own]])
-        return gap_s, np.concatenate([step_weight[shared], np.ones(np.count_nonzero(own), np.int64)])
+        return gap_s, np.concatenate([weight[shared], np.ones(np.count_nonzero(own), weight.dtype)])
+
+
+def num_covering(first_step: np.ndarray, last_step: np.ndarray, num_steps: int) -> np.ndarray:
+    """How many of the stretches `first_step` to `last_step`, inclusive, each of `num_steps` steps lies in (int32)."""
+    num = np.zeros(num_steps + 1, np.int32)
+    np.add.at(num, first_step, 1)
+    np.subtract.at(num, last_step + 1, 1)
+    return np.cumsum(num, out=num)[:num_steps]
