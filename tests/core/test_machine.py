@@ -1,0 +1,389 @@
+"""One machine, message by message: lists of events in, lists of actions out.
+
+Blocks hold 4 tokens; a token's KV cache is 10 bytes.
+"""
+
+from unittest.mock import ANY
+
+import pytest
+
+from emu.core.batching.fcfs import Fcfs
+from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.kv_cache import KVCache
+from emu.core.machine import Machine
+from emu.core.messages import (
+    NETWORK,
+    SCHEDULER,
+    Assigned,
+    Batch,
+    Cancelled,
+    CancelPull,
+    CutRun,
+    DecodeJoin,
+    DropStale,
+    Emit,
+    FlowRequested,
+    FreeKV,
+    HoldKV,
+    KVPulled,
+    KVReady,
+    KVReceived,
+    KVTransferred,
+    Prefill,
+    PrefillDone,
+    Pull,
+    RecordTransfer,
+    RequestEvicted,
+    RequestFinished,
+    RequestRejected,
+    RunSteps,
+    Send,
+    StepsDone,
+    StepsPassed,
+)
+
+ME, PEER = 0, 9
+
+
+@pytest.fixture
+def machine():
+    return machine_of()
+
+
+def machine_of(num_blocks=100, batching=None, max_held_fraction=0.5):
+    kv = KVCache(num_blocks, block_tokens=4, watermark=0)
+    return Machine(ME, kv, batching or Fcfs(max_batch_tokens=10, max_num_pauses=2), 10, max_held_fraction)
+
+
+def play(machine, *story):
+    """Each entry of the story is (time, event, the actions it has to be answered with)."""
+    for now_s, event, actions in story:
+        assert machine.handle(event, now_s) == actions, f"at {now_s} on {event}"
+
+
+def assigned(request_id, num_tokens, decode_on=PEER, attempt=1, num_generated=0):
+    return Assigned(request_id, attempt, float(request_id), num_tokens, num_generated, decode_on)
+
+
+def ready(request_id, num_tokens):
+    return KVReady(request_id, 1, float(request_id), num_tokens, 1, PEER)
+
+
+def prefills(*prompts):
+    """The batch of these prompts alone: (request, tokens) each."""
+    return Batch(tuple(Prefill(request_id, 1, num_tokens, 0) for request_id, num_tokens in prompts), (), (), 0, 0, 0)
+
+
+def joins(*decodes, num_decodes=1, context_tokens, leaves=()):
+    """The batch of these decodes alone: (request, cached tokens, generated tokens) of each that joins."""
+    joining = tuple(DecodeJoin(request_id, 1, *counts) for request_id, *counts in decodes)
+    return Batch((), joining, leaves, num_decodes, context_tokens, 0)
+
+
+def start_decode(machine, request_id, num_tokens, at_s=0.0):
+    """Hand the machine a KV cache, all at once."""
+    machine.handle(ready(request_id, num_tokens), at_s)
+    return machine.handle(KVReceived(request_id, 1), at_s)
+
+
+# --- prefill ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_prefilled_held_and_freed(machine):
+    batch = prefills((7, 8))
+    play(
+        machine,
+        (1.0, assigned(7, 8), [RunSteps(batch, 1)]),
+        (
+            1.2,
+            StepsDone((1.2,), ()),
+            [
+                Emit(ME, 1.0, (1.2,), batch, ()),
+                Send(SCHEDULER, PrefillDone(7, 1)),
+                HoldKV(7, 1, 8),
+                Send(PEER, KVReady(7, 1, 7.0, 8, 1, ME)),
+            ],
+        ),
+    )
+    assert machine.kv.num_used == 2
+    play(machine, (1.5, KVPulled(7, 1), [FreeKV(7, 1)]))
+    assert machine.kv.num_used == machine.num_held_blocks == 0
+
+
+def test_a_one_token_answer_ends_with_its_prefill(machine):
+    play(
+        machine,
+        (1.0, assigned(7, 8), [RunSteps(prefills((7, 8)), 1)]),
+        (1.2, StepsDone((1.2,), (7,)), [Emit(ME, 1.0, (1.2,), ANY, (7,)), Send(SCHEDULER, RequestFinished(7, 1))]),
+    )
+    assert machine.kv.num_used == machine.num_held_blocks == 0
+
+
+def test_what_arrives_during_a_prefill_shares_the_next_ones(machine):
+    held = [Send(SCHEDULER, ANY), HoldKV(ANY, 1, ANY), Send(PEER, ANY)]
+    play(
+        machine,
+        (0.0, assigned(1, 4), [RunSteps(prefills((1, 4)), 1)]),
+        (0.1, assigned(2, 4), []),
+        (0.2, assigned(3, 6), []),
+        (0.3, assigned(4, 1), []),
+        (0.5, StepsDone((0.5,), ()), [Emit(ME, 0.0, (0.5,), ANY, ()), *held, RunSteps(prefills((2, 4), (3, 6)), 1)]),
+        (0.9, StepsDone((0.9,), ()), [Emit(ME, 0.5, (0.9,), ANY, ()), *held, *held, RunSteps(prefills((4, 1)), 1)]),
+    )
+
+
+def test_a_restart_prefills_its_tokens_again(machine):
+    batch = Batch((Prefill(7, 2, 12, 4),), (), (), 0, 0, 0)
+    play(
+        machine,
+        (1.0, assigned(7, 12, attempt=2, num_generated=4), [RunSteps(batch, 1)]),
+        (
+            1.2,
+            StepsDone((1.2,), ()),
+            [ANY, Send(SCHEDULER, PrefillDone(7, 2)), HoldKV(7, 2, 12), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME))],
+        ),
+    )
+
+
+def test_prompts_wait_while_half_of_the_blocks_is_held():
+    machine = machine_of(num_blocks=4)
+    play(
+        machine,
+        (0.0, assigned(1, 8), [RunSteps(prefills((1, 8)), 1)]),
+        (0.1, assigned(2, 8), []),
+        (0.5, StepsDone((0.5,), ()), [ANY, Send(SCHEDULER, PrefillDone(1, 1)), HoldKV(1, 1, 8), ANY]),
+        (0.7, KVPulled(1, 1), [FreeKV(1, 1), RunSteps(prefills((2, 8)), 1)]),
+    )
+
+
+# --- hand-over and decode ---------------------------------------------------------------------------------------------
+
+
+def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
+    machine = machine_of(num_blocks=3)
+    batch = joins((7, 8, 1), context_tokens=9)
+    play(
+        machine,
+        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80)), Pull(7, 1, PEER, 8)]),
+        (
+            2.4,
+            KVReceived(7, 1),
+            [
+                Send(PEER, KVPulled(7, 1)),
+                Send(SCHEDULER, KVTransferred(7, 1)),
+                RecordTransfer(7, 1, PEER, ME, 8, 2.0, 2.0),
+                RunSteps(batch, 4),  # 3 blocks hold 12 tokens: those of 4 more steps
+            ],
+        ),
+        (2.5, StepsPassed((2.43, 2.46)), [Emit(ME, 2.4, (2.43, 2.46), batch, ())]),
+        (2.49, StepsDone((2.49,), (7,)), [Emit(ME, 2.46, (2.49,), None, (7,)), Send(SCHEDULER, RequestFinished(7, 1))]),
+    )
+    assert machine.kv.num_used == 0
+
+
+def test_where_both_phases_are_here_the_decode_follows_its_prefill(machine):
+    play(
+        machine,
+        (1.0, assigned(7, 8, decode_on=ME), [RunSteps(prefills((7, 8)), 1)]),
+        (
+            1.2,
+            StepsDone((1.2,), ()),
+            [ANY, Send(SCHEDULER, PrefillDone(7, 1)), RunSteps(joins((7, 8, 1), context_tokens=9), ANY)],
+        ),
+    )
+    assert machine.kv.num_used == 3  # the slot of its second token included
+
+
+def test_a_kv_cache_waits_for_blocks_to_come_free():
+    machine = machine_of(num_blocks=4)
+    start_decode(machine, 1, 8)
+    play(
+        machine,
+        (1.0, ready(2, 8), []),
+        (
+            2.0,
+            StepsDone((2.0,), (1,)),
+            [
+                ANY,
+                Send(SCHEDULER, RequestFinished(1, 1)),
+                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80)),
+                Pull(2, 1, PEER, 8),
+            ],
+        ),
+        (2.5, KVReceived(2, 1), [ANY, ANY, RecordTransfer(2, 1, PEER, ME, 8, 1.0, 2.0), ANY]),
+    )
+
+
+def test_a_newcomer_joins_at_the_next_boundary_of_the_run(machine):
+    for request_id, num_tokens in ((1, 8), (2, 4), (3, 5)):
+        machine.handle(ready(request_id, num_tokens), 0.0)
+    play(
+        machine,
+        (0.1, KVReceived(1, 1), [ANY, ANY, ANY, RunSteps(joins((1, 8, 1), context_tokens=9), ANY)]),
+        (0.2, KVReceived(2, 1), [ANY, ANY, ANY, CutRun()]),
+        (0.25, KVReceived(3, 1), [ANY, ANY, ANY]),  # cut already
+        (
+            0.3,
+            StepsDone((0.3,), ()),
+            [
+                Emit(ME, 0.1, (0.3,), ANY, ()),
+                # 9 + 1 tokens of the first by now, 4 + 1 and 5 + 1 of the others
+                RunSteps(joins((2, 4, 1), (3, 5, 1), num_decodes=3, context_tokens=21), ANY),
+            ],
+        ),
+    )
+
+
+def test_a_run_is_cut_when_a_reservation_takes_the_blocks_it_counts_on():
+    machine = machine_of(num_blocks=4)
+    assert start_decode(machine, 1, 3)[-1] == RunSteps(ANY, 13)
+    play(machine, (0.1, ready(2, 7), [Send(NETWORK, ANY), Pull(2, 1, PEER, 7), CutRun()]))
+
+
+# --- both phases at once ----------------------------------------------------------------------------------------------
+
+
+def test_fcfs_pauses_the_decodes_for_a_prompt(machine):
+    start_decode(machine, 1, 8)
+    batch = Batch((Prefill(2, 1, 6, 0),), (), (1,), 0, 0, 1)
+    play(
+        machine,
+        (0.1, assigned(2, 6), [CutRun()]),
+        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(batch, 1)]),
+        (
+            0.5,
+            StepsDone((0.5,), ()),
+            # It comes back with the token of its first step.
+            [Emit(ME, 0.3, (0.5,), batch, ()), ANY, ANY, ANY, RunSteps(joins((1, 9, 2), context_tokens=10), ANY)],
+        ),
+    )
+
+
+def test_mixed_batching_shares_the_step_and_pauses_what_does_not_fit():
+    machine = machine_of(batching=MixedContinuous(max_batch_tokens=7, max_num_pauses=2))
+    start_decode(machine, 1, 8)
+    start_decode(machine, 2, 8)
+    machine.handle(StepsDone((0.1,), ()), 0.1)  # the second joins
+    play(
+        machine,
+        (0.2, assigned(3, 6), [CutRun()]),
+        (
+            0.3,
+            StepsDone((0.3,), ()),
+            # The later one is left out; the earlier one has cached 10 tokens by now.
+            [Emit(ME, 0.1, (0.3,), ANY, ()), RunSteps(Batch((Prefill(3, 1, 6, 0),), (), (2,), 1, 11, 1), 1)],
+        ),
+        (
+            0.4,
+            StepsDone((0.4,), ()),
+            [ANY, ANY, ANY, ANY, RunSteps(joins((2, 9, 2), num_decodes=2, context_tokens=12 + 10), ANY)],
+        ),
+    )
+
+
+def test_without_blocks_the_latest_arrival_is_evicted():
+    machine = machine_of(num_blocks=4)
+    machine.handle(ready(1, 3), 0.0)
+    machine.handle(ready(2, 7), 0.0)
+    play(
+        machine,
+        (0.1, KVReceived(1, 1), [ANY, ANY, ANY, RunSteps(joins((1, 3, 1), context_tokens=4), 5)]),
+        (0.2, KVReceived(2, 1), [ANY, ANY, ANY, CutRun()]),
+        # The first takes the last free block; the second needs one for its next token but this.
+        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(joins((2, 7, 1), num_decodes=2, context_tokens=13), 1)]),
+        (
+            0.4,
+            StepsDone((0.4,), ()),
+            [ANY, Send(SCHEDULER, RequestEvicted(2, 1, 2)), RunSteps(joins(context_tokens=6, leaves=(2,)), ANY)],
+        ),
+    )
+    assert machine.kv.num_used == 2
+
+
+# --- what cannot be, and what is called off ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "cause"),
+    [
+        (assigned(7, 16, decode_on=ME), "16 tokens do not fit the 4 KV blocks of machine 0"),
+        (ready(7, 16), "16 tokens do not fit the 4 KV blocks of machine 0"),
+        (assigned(7, 9), "9 tokens need 3 KV blocks held for their hand-over; machine 0 holds at most 2"),
+    ],
+)
+def test_what_can_never_fit_is_rejected(event, cause):
+    machine = machine_of(num_blocks=4)
+    play(machine, (1.0, event, [Send(SCHEDULER, RequestRejected(7, 1, cause))]))
+    assert machine.kv.num_used == 0
+
+
+def test_a_waiting_prompt_is_called_off(machine):
+    play(
+        machine,
+        (0.0, assigned(1, 10), [ANY]),
+        (0.1, assigned(2, 10), []),
+        (0.2, Cancelled(2, 1), []),
+        (0.3, StepsDone((0.3,), ()), [ANY, ANY, HoldKV(1, 1, 10), ANY]),
+    )
+
+
+def test_a_prompt_in_the_step_in_flight_is_called_off_at_its_end(machine):
+    play(
+        machine,
+        (0.0, assigned(1, 10), [ANY]),
+        (0.2, Cancelled(1, 1), []),
+        (0.3, StepsDone((0.3,), ()), [Emit(ME, 0.0, (0.3,), ANY, ())]),
+    )
+    assert machine.kv.num_used == machine.num_held_blocks == 0
+
+
+def test_a_held_kv_cache_is_called_off(machine):
+    machine.handle(assigned(1, 10), 0.0)
+    machine.handle(StepsDone((0.3,), ()), 0.3)
+    play(
+        machine,
+        (0.4, Cancelled(1, 1), [FreeKV(1, 1)]),
+        (0.5, KVPulled(1, 1), [DropStale(1, 1, "KVPulled")]),
+    )
+    assert machine.kv.num_used == machine.num_held_blocks == 0
+
+
+def test_a_pull_is_called_off(machine):
+    play(
+        machine,
+        (0.0, ready(1, 10), [ANY, ANY]),
+        (0.4, Cancelled(1, 1), [CancelPull(1, 1)]),
+        (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
+    )
+    assert machine.kv.num_used == 0
+
+
+@pytest.mark.parametrize("finished", [(), (1,)])
+def test_a_decode_is_called_off_at_the_next_boundary(machine, finished):
+    start_decode(machine, 1, 8)
+    play(
+        machine,
+        (0.1, Cancelled(1, 1), [CutRun()]),
+        (0.3, StepsDone((0.3,), finished), [Emit(ME, 0.0, (0.3,), ANY, finished)]),
+    )
+    assert machine.kv.num_used == 0
+
+
+def test_an_attempt_that_was_called_off_is_not_taken_up(machine):
+    play(
+        machine,
+        (0.0, Cancelled(1, 1), []),
+        (0.1, assigned(1, 8), [DropStale(1, 1, "Assigned")]),
+        (0.2, ready(1, 8), [DropStale(1, 1, "KVReady")]),
+        (0.3, assigned(1, 8, attempt=2), [RunSteps(ANY, 1)]),
+    )
+
+
+def test_a_new_attempt_calls_off_the_old_one(machine):
+    machine.handle(assigned(1, 8), 0.0)
+    machine.handle(StepsDone((0.3,), ()), 0.3)
+    play(
+        machine,
+        (0.4, assigned(1, 8, attempt=2), [FreeKV(1, 1), RunSteps(ANY, 1)]),
+        (0.5, Cancelled(1, 1), []),
+    )
