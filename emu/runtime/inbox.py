@@ -1,11 +1,10 @@
 """The events of one state machine, handled in order and at their time on the wall clock."""
 
-import asyncio
-import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
 from emu.runtime.clock import WallClock
+from emu.runtime.timer import Timer
 
 
 class Inbox:
@@ -21,7 +20,7 @@ class Inbox:
         self._handle = handle
         self._lead_s = lead_s
         self._heap: list[tuple[float, int, int, object]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(self._wake)
         self._timer_s = float("inf")
         self._is_draining = False
         self.message_late_s: list[float] = []
@@ -49,13 +48,11 @@ class Inbox:
         return self._heap[0][0] if self._heap else float("inf")
 
     def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._timer_s = None, float("inf")
         if self._heap:
             self._timer_s = self._heap[0][0]
-            delay = self._clock.local(self._timer_s - self._lead_s) - time.monotonic()
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), self._wake)
+            self._timer.set(self._clock.local(self._timer_s - self._lead_s))
+        else:
+            self._timer_s = float("inf")
 
     def _wake(self) -> None:
         now_s = self._clock.now_s() + self._lead_s

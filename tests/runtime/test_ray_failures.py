@@ -79,7 +79,7 @@ def test_ctrl_c_keeps_the_record_and_leaves_no_process(tmp_path):
     wait_for_line(run, "requests ended")
     members = family(run)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: the whole process group
-    output, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
     assert "Traceback" not in errors
     [summary_file] = tmp_path.glob("runs/*/*/summary.json")
