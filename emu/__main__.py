@@ -117,7 +117,15 @@ def write_results(
     if plan.results.report:
         groups = ("cluster", "workload", "placement", "batching", "timing")
         settings = {group: choices[group] for group in groups if group in choices}
-        write_report(run_dir / "report.html", record, columns, summary, settings=settings, overrides=overrides)
+        write_report(
+            run_dir / "report.html",
+            record,
+            columns,
+            summary,
+            settings=settings,
+            overrides=overrides,
+            warmup_s=plan.metrics.warmup_s,
+        )
     summary["host"]["wall_s"] = perf_counter() - record.wall_start
     write_summary(summary, run_dir / "summary.json")
     return summary

@@ -22,7 +22,7 @@ class EventLog:
     """Appends records to `path`. Used as a context manager, or closed by hand."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115: closed by close()
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
 
     def append(self, party: int, now_s: float, event: tuple, actions: Iterable[tuple]) -> None:
         self.append_packed(pack_record(party, now_s, event, actions))

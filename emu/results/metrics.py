@@ -74,14 +74,14 @@ def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
     """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by hardware."""
     kv, transfers = record.kv, columns.transfers
     return {
-        "bytes_modelled": int(transfers.num_tokens.sum()) * record.kv_bytes_per_token,
+        "bytes_modelled": int(transfers.num_tokens.sum()) * record.model.kv_bytes_per_token,
         "bytes_moved": kv.bytes_moved,
         "payload_scale": kv.payload_scale,
         "transfers": len(transfers),
         "verified": kv.verified,
         "corrupt": kv.corrupt,
         "overruns": kv.overruns,
-        "blocks": {machine.hardware: machine.num_kv_blocks for machine in record.machines},
+        "blocks": {machine.hardware.name: machine.num_kv_blocks for machine in record.machines},
     }
 
 

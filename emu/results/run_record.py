@@ -5,20 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from emu.core.timing.model import TimingModel
+from emu.core.cluster import MachineSpec
+from emu.core.specs import ModelSpec
 from emu.results.recorder import Recorder
-
-
-@dataclass(frozen=True, slots=True)
-class MachineInfo:
-    """One emulated machine. `role` is prefill, decode or mixed; `hardware` the name of its hardware."""
-
-    index: int
-    name: str
-    role: str
-    hardware: str
-    num_kv_blocks: int
-    timing: TimingModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +54,8 @@ class RunRecord:
 
     runtime: str
     seed: int
-    model_name: str
-    kv_bytes_per_token: int
-    machines: list[MachineInfo]
+    model: ModelSpec
+    machines: tuple[MachineSpec, ...]
     recorder: Recorder
     emulated_s: float
     num_events: int

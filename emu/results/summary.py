@@ -37,7 +37,7 @@ def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict
         "interrupted": record.interrupted,
         "runtime": record.runtime,
         "seed": record.seed,
-        "model": record.model_name,
+        "model": record.model.name,
         "machines": _machine_counts(record),
         "requests": metrics.request_counts(columns),
         "tokens": metrics.token_counts(columns),
@@ -71,7 +71,7 @@ def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for machine in record.machines:
         of_role = counts.setdefault(str(machine.role), {})
-        of_role[machine.hardware] = of_role.get(machine.hardware, 0) + 1
+        of_role[machine.hardware.name] = of_role.get(machine.hardware.name, 0) + 1
     return counts
 
 

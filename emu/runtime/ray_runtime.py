@@ -12,7 +12,7 @@ import ray
 from emu.core import setting
 from emu.core.pools import Role
 from emu.results.event_log import EventLog
-from emu.results.run_record import MachineInfo, RunRecord
+from emu.results.run_record import RunRecord
 from emu.runtime.driver import Driver
 from emu.runtime.interrupt import Interrupt
 from emu.runtime.party import PartySettings
@@ -101,12 +101,8 @@ class RayRuntime:
         return RunRecord(
             runtime=self.name,
             seed=rehearsal.seed,
-            model_name=cluster.model.name,
-            kv_bytes_per_token=cluster.model.kv_bytes_per_token,
-            machines=[
-                MachineInfo(spec.index, spec.name, str(spec.role), spec.hardware.name, spec.num_kv_blocks, spec.timing)
-                for spec in cluster.machines
-            ],
+            model=cluster.model,
+            machines=cluster.machines,
             recorder=driver.recorder,
             emulated_s=driver.last_event_s,
             num_events=driver.num_events,

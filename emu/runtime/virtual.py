@@ -34,7 +34,7 @@ from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
 from emu.execution.step_run import StepRun
 from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
-from emu.results.run_record import KVStats, MachineInfo, RunRecord
+from emu.results.run_record import KVStats, RunRecord
 from emu.runtime.fault import Fault
 from emu.runtime.interrupt import CAUSE, Interrupt
 from emu.runtime.node import Node
@@ -76,12 +76,8 @@ class Virtual:
         return RunRecord(
             runtime=self.name,
             seed=rehearsal.seed,
-            model_name=cluster.model.name,
-            kv_bytes_per_token=cluster.model.kv_bytes_per_token,
-            machines=[
-                MachineInfo(spec.index, spec.name, str(spec.role), spec.hardware.name, spec.num_kv_blocks, spec.timing)
-                for spec in cluster.machines
-            ],
+            model=cluster.model,
+            machines=cluster.machines,
             recorder=recorder,
             emulated_s=run.emulated_s,
             num_events=run.num_events,

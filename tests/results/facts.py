@@ -10,7 +10,7 @@ from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
 from emu.results.recorder import Recorder
-from emu.results.run_record import KVStats, MachineInfo, RunRecord
+from emu.results.run_record import KVStats, RunRecord
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import Fault
 from emu.runtime.virtual import VirtualRuntime
@@ -71,8 +71,8 @@ def recorded(requests, facts, num_machines=3) -> Recorder:
 
 
 def run_record(recorder, machine_names=("p0", "d0", "d1"), **changes) -> RunRecord:
-    machines = [MachineInfo(index, name, str(ROLES[name[0]]), "box", 100, TIMING) for index, name in enumerate(machine_names)]
-    facts = dict(runtime="virtual", seed=7, model_name="tiny", kv_bytes_per_token=64, machines=machines)
+    machines = tuple(MachineSpec(i, name, ROLES[name[0]], HARDWARE, 100, TIMING) for i, name in enumerate(machine_names))
+    facts = dict(runtime="virtual", seed=7, model=MODEL, machines=machines)
     facts |= dict(recorder=recorder, emulated_s=10.0, num_events=12, kv=KVStats(), fidelity=None)
     return RunRecord(**(facts | dict(interrupted="", wall_start=0.0) | changes))
 

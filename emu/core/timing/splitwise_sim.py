@@ -53,9 +53,7 @@ class SplitwiseSimTiming(TimingModel):
 class SplitwiseSimFamily(FittedFamily):
     """Points per model and hardware: `batch_tokens`, `prefill_s` and `decode_s`."""
 
-    def __init__(
-        self, tensor_parallel: int, mixed_factor: float, fits: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    ) -> None:
+    def __init__(self, tensor_parallel: int, mixed_factor: float, fits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         super().__init__(tensor_parallel, fits)
         self.mixed_factor = mixed_factor
 

@@ -56,4 +56,4 @@ def _times(run: Run) -> str:
 
 
 def _num_bytes(run: Run) -> np.ndarray:
-    return run.columns.transfers.num_tokens * float(run.record.kv_bytes_per_token)
+    return run.columns.transfers.num_tokens * float(run.record.model.kv_bytes_per_token)

@@ -56,7 +56,7 @@ def _deaths(run: Run) -> Iterator[Incident]:
     for machine in run.record.machines:
         died_s = run.death_s(machine.index)
         if died_s is not None:
-            yield Incident(died_s, died_s, "machine died", "", 1, f"{machine.name} ({machine.role}, {machine.hardware})")
+            yield Incident(died_s, died_s, "machine died", "", 1, f"{machine.name} ({machine.role}, {machine.hardware.name})")
 
 
 def _restarts(run: Run) -> Iterator[Incident]:

@@ -40,7 +40,7 @@ def machine_table(run: Run) -> str:
         return card.box("Machines", note, each, wide=True)
     kinds: dict[tuple[str, str], list[int]] = {}
     for machine in machines:
-        kinds.setdefault((machine.role, machine.hardware), []).append(machine.index)
+        kinds.setdefault((machine.role, machine.hardware.name), []).append(machine.index)
     note += " Of several machines the mean, the least and the most busy; the other figures are sums."
     folded = f"<details><summary>Each of the {len(machines)} machines</summary>{each}</details>" if each else ""
     return card.box("Machines", note, table(list(kinds.values())) + folded, wide=True)
@@ -52,7 +52,7 @@ def _names(run: Run, group: list[int]) -> tuple[str, str, str]:
     died_s = [at_s for at_s in map(run.death_s, group) if at_s is not None]
     if died_s:
         name += f" (died at {SECONDS.text(died_s[0])} s)" if one else f" ({len(died_s)} died)"
-    return escape(name), first.role, escape(first.hardware)
+    return escape(name), first.role, escape(first.hardware.name)
 
 
 def _busy(run: Run, group: list[int], busy: np.ndarray) -> str:

@@ -57,7 +57,7 @@ def _context(run: Run) -> str:
     batches, timeline = run.columns.batches, run.timeline
     # Linear over a batch's steps, so the mean over its time is that of its first and last step.
     mean_tokens = batches.context_tokens + (batches.num_steps - 1) * batches.num_decodes / 2
-    num_bytes = timeline.occupancy(batches.start_s, run.batch_end_s, mean_tokens) * run.record.kv_bytes_per_token
+    num_bytes = timeline.occupancy(batches.start_s, run.batch_end_s, mean_tokens) * run.record.model.kv_bytes_per_token
     figure = run.figure(num_bytes.max() / 1e9, "GB")
     figure.line(timeline.middles_s, num_bytes / 1e9, "KV cache read by one step of every machine", "green")
     run.mark_last_arrival(figure)

@@ -102,9 +102,9 @@ def settings_and_latency(run: Run) -> str:
 
 def _settings(run: Run) -> str:
     record = run.record
-    kinds = Counter(f"{machine.role} {machine.hardware}" for machine in record.machines)
+    kinds = Counter(f"{machine.role} {machine.hardware.name}" for machine in record.machines)
     machines = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    facts = {"model": record.model_name, "machines": machines, "runtime": record.runtime, "seed": str(record.seed)}
+    facts = {"model": record.model.name, "machines": machines, "runtime": record.runtime, "seed": str(record.seed)}
     if record.fidelity is not None:
         facts["dilation"] = f"{record.fidelity.dilation:g}"
     if record.kv.payload_scale:

@@ -74,7 +74,7 @@ def render(run: Run, title: str) -> str:
 def _title(record: RunRecord) -> str:
     num_machines = Counter(str(machine.role) for machine in record.machines)
     machines = " and ".join(f"{number} {role}" for role, number in num_machines.items())
-    return f"{record.model_name} on {machines} machine{'s' if len(record.machines) > 1 else ''}"
+    return f"{record.model.name} on {machines} machine{'s' if len(record.machines) > 1 else ''}"
 
 
 def _footer(run: Run) -> str:

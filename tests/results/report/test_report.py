@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
 from emu.results.recorder import Recorder
 from emu.results.report import write_report
-from emu.results.run_record import Fidelity, KVStats, MachineInfo, RunRecord
+from emu.results.run_record import Fidelity, KVStats, RunRecord
 from emu.results.summary import summarize
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import Fault
@@ -65,13 +66,11 @@ def record(roles, requests, faults=(), **changes):
     cluster = Cluster(MODEL, machines, TokenJsq(), Fcfs(2048, 4), 16, 0.01, 0.3, 0.005)
     recorder = Recorder(requests, len(machines))
     ended = VirtualRuntime(cluster, requests, recorder, 100.0, [Fault(*fault) for fault in faults]).run()
-    infos = [MachineInfo(m.index, m.name, str(m.role), m.hardware.name, m.num_kv_blocks, m.timing) for m in machines]
     facts = {
         "runtime": "virtual",
         "seed": 7,
-        "model_name": "tiny",
-        "kv_bytes_per_token": MODEL.kv_bytes_per_token,
-        "machines": infos,
+        "model": MODEL,
+        "machines": machines,
         "recorder": recorder,
         "emulated_s": ended.emulated_s,
         "num_events": ended.num_events,
@@ -182,7 +181,7 @@ def test_the_headline_table_shows_the_summarys_numbers(report):
 
 def test_every_text_from_outside_is_escaped(report):
     evil = "<script>alert('x')</script>&"
-    run = record(["prefill", "decode"], workload(5), model_name=evil, interrupted=evil)
+    run = record(["prefill", "decode"], workload(5), model=replace(MODEL, name=evil), interrupted=evil)
     page = report(run, {"verdict_reasons": [evil]}, title=evil, settings={evil: evil}, overrides=[evil])
     outline = Outline(page)
     assert page.count("<script>") == 1 and "alert('x')" not in page
