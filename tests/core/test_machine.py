@@ -259,6 +259,35 @@ def test_fcfs_pauses_the_decodes_for_a_prompt(machine):
     )
 
 
+def test_fcfs_gives_paused_decodes_a_step_when_they_have_waited_twice(machine):
+    start_decode(machine, 1, 8)
+    for request_id in (2, 3, 4):
+        machine.handle(assigned(request_id, 10), 0.1)
+    held = [ANY, ANY, ANY]
+
+    def prefill(request_id, leaves):
+        return RunSteps(Batch((Prefill(request_id, 1, 10, 0),), (), leaves, 0, 0, 1), 1)
+
+    play(
+        machine,
+        (0.2, StepsDone((0.2,), ()), [ANY, prefill(2, leaves=(1,))]),
+        (0.3, StepsDone((0.3,), ()), [ANY, *held, prefill(3, leaves=())]),
+        (0.4, StepsDone((0.4,), ()), [ANY, *held, RunSteps(joins((1, 9, 2), context_tokens=10), 1)]),
+        (0.5, StepsDone((0.5,), ()), [ANY, prefill(4, leaves=(1,))]),
+    )
+
+
+def test_while_a_prompt_waits_for_blocks_every_step_is_a_decision():
+    machine = machine_of(num_blocks=4)
+    start_decode(machine, 1, 8)
+    play(
+        machine,
+        (0.1, assigned(2, 8, decode_on=ME), [CutRun()]),
+        (0.2, StepsDone((0.2,), ()), [ANY, RunSteps(joins(context_tokens=10), 1)]),
+        (0.3, StepsDone((0.3,), (1,)), [ANY, Send(SCHEDULER, RequestFinished(1, 1)), RunSteps(prefills((2, 8)), 1)]),
+    )
+
+
 def test_mixed_batching_shares_the_step_and_pauses_what_does_not_fit():
     machine = machine_of(batching=MixedContinuous(max_batch_tokens=7, max_num_pauses=2))
     start_decode(machine, 1, 8)
@@ -367,6 +396,18 @@ def test_a_decode_is_called_off_at_the_next_boundary(machine, finished):
         (0.3, StepsDone((0.3,), finished), [Emit(ME, 0.0, (0.3,), ANY, finished)]),
     )
     assert machine.kv.num_used == 0
+
+
+def test_the_others_decode_on_without_one_called_off(machine):
+    machine.handle(ready(1, 8), 0.0)
+    start_decode(machine, 2, 4)
+    machine.handle(KVReceived(1, 1), 0.0)
+    play(
+        machine,
+        (0.1, StepsDone((0.1,), ()), [ANY, RunSteps(joins((1, 8, 1), num_decodes=2, context_tokens=15), ANY)]),
+        (0.2, Cancelled(2, 1), [CutRun()]),
+        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(joins(context_tokens=10, leaves=(2,)), ANY)]),
+    )
 
 
 def test_an_attempt_that_was_called_off_is_not_taken_up(machine):

@@ -108,6 +108,7 @@ def test_splitwise_asks_the_mixed_pool_before_the_token_pool():
 
 def test_splitwise_gives_an_idle_machine_a_prompt_of_any_length():
     assert splitwise("p0 p1 d0", [300, 101, 50]) == ["p0>d0", "p1>d0", "d0 mixed", "d0>d0"]
+    assert splitwise("p0 d0", [10, 200]) == ["p0>d0", "d0 mixed", "d0>d0"]
 
 
 def test_splitwise_decodes_in_the_prompt_pool_where_token_machines_are_full():

@@ -126,6 +126,16 @@ def test_an_evicted_request_starts_again_with_its_tokens():
     assert_idle(scheduler)
 
 
+def test_a_machine_for_both_phases_is_told_of_an_eviction_once():
+    scheduler = scheduler_of((0, 0), (0, 0), roles=(Role.MIXED,))
+    handle(scheduler, arrived(0), PrefillDone(0, 1))
+    assert handle(scheduler, RequestEvicted(0, 1, 25))[1:] == [
+        Send(0, Cancelled(0, 1)),
+        Place(0, 2, 0, 0),
+        Send(0, Assigned(0, 2, 0.0, 125, 25, 0)),
+    ]
+
+
 def test_a_rejected_request_fails_with_the_cause():
     scheduler = scheduler_of((P0, D0))
     assert handle(scheduler, arrived(0), RequestRejected(0, 1, "too long"))[2:] == [
