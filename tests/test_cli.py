@@ -106,6 +106,7 @@ def test_help_lists_the_groups(emu):
     code, out, _ = emu("--help")
     assert code == 0
     assert "cluster: baseline_a100, baseline_h100, splitwise_aa, splitwise_ha, splitwise_hh, splitwise_hhcap" in out
+    assert len(out) < 30
 
 
 # --- wrong input and failures -----------------------------------------------------------------------------------------
