@@ -10,8 +10,8 @@ class KVCache:
     block, so that a run of steps costs O(block_tokens) whatever the size of the batch. The rule: at the start of a step
     every decode holds the blocks of its cached tokens + 1, the slot that the step fills.
 
-    `watermark` is the fraction of blocks that an admission leaves free, so that running decodes can grow; an empty cache
-    admits without it.
+    `watermark` is the fraction of blocks that an admission leaves free, so that running decodes can grow; where there are
+    none it admits without.
     """
 
     __slots__ = ("_first_slots", "_num_growing", "block_tokens", "num_blocks", "num_free", "step", "watermark_blocks")
@@ -33,10 +33,10 @@ class KVCache:
     def num_used(self) -> int:
         return self.num_blocks - self.num_free
 
-    def can_admit(self, num_blocks: int) -> bool:
-        return num_blocks <= self.num_free - self.watermark_blocks or (
-            self.num_free == self.num_blocks and num_blocks <= self.num_blocks
-        )
+    def can_admit(self, num_blocks: int, num_held: int = 0) -> bool:
+        """Whether an admission may take so many blocks. `num_held` of the used ones belong to what does not grow."""
+        watermark_blocks = self.watermark_blocks if self.num_used > num_held else 0
+        return num_blocks <= self.num_free - watermark_blocks
 
     def reserve(self, num_blocks: int) -> None:
         """Take blocks. Raises RuntimeError where they are not free: the caller has to ask first."""

@@ -236,7 +236,8 @@ class Machine:
             num_blocks += seq.num_blocks
             if seq.decode_on != self.index:
                 num_held += seq.num_blocks
-            if not self.kv.can_admit(num_blocks) or self.num_held_blocks + num_held > self.max_held_blocks:
+            can_admit = self.kv.can_admit(num_blocks, self.num_held_blocks)
+            if not can_admit or self.num_held_blocks + num_held > self.max_held_blocks:
                 return
             yield seq
 
@@ -272,7 +273,7 @@ class Machine:
     def _admit_inbound(self, now_s: float, actions: list[tuple]) -> None:
         """Reserve blocks for offered KV caches, in order, and pull them; the rest wait (back-pressure)."""
         inbound, kv = self.inbound, self.kv
-        while inbound and kv.can_admit(num_blocks := kv.blocks_for(inbound[0].num_cached + 1)):
+        while inbound and kv.can_admit(num_blocks := kv.blocks_for(inbound[0].num_cached + 1), self.num_held_blocks):
             seq = inbound.popleft()
             kv.reserve(num_blocks)
             seq.num_blocks = num_blocks
