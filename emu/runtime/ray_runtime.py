@@ -125,19 +125,24 @@ class RayRuntime:
         scale, probed = rehearsal.transfer.payload_scale, None
         if scale == "auto":
             scale = 1.0
-            by_role = {spec.role: spec.index for spec in rehearsal.cluster.machines}
+            by_role = {spec.role: spec for spec in rehearsal.cluster.machines}
             if Role.PREFILL in by_role and Role.DECODE in by_role:
                 await actors.prepare_transfer(1.0)
                 pair = (by_role[Role.PREFILL], by_role[Role.DECODE])
-                probe = TransferProbe(*[await actors.measure_transfer(*pair, size) for size in (SMALL_BYTES, LARGE_BYTES)])
+                sizes = (SMALL_BYTES, LARGE_BYTES)
+                probe = TransferProbe(*[await actors.measure_transfer(pair[0].index, pair[1].index, size) for size in sizes])
                 probed = probe.bytes_per_s
                 workload = rehearsal.workload
-                wanted = workload.prompt_tokens_per_s * rehearsal.cluster.model.kv_bytes_per_token / self.dilation
+                mean_bytes = workload.total_prompt_tokens / len(workload) * rehearsal.cluster.model.kv_bytes_per_token
                 transfers_per_s = workload.mean_rate_rps / self.dilation
-                scale = choose_payload_scale(probe, transfers_per_s, wanted / transfers_per_s)
+                # From the pull's start to the end of the flow: the request to the source, then the bytes.
+                flow_s = mean_bytes / min(spec.hardware.nic_bytes_per_s for spec in pair)
+                modelled_s = (self.control_latency_s + flow_s) * self.dilation
+                scale = choose_payload_scale(probe, transfers_per_s, mean_bytes, modelled_s)
                 rehearsal.on_status(
                     f"KV payloads: put, pulled and verified here at {probed / 1e9:.2f} GB/s (64 KiB in "
-                    f"{probe.small_s * 1e3:.1f} ms), wanted at {wanted / 1e9:.2f} GB/s: payload_scale={scale:g}"
+                    f"{probe.small_s * 1e3:.1f} ms), wanted at {transfers_per_s * mean_bytes / 1e9:.2f} GB/s: "
+                    f"payload_scale={scale:g}"
                 )
         await actors.prepare_transfer(scale)
         return scale, probed

@@ -9,8 +9,10 @@ class TransferError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """`payload_scale` is the fraction of the true KV bytes that is really moved: 0 to 1, or `auto` for the largest power of two
-    that keeps the expected rate under a quarter of the put-and-pull rate measured at start-up. Nothing moves under `virtual`.
+    """`payload_scale` is the fraction of the true KV bytes that is really moved, from 0 to 1.
+
+    `auto` is what this host, measured at start-up, moves without disturbing the run: see `choose_payload_scale`. Nothing moves
+    under `virtual`.
     """
 
     payload_scale: float | str

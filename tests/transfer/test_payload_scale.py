@@ -19,29 +19,33 @@ def test_the_probe_is_a_line_through_both_sizes():
 
 
 @pytest.mark.parametrize(
-    ("transfers_per_s", "mean_mib", "scale"),
+    ("transfers_per_s", "mean_mib", "modelled_s", "scale"),
     [
-        (1, 64, 1.0),  # 68 ms a second
-        (8, 400, 1 / 16),  # 25 MiB: 8 x 29 ms = 0.232 s a second; twice as much would take 0.432
-        (10, 16, 1.0),  # 10 x 20 ms = 0.1994 s
-        (20, 16, 1 / 2),  # 8 MiB: 20 x 12 ms = 0.239 s
-        (100, 400, 1 / 4096),  # 100 x 4 ms is too much in any case: down to where half would be under 64 KiB
+        (1, 64, 1, 1.0),  # 68 ms a second
+        (8, 400, 1, 1 / 16),  # 25 MiB: 8 x 29 ms = 0.232 s a second; twice as much would take 0.432
+        (8, 400, 0.01, 1 / 128),  # 3.125 MiB take 7.1 ms; twice as much 10.2 ms, longer than the model's 10
+        (10, 16, 1, 1.0),  # 10 x 20 ms = 0.1994 s
+        (20, 16, 1, 1 / 2),  # 8 MiB: 20 x 12 ms = 0.239 s
+        (100, 400, 1, 1 / 4096),  # 100 x 4 ms is too much in any case: down to where half would be under 64 KiB
+        (1, 400, 0.003, 1 / 4096),  # and so is 4 ms where the model takes 3
     ],
 )
-def test_the_largest_power_of_two_under_a_quarter(transfers_per_s, mean_mib, scale):
-    assert choose_payload_scale(PROBE, transfers_per_s, mean_mib * 2**20) == scale
+def test_the_largest_power_of_two_that_disturbs_nothing(transfers_per_s, mean_mib, modelled_s, scale):
+    assert choose_payload_scale(PROBE, transfers_per_s, mean_mib * 2**20, modelled_s) == scale
 
 
-@given(st.floats(1e-4, 0.05), st.floats(0, 2), st.floats(0.01, 1000), st.floats(1, 1e12))
-def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transfers_per_s, mean_bytes):
+@given(st.floats(1e-4, 0.05), st.floats(0, 2), st.floats(0.01, 1000), st.floats(1, 1e12), st.floats(0, 1))
+def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transfers_per_s, mean_bytes, modelled_s):
     probe = TransferProbe(small_s, small_s + more_s)
-    scale = choose_payload_scale(probe, transfers_per_s, mean_bytes)
-    assert 0 < scale <= 1 and math.log2(scale).is_integer()
-    fits = transfers_per_s * probe.pull_s(scale * mean_bytes) <= MAX_SHARE
+    scale = choose_payload_scale(probe, transfers_per_s, mean_bytes, modelled_s)
+    assert 0 < scale <= 1
+    assert math.log2(scale).is_integer()
+    pull_s = probe.pull_s(scale * mean_bytes)
+    fits = transfers_per_s * pull_s <= MAX_SHARE and pull_s <= modelled_s
     assert fits or scale * mean_bytes / 2 < SMALL_BYTES
 
 
 @pytest.mark.parametrize("scale", [-0.1, 1.1, "much", True, float("nan")])
 def test_a_scale_that_is_none(scale):
-    with pytest.raises(TransferError, match="transfer.payload_scale=.*: expected auto or a number from 0 to 1"):
+    with pytest.raises(TransferError, match=r"transfer.payload_scale=.*: expected auto or a number from 0 to 1"):
         TransferSettings(payload_scale=scale)
