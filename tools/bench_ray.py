@@ -18,16 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = (
-    "machines",
-    "requests/s",
+    "size",
+    "rps",
     "run",
     "verdict",
-    "messages late p99",
+    "late p99",
     "max",
-    "wake-ups p99",
-    "own cores",
-    "foreign",
-    "payload",
+    "wake p99",
+    "cores",
+    "others",
+    "scale",
     "set-up",
 )
 
@@ -48,7 +48,16 @@ def row_of(size: str, rate_rps: float, number: int, summary: dict) -> list[str]:
     ms = [f"{1e3 * value:.1f} ms" for value in (late["messages"]["p99"], late["messages"]["max"], late["wakeups"]["p99"])]
     cores = [f"{host['ray']['own_cores']:.2f}", f"{host['foreign_cores']:.2f}"]
     set_up = f"{host['ray']['set_up_s']:.0f} s"
-    return [size, f"{rate_rps:g}", str(number), summary["verdict"], *ms, *cores, f"{summary['kv']['payload_scale']:g}", set_up]
+    return [
+        size,
+        f"{rate_rps:g}",
+        str(number),
+        summary["verdict"],
+        *ms,
+        *cores,
+        f"1/{1 / summary['kv']['payload_scale']:g}",
+        set_up,
+    ]
 
 
 def main() -> None:

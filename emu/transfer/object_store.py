@@ -53,7 +53,7 @@ class ObjectStoreTransfer:
         self.counts = TransferCounts()
         self._held: dict[Key, int] = {}
         self._verifier = ThreadPoolExecutor(1, "kv-verify")
-        self._buffer = np.random.default_rng(0).integers(0, 256, PIECE_BYTES, dtype=np.uint8)
+        self._buffer = np.empty(0, dtype=np.uint8)
 
     def take_counts(self) -> TransferCounts:
         counts, self.counts = self.counts, TransferCounts()
@@ -72,6 +72,9 @@ class ObjectStoreTransfer:
     def piece(self, request_id: int, attempt: int, index: int) -> tuple[int, np.ndarray]:
         """Checksum and bytes of a held payload's piece, valid until the next call. Raises KeyError if it is not held."""
         num_bytes = min(PIECE_BYTES, self._held[request_id, attempt] - index * PIECE_BYTES)
+        if num_bytes > len(self._buffer):
+            # Rounded up, so that it soon grows no more. A machine that holds nothing has none.
+            self._buffer = np.random.default_rng(0).integers(0, 256, 1 << (num_bytes - 1).bit_length(), dtype=np.uint8)
         piece = self._buffer[:num_bytes]
         stamp = np.frombuffer(_STAMP.pack(request_id, attempt, index), dtype=np.uint8)[:num_bytes]
         piece[: len(stamp)] = stamp
