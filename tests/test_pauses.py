@@ -1,0 +1,64 @@
+"""Decodes paused in favour of prompts, against hand-computed times: without control latency, 1 ms a prompt token and 30 ms a
+decode step, the sum for a mixed one."""
+
+import pytest
+
+from emu.core.batching.fcfs import Fcfs
+from emu.core.batching.mixed_continuous import MixedContinuous
+from tests.clusters import exactly, make_cluster, simulate
+
+
+def run_on_one_machine(batching, requests):
+    return simulate(make_cluster("m0", batching=batching, latency_s=0.0), requests)
+
+
+def paused(run) -> list[int]:
+    num_paused = run.columns.steps.num_paused
+    return num_paused[: num_paused.nonzero()[0][-1] + 1].tolist()
+
+
+def test_mixed_continuous_pauses_up_to_the_limit():
+    prompts = [(0.05, 100, 3)] * 4
+    run = run_on_one_machine(MixedContinuous(max_batch_tokens=100, max_num_pauses=2), [(0.0, 10, 8), *prompts])
+    # Request 0: prefill to 0.01, steps to 0.04 and 0.07. Then prompts of 100 tokens leave no room for a decode:
+    #   0.07 to 0.17  prompt 1; request 0 paused
+    #   0.17 to 0.27  prompt 2; 0 (second time) and 1 paused
+    #   0.27 to 0.40  prompt 3 with 0, which nothing displaces any more; 1 (second time) and 2 paused
+    #   0.40 to 0.53  prompt 4 with 0 and 1; 2 and 3 paused
+    #   0.53 to 0.56  all
+    assert paused(run) == [0, 0, 0, 1, 2, 2, 2]
+    assert run.tokens_s(0) == exactly([0.01, 0.04, 0.07, 0.4, 0.53, 0.56, 0.59, 0.62])
+    assert run.tokens_s(1) == exactly([0.17, 0.53, 0.56])
+    assert run.tokens_s(2) == exactly([0.27, 0.56, 0.59])
+    assert run.tokens_s(3) == exactly([0.4, 0.56, 0.59])
+    assert run.tokens_s(4) == exactly([0.53, 0.56, 0.59])
+
+
+def test_mixed_continuous_takes_first_who_was_paused_most():
+    prompts = [(0.1, 100, 1)] * 3
+    run = run_on_one_machine(MixedContinuous(max_batch_tokens=101, max_num_pauses=4), [(0.0, 10, 7), (0.0, 10, 6), *prompts])
+    # Request 0 alone to 0.01; 1's prompt with 0's decode to 0.05; both to 0.08 and 0.11. Then one decode fits a step:
+    # the earlier arrival to 0.24, then the one that was paused to 0.37, then the earlier one again to 0.50.
+    assert run.tokens_s(0) == exactly([0.01, 0.05, 0.08, 0.11, 0.24, 0.5, 0.53])
+    assert run.tokens_s(1) == exactly([0.05, 0.08, 0.11, 0.37, 0.53, 0.56])
+    assert paused(run) == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_fcfs_makes_all_decodes_wait_up_to_the_limit():
+    prompts = [(0.05, 100, 1)] * 4
+    run = run_on_one_machine(Fcfs(max_batch_tokens=100, max_num_pauses=2), [(0.0, 10, 6), *prompts])
+    # Two prompts, 0.07 to 0.27; then a step of the decodes; two more prompts, 0.30 to 0.50.
+    assert run.tokens_s(0) == exactly([0.01, 0.04, 0.07, 0.3, 0.53, 0.56])
+    assert run.columns.requests.first_token_s[1:] == exactly([0.17, 0.27, 0.4, 0.5])
+    assert paused(run) == [0, 0, 0, 1, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("policy", [Fcfs, MixedContinuous])
+def test_a_paused_decode_keeps_its_blocks(policy):
+    cluster = make_cluster("m0", batching=policy(max_batch_tokens=100, max_num_pauses=1), latency_s=0.0, num_blocks=9)
+    run = simulate(cluster, [(0.0, 20, 4), (0.03, 100, 1), (0.03, 120, 1)])
+    # Request 0 has 2 of the 9 blocks. Request 1 takes the other 7 and prefills from 0.05 to 0.15, with 0 paused. Request 2
+    # needs 8 and so waits until 0 has decoded to its end, at 0.21.
+    assert paused(run) == [0, 0, 1]
+    assert run.tokens_s(0) == exactly([0.02, 0.05, 0.18, 0.21])
+    assert run.columns.requests.first_token_s[1:] == exactly([0.15, 0.33])

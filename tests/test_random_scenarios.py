@@ -1,0 +1,107 @@
+"""Random clusters, loads, policies and deaths. `simulate` checks each run: the invariants at every event and at its end, that
+a second run leaves the same bytes, and that step-by-step execution decides and times everything the same."""
+
+from collections import Counter
+from itertools import accumulate
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emu.core.batching.fcfs import Fcfs
+from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.placement.jsq import Jsq
+from emu.core.placement.random import Random
+from emu.core.placement.round_robin import RoundRobin
+from emu.core.placement.splitwise import Splitwise
+from emu.core.placement.token_jsq import TokenJsq
+from emu.core.timing.constant import ConstantTiming
+from emu.results.columns import FAILED
+from emu.runtime.virtual import VirtualRuntime
+from tests.clusters import UNEVEN, Run, make_cluster, simulate
+from tests.shuffled import shuffled
+
+SETTINGS = settings(
+    max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+# All times are multiples of 1/1024 s with this one, so that things often happen at once.
+EVEN = ConstantTiming(prefill_s_per_token=1 / 1024, decode_step_s=1 / 32)
+
+FOR_EVER_S = 1000.0
+
+placements = st.one_of(
+    st.builds(Random, st.integers(0, 9)),
+    st.builds(RoundRobin),
+    st.builds(Jsq),
+    st.builds(TokenJsq),
+    st.builds(Splitwise, st.sampled_from([300, 8192]), st.sampled_from([0.3, 0.9])),
+)
+batchings = st.builds(
+    lambda policy, *limits: policy(*limits),
+    st.sampled_from([Fcfs, MixedContinuous]),
+    st.sampled_from([256, 2048]),
+    st.sampled_from([0, 1, 4]),
+)
+
+
+@st.composite
+def scenarios(draw) -> dict[str, Any]:
+    """The arguments of a run for `simulate`."""
+    names = draw(
+        st.sampled_from(["m0", "m0 m1", "p0 d0", "d0 p0", "p0 p1 d0", "p0 p1 p2 d0", "d0 d1 p0", "p0 p1 d0 d1", "p0 d0 m0"])
+    )
+    block_tokens = draw(st.sampled_from([4, 16]))
+    cluster = make_cluster(
+        names,
+        placement=draw(placements),
+        batching=draw(batchings),
+        timing=draw(st.sampled_from([UNEVEN, EVEN])),
+        latency_s=draw(st.sampled_from([0.0, 0.005, 1 / 128])),
+        # Odd: half of them held at one machine leaves, at another, room for the same and one token more.
+        num_blocks=draw(st.sampled_from([400, 1200, 16000])) // block_tokens | 1,
+        block_tokens=block_tokens,
+        watermark=draw(st.sampled_from([0.0, 0.01, 0.1])),
+        max_held_fraction=draw(st.sampled_from([0.3, 0.5])),
+    )
+    num_requests = draw(st.integers(1, 25))
+    arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))
+    requests = [(at_s, draw(st.integers(1, 200)), draw(st.integers(1, 80))) for at_s in arrivals_s]
+    num_deaths = draw(st.sampled_from([0, 1, 1, 2]))
+    deaths = draw(
+        st.dictionaries(st.sampled_from(names.split()), st.integers(1, 64).map(lambda n: n / 16), max_size=num_deaths)
+    )
+    return dict(
+        cluster=cluster, requests=requests, deaths=deaths, max_drain_s=draw(st.sampled_from([FOR_EVER_S, FOR_EVER_S, 0.7]))
+    )
+
+
+def incidents(run: Run) -> Counter[str]:
+    """What a run had to cope with."""
+    columns = run.columns
+    return Counter(
+        evicted=int(columns.requests.evictions.sum()),
+        lost_by_death=int((~columns.requeues.evicted).sum()),
+        failed=int((columns.requests.status == FAILED).sum()),
+        paused=int(columns.batches.num_paused.sum()),
+        waited_for_blocks=int((columns.transfers.pull_s > columns.transfers.ready_s).sum()),
+        mixed_pool=sum(pool == "mixed" for _, _, pool in run.pool_moves()),
+        stale=len(columns.drops),
+    )
+
+
+@pytest.mark.parametrize("streams", ["on time", "shuffled"])
+def test_every_run_is_in_order(streams):
+    met: Counter[str] = Counter()
+
+    @SETTINGS
+    @given(scenarios(), st.integers(0, 2**16))
+    def is_in_order(scenario, seed):
+        make_runtime = VirtualRuntime if streams == "on time" else shuffled(seed)
+        run = simulate(**scenario, make_runtime=make_runtime)
+        if scenario["max_drain_s"] == FOR_EVER_S:
+            assert not any(cause.startswith("unfinished") for cause in run.columns.requests.causes)
+        met.update(incidents(run))
+
+    is_in_order()
+    assert min(met.values()) > 0, met  # else the scenarios say nothing of it
