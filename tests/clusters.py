@@ -22,7 +22,7 @@ from emu.results.recorder import Recorder
 from emu.runtime.fault import Fault
 from emu.runtime.virtual import VirtualRuntime
 from emu.workload.workload import Workload
-from tests.shuffled import ShuffledRuntime
+from tests.stalling import StallingRuntime
 from tests.watch import Watch, assert_nothing_is_left
 
 ROLES = {"p": Role.PREFILL, "d": Role.DECODE, "m": Role.MIXED}
@@ -123,7 +123,7 @@ def simulate(
     *,
     deaths: Mapping[str, float] | None = None,
     max_drain_s: float = 1000.0,
-    make_runtime: Callable[..., VirtualRuntime | ShuffledRuntime] = VirtualRuntime,
+    make_runtime: Callable[..., VirtualRuntime | StallingRuntime] = VirtualRuntime,
 ) -> Run:
     """Run `requests` on `cluster` under watch; machines die at the times in `deaths`, by name.
 

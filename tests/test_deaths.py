@@ -2,8 +2,10 @@
 
 import pytest
 
+from emu.core.messages import SCHEDULER
 from emu.results.columns import FAILED, FINISHED
 from tests.clusters import exactly, make_cluster, simulate
+from tests.stalling import stalled
 
 
 def test_in_prefill():
@@ -35,6 +37,15 @@ def test_at_the_end_of_a_transfer():
     # 1 ms before the last byte. d0 hears of it only at 0.226, and must not decode what it never got in between.
     # Known at 0.221, p1 prefills from 0.226 to 0.326, the KV cache is there at 0.438.
     assert run.tokens_s(0) == exactly([0.105, 0.468, 0.498])
+
+
+@pytest.mark.parametrize("stall_s", [0.05, 0.15, 0.25, 1.0])
+def test_the_word_of_it_may_come_after_the_next_attempt(stall_s):
+    make_runtime = stalled({(SCHEDULER, 2): stall_s})
+    run = simulate(make_cluster("p0 p1 d0"), [(0.0, 100, 3)], deaths={"p0": 0.15}, make_runtime=make_runtime)
+    # As above, p0 dead in mid-transfer. d0 is offered the new KV cache at 0.265 and is told that the old one will not come
+    # at 0.160 + stall_s: before that, during the new transfer, or long after all is over. Nothing is different.
+    assert run.tokens_s(0) == exactly([0.105, 0.402, 0.432])
 
 
 def test_in_decode():

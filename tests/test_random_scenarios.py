@@ -20,7 +20,7 @@ from emu.core.timing.constant import ConstantTiming
 from emu.results.columns import FAILED
 from emu.runtime.virtual import VirtualRuntime
 from tests.clusters import UNEVEN, Run, make_cluster, simulate
-from tests.shuffled import shuffled
+from tests.stalling import shuffled
 
 SETTINGS = settings(
     max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -29,6 +29,7 @@ SETTINGS = settings(
 EVEN = ConstantTiming(prefill_s_per_token=1 / 1024, decode_step_s=1 / 32)
 
 FOR_EVER_S = 1000.0
+MACHINES = ["m0", "m0 m1", "p0 d0", "d0 p0", "p0 p1 d0", "p0 p1 p2 d0", "d0 d1 p0", "p0 p1 d0 d1", "p0 d0 m0"]
 
 placements = st.one_of(
     st.builds(Random, st.integers(0, 9)),
@@ -67,13 +68,11 @@ def scenarios(draw) -> dict[str, Any]:
     num_requests = draw(st.integers(1, 25))
     arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))
     requests = [(at_s, draw(st.integers(1, 200)), draw(st.integers(1, 80))) for at_s in arrivals_s]
-    num_deaths = draw(st.sampled_from([0, 1, 1, 2]))
-    deaths = draw(
-        st.dictionaries(st.sampled_from(names.split()), st.integers(1, 64).map(lambda n: n / 16), max_size=num_deaths)
-    )
-    return dict(
-        cluster=cluster, requests=requests, deaths=deaths, max_drain_s=draw(st.sampled_from([FOR_EVER_S, FOR_EVER_S, 0.7]))
-    )
+    death_times_s = st.integers(1, 64).map(lambda n: n / 16)
+    max_num_deaths = draw(st.sampled_from([0, 1, 1, 2]))
+    deaths = draw(st.dictionaries(st.sampled_from(names.split()), death_times_s, max_size=max_num_deaths))
+    max_drain_s = draw(st.sampled_from([FOR_EVER_S, FOR_EVER_S, 0.7]))
+    return dict(cluster=cluster, requests=requests, deaths=deaths, max_drain_s=max_drain_s)
 
 
 def incidents(run: Run) -> Counter[str]:

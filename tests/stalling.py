@@ -1,0 +1,154 @@
+"""A runtime whose streams stall: every control message comes late, by as much as it happens to."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from heapq import heappop, heappush
+
+from emu.core.cluster import Cluster
+from emu.core.messages import (
+    DRIVER,
+    FACTS,
+    NETWORK,
+    SCHEDULER,
+    CompleteFlow,
+    CutRun,
+    KVReceived,
+    MachineDied,
+    Pull,
+    RequestArrived,
+    RunEnded,
+    RunStarted,
+    RunSteps,
+    Send,
+)
+from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
+from emu.execution.step_run import StepRun
+from emu.results.recorder import Recorder
+from emu.runtime.fault import Fault
+from emu.runtime.node import Node
+from emu.workload.workload import Workload
+from tests.watch import Watch
+
+STALLS_S = (0.0, 0.0, 0.001, 0.03, 0.4, 3.0)
+
+
+class StallingRuntime:
+    """A message from `sender` to `receiver` takes the control latency and `stall_s(sender, receiver)` more.
+
+    Each stream from one party to another keeps its order, as over TCP; between streams any order can come about. So messages
+    of attempts long over arrive, and some from machines declared dead. Nothing is pulled from a source that is dead or no
+    longer holds it.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        workload: Workload,
+        recorder: Recorder,
+        max_drain_s: float,
+        faults: Sequence[Fault],
+        watch: Watch,
+        max_num_steps: int = MAX_STEPS_A_RUN,
+        *,
+        stall_s: Callable[[int, int], float],
+    ) -> None:
+        self._latency_s = cluster.control_latency_s
+        self._recorder = recorder
+        self._watch = watch
+        self._stall_s = stall_s
+        self.scheduler = cluster.make_scheduler()
+        output_tokens = workload.output_tokens.tolist()
+        self._nodes = [
+            Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps))
+            for spec in cluster.machines
+        ]
+        self.machines = [node.machine for node in self._nodes]
+        self._parties = dict(enumerate(self.machines)) | {SCHEDULER: self.scheduler, NETWORK: cluster.make_network()}
+        self._dead: set[int] = set()
+        self._pulls: dict[tuple[int, int], int] = {}  # (request, attempt) -> source
+        self._last_s: dict[tuple[int, int], float] = defaultdict(float)
+        self._heap: list[tuple[float, int, int, int, object]] = []
+        self._num_due = 0
+        self._due(0.0, DRIVER, SCHEDULER, RunStarted())
+        for request_id, arrival_s in enumerate(workload.arrival_s.tolist()):
+            arrived = RequestArrived(request_id, arrival_s, int(workload.prompt_tokens[request_id]))
+            self._due(arrival_s, DRIVER, SCHEDULER, arrived)
+        for fault in faults:
+            self._due(fault.at_s, DRIVER, fault.machine, fault)
+        self._due(float(workload.arrival_s[-1]) + max_drain_s, DRIVER, SCHEDULER, RunEnded("unfinished at the deadline"))
+
+    def run(self) -> None:
+        while self._heap:
+            now_s, sender, _, receiver, event = heappop(self._heap)
+            if receiver in self._dead:
+                continue
+            if receiver >= 0:
+                node = self._nodes[receiver]
+                if type(event) is StepRun:
+                    event = node.done(event, now_s)
+                elif (passed := node.passed(now_s, sender)) is not None:
+                    self._handle(receiver, passed, now_s)
+                if type(event) is KVReceived and not self._is_held(event):
+                    continue
+            if type(event) is Fault:
+                self._dead.add(receiver)
+                self._send(now_s, DRIVER, SCHEDULER, MachineDied(receiver, "killed by faults"))
+            elif event is not None:
+                self._handle(receiver, event, now_s)
+
+    def _handle(self, party: int, event: tuple, now_s: float) -> None:
+        actions = self._parties[party].handle(event, now_s)
+        self._watch.append(party, now_s, event, actions)
+        for action in actions:
+            kind = type(action)
+            if kind is Send:
+                self._send(now_s, party, *action)
+            elif kind in FACTS:
+                self._recorder.record(now_s, action)
+            elif kind is RunSteps:
+                run = self._nodes[party].start(action, now_s)
+                self._due(run.end_s, party, party, run)
+            elif kind is CutRun:
+                if self._nodes[party].cut():
+                    run = self._nodes[party].run
+                    self._due(run.end_s, party, party, run)
+            elif kind is CompleteFlow:
+                self._due(action.at_s, NETWORK, action.destination, KVReceived(action.request_id, action.attempt))
+            elif kind is Pull:
+                self._pulls[action.request_id, action.attempt] = action.source
+
+    def _send(self, now_s: float, sender: int, receiver: int, message: tuple) -> None:
+        stream = (sender, receiver)
+        due_s = now_s + self._latency_s + self._stall_s(*stream)
+        self._last_s[stream] = due_s = max(due_s, self._last_s[stream])
+        self._due(due_s, sender, receiver, message)
+
+    def _due(self, at_s: float, sender: int, receiver: int, event: object) -> None:
+        self._num_due += 1
+        heappush(self._heap, (at_s, sender, self._num_due, receiver, event))
+
+    def _is_held(self, received: KVReceived) -> bool:
+        source = self._pulls.pop(received)
+        held = self.machines[source].holding.get(received.request_id)
+        return source not in self._dead and held is not None and held.attempt == received.attempt
+
+
+def stalled(stalls_s: Mapping[tuple[int, int], float]) -> Callable[..., StallingRuntime]:
+    """What `simulate` makes its runtimes with: those streams from (sender, receiver) are so much slower."""
+    return partial(StallingRuntime, stall_s=lambda *stream: stalls_s.get(stream, 0.0))
+
+
+def shuffled(seed: int) -> Callable[..., StallingRuntime]:
+    """The same with random stalls, which each stream draws for itself."""
+
+    def make(*args, **limit) -> StallingRuntime:
+        streams: dict[tuple[int, int], random.Random] = {}
+
+        def stall_s(*stream: int) -> float:
+            return streams.setdefault(stream, random.Random(f"{seed} {stream}")).choice(STALLS_S)
+
+        return StallingRuntime(*args, stall_s=stall_s, **limit)
+
+    return make
