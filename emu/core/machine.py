@@ -20,7 +20,6 @@ from emu.core.messages import (
     Assigned,
     Batch,
     Cancelled,
-    CancelPull,
     CutRun,
     DropStale,
     Emit,
@@ -90,6 +89,12 @@ class Machine:
         self._handlers[type(event)](event, now_s, actions)
         return actions
 
+    def would_pull(self, event: KVReady) -> bool:
+        """Whether this hand-over, if it were offered now, would get its blocks at once."""
+        num_blocks = self.kv.blocks_for(event.num_tokens + 1)
+        is_current = self._called_off.get(event.request_id, 0) < event.attempt
+        return is_current and not self.inbound and self.kv.can_admit(num_blocks, self.num_held_blocks)
+
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_assigned(self, event: Assigned, now_s: float, actions: list[tuple]) -> None:
@@ -150,10 +155,7 @@ class Machine:
             self._release_held(self.holding[request_id], actions)
         for place in (self.pulling, self.ready, self.decodes.paused):
             if self._is_called_off(place.get(request_id)):
-                seq = place.pop(request_id)
-                self.kv.release(seq.num_blocks)
-                if place is self.pulling:
-                    actions.append(CancelPull(request_id, seq.attempt))
+                self.kv.release(place.pop(request_id).num_blocks)
         if self._is_called_off(self.decodes.active.get(request_id)):
             self._wake(now_s, actions)  # what is in the step in flight goes at its boundary
         self._blocks_came_free(now_s, actions)

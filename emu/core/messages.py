@@ -146,7 +146,7 @@ class KVPulled(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """Forget this attempt of the request, wherever it is, and free what it holds."""
+    """Forget this attempt of the request, wherever it is, and free what it holds; a runtime drops a pull in progress."""
 
     request_id: int
     attempt: int
@@ -219,11 +219,6 @@ class Pull(NamedTuple):
     attempt: int
     source: int
     num_tokens: int
-
-
-class CancelPull(NamedTuple):
-    request_id: int
-    attempt: int
 
 
 class CompleteFlow(NamedTuple):

@@ -10,10 +10,11 @@ from emu.core.cluster import Cluster
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
-    CancelPull,
+    Cancelled,
     CutRun,
     FreeKV,
     HoldKV,
+    KVReady,
     KVReceived,
     Pull,
     RunSteps,
@@ -84,8 +85,12 @@ class MachineActor(Party):
         if type(event) is KVReceived:
             # The network's notice that the flow is through: it carries its own time.
             self.inbox.put(due_s, sender, seq, event)
-        else:
-            self.inbox.put_message(due_s, sender, seq, event)
+            return
+        self.inbox.put_message(due_s, sender, seq, event)
+        if type(event) is KVReady and self.node.machine.would_pull(event):
+            # Like every message, the pull goes out ahead of the time at which the model says it arrives; what decides when
+            # the request joins is the later of the modelled end and the verified copy.
+            self._start_pull(event.source, event.request_id, event.attempt, event.num_tokens)
 
     def before_report(self) -> None:
         # Tokens are told when something happens; without this a quiet machine would tell none for seconds.
@@ -146,16 +151,20 @@ class MachineActor(Party):
             elif kind is FreeKV:
                 self.transfer.free(*action)
             elif kind is Pull:
-                self._pulls[action.request_id, action.attempt] = self.spawn(self._pull(action))
-            elif kind is CancelPull:
-                self._due.pop(action, None)
-                if (pull := self._pulls.pop(action, None)) is not None:
-                    pull.cancel()
+                self._start_pull(action.source, action.request_id, action.attempt, action.num_tokens)
+        if type(event) is Cancelled:
+            self._due.pop(event, None)
+            if (pull := self._pulls.pop(event, None)) is not None:
+                pull.cancel()
 
-    async def _pull(self, action: Pull) -> None:
-        key = (action.request_id, action.attempt)
+    def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int) -> None:
+        key = (request_id, attempt)
+        if key not in self._pulls:
+            self._pulls[key] = self.spawn(self._pull(source, key, num_tokens))
+
+    async def _pull(self, source: int, key: Key, num_tokens: int) -> None:
         try:
-            await self.transfer.pull(self.handles[action.source], *key, action.num_tokens)
+            await self.transfer.pull(self.handles[source], *key, num_tokens)
         except* SourceLost:
             # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
             await asyncio.get_running_loop().create_future()

@@ -17,7 +17,6 @@ from emu.core.messages import (
     Assigned,
     Batch,
     Cancelled,
-    CancelPull,
     CutRun,
     DecodeJoin,
     DropStale,
@@ -381,7 +380,7 @@ def test_a_pull_is_called_off(machine):
     play(
         machine,
         (0.0, ready(1, 10), [ANY, ANY]),
-        (0.4, Cancelled(1, 1), [CancelPull(1, 1)]),
+        (0.4, Cancelled(1, 1), []),
         (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
     )
     assert machine.kv.num_used == 0
