@@ -22,7 +22,7 @@ from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.runtime.wire import Channel, FrameKind, connect
 
 SEND_AHEAD_S = 2.0  # emulated seconds that arrivals are sent before their time
-START_DELAY_S = 0.5  # wall seconds for every party to get its START frame
+START_DELAY_S = 1.0  # wall seconds for every party to get its START frame
 TICK_S = 0.2
 STOP_TIMEOUT_S = 10.0
 

@@ -23,6 +23,7 @@ class Inbox:
         self._timer = Timer(self._wake)
         self._timer_s = float("inf")
         self._is_draining = False
+        self._last_s = float("-inf")  # of the last event handled
         self.message_late_s: list[float] = []
         self.wakeup_late_s: list[float] = []
 
@@ -37,7 +38,8 @@ class Inbox:
         self.put(due_s, sender, seq, event)
 
     def put(self, at_s: float, sender: int, seq: int, event: object) -> None:
-        """An event that carries its own time: an arrival, the end of a run."""
+        """An event that carries its own time: an arrival, the end of a run. Time never runs back, however late it comes."""
+        at_s = max(at_s, self._last_s)
         heappush(self._heap, (at_s, sender, seq, event))
         if at_s < self._timer_s and not self._is_draining:
             self._arm()
@@ -62,6 +64,7 @@ class Inbox:
         try:
             while self._heap and self._heap[0][0] <= now_s:
                 at_s, sender, _, event = heappop(self._heap)
+                self._last_s = at_s
                 self._handle(event, at_s, sender)
         finally:
             self._is_draining = False

@@ -79,7 +79,7 @@ class MachineActor(Party):
 
     def on_start(self) -> None:
         self.inbox = Inbox(self.clock, self._on_event)
-        self.spawn(self._beat())
+        self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._beat))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
         if type(event) is KVReceived:
@@ -105,11 +105,9 @@ class MachineActor(Party):
         num_overruns, self._num_overruns = self._num_overruns, 0
         return messages, wakeups, (counts.bytes_moved, counts.verified, counts.corrupt, num_overruns, tuple(counts.wire_s))
 
-    async def _beat(self) -> None:
-        while not self.stopped.is_set():
-            if SCHEDULER in self.channels:
-                self.channels[SCHEDULER].send(FrameKind.HEARTBEAT)
-            await asyncio.sleep(self.settings.heartbeat_s / 4)
+    def _beat(self) -> None:
+        if SCHEDULER in self.channels:
+            self.channels[SCHEDULER].send(FrameKind.HEARTBEAT)
 
     # --- events and actions -------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """What every actor of a run has: a control port, channels to the other parties, and reports of facts to the driver."""
 
 import asyncio
+import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Endpoint(NamedTuple):
 
 
 NO_KV = (0, 0, 0, 0, ())
+GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
 
 class Party:
@@ -87,6 +89,9 @@ class Party:
         reference = endpoints[SCHEDULER]
         if self.address != SCHEDULER and reference.host_identity != host_identity():
             self._offset = await estimate_offset(self._ping)
+        # What is here stays: a collection that visits all of Ray's objects again would hold everything up for milliseconds.
+        gc.collect()
+        gc.freeze()
 
     async def until_stopped(self) -> None:
         """Return at the end of the run. Ray's notice of an actor's death is that this call fails."""
@@ -160,11 +165,15 @@ class Party:
         if DRIVER in self.channels:
             self.channels[DRIVER].send(FrameKind.FACTS, *report)
 
-    async def _report_regularly(self) -> None:
+    async def repeat(self, interval_s: float, action: Callable[[], None]) -> None:
+        """Call `action` every `interval_s` until the run stops, at a phase of one's own.
+
+        Parties that all woke at the same instants would make each other late: by 5 ms at p99 with 40 of them on two cores.
+        """
+        await asyncio.sleep(interval_s * (self.address * GOLDEN_RATIO % 1.0))
         while not self.stopped.is_set():
-            await asyncio.sleep(self.settings.facts_interval_s)
-            if not self.stopped.is_set():
-                self.report()
+            action()
+            await asyncio.sleep(interval_s)
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +204,7 @@ class Party:
         elif kind == FrameKind.START:
             self.clock = WallClock(frame[1], frame[2], *self._offset)
             self.on_start()
-            self.spawn(self._report_regularly())
+            self.spawn(self.repeat(self.settings.facts_interval_s, self.report))
         elif kind == FrameKind.STOP:
             self.report()
             self.stopped.set()

@@ -98,6 +98,7 @@ class RayRuntime:
         wall_start = time.perf_counter()
         load = await driver.run()
         watch.cancel()
+        own_cores, foreign_cores = load.cores()
         return RunRecord(
             runtime=self.name,
             seed=rehearsal.seed,
@@ -107,14 +108,14 @@ class RayRuntime:
             emulated_s=driver.last_event_s,
             num_events=driver.num_events,
             kv=driver.kv_stats(payload_scale, probed),
-            fidelity=driver.fidelity(load.foreign_cores()),
+            fidelity=driver.fidelity(foreign_cores),
             interrupted=driver.interrupted,
             wall_start=wall_start,
             host={
                 "ray": {
                     "version": ray.__version__,
                     "num_nodes": sum(node["Alive"] for node in ray.nodes()),
-                    "own_cores": load.own_cores(),
+                    "own_cores": own_cores,
                     "set_up_s": wall_start - set_up_start,
                 }
             },

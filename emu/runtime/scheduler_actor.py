@@ -1,6 +1,5 @@
 """The scheduler as a Ray actor, with the network in it: fairness on the links is global, as placement is."""
 
-import asyncio
 import time
 
 from emu.core.cluster import Cluster
@@ -30,7 +29,7 @@ class SchedulerActor(Party):
         self.network_inbox = Inbox(self.clock, self._on_network_event, lead_s=self.settings.control_latency_s / 2)
         self._on_scheduler_event(RunStarted(), 0.0, DRIVER)
         self._last_heard = dict.fromkeys(range(self._num_machines), time.monotonic())
-        self.spawn(self._watch())
+        self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._watch))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
         if sender == DRIVER:
@@ -54,14 +53,11 @@ class SchedulerActor(Party):
             inbox.message_late_s, inbox.wakeup_late_s = [], []
         return messages, wakeups, NO_KV
 
-    async def _watch(self) -> None:
+    def _watch(self) -> None:
         """Declare machines dead that have said nothing for `heartbeat_s`."""
-        limit_s = self.settings.heartbeat_s
-        while not self.stopped.is_set():
-            await asyncio.sleep(limit_s / 4)
-            now = time.monotonic()
-            for index in [index for index, heard in self._last_heard.items() if now - heard > limit_s]:
-                self._declare_dead(index, f"silent for {limit_s:g} s")
+        limit_s, now = self.settings.heartbeat_s, time.monotonic()
+        for index in [index for index, heard in self._last_heard.items() if now - heard > limit_s]:
+            self._declare_dead(index, f"silent for {limit_s:g} s")
 
     def _declare_dead(self, index: int, cause: str) -> None:
         if self._last_heard.pop(index, None) is not None:

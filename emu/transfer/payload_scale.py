@@ -27,14 +27,14 @@ def choose_payload_scale(probe: TransferProbe, transfers_per_s: float, mean_byte
     """The largest power of two <= 1 at which moving payloads disturbs neither the host nor the run.
 
     The host: the expected bytes/s stay under a quarter of the probed rate, that of payloads of the size which would be moved,
-    as small ones cost more for their bytes: transfers/s x seconds of a pull <= 1/4. The run: the mean payload is pulled within
-    the `modelled_s` that its transfer takes in the emulated cluster. A request decodes when both are through; with the first
+    as small ones cost more for their bytes: transfers/s x seconds of a pull <= 1/4. The run: the mean payload is pulled in the
+    `modelled_s` that its transfer takes in the emulated cluster. A request decodes when both are through; with the first
     condition alone nearly every copy outlasts its model, and the coding trace's median E2E grows by 5 %.
-    Where no size meets both, payloads come down to 64 KiB on average. `mean_bytes` is the true size of a KV cache; times are
-    wall seconds.
+    Where no size meets both, payloads come down to at most 64 KiB on average. `mean_bytes` is the true size of a KV cache, and
+    times are wall seconds.
     """
     scale = 1.0
-    while scale * mean_bytes / 2 >= SMALL_BYTES:
+    while scale * mean_bytes > SMALL_BYTES:
         pull_s = probe.pull_s(scale * mean_bytes)
         if transfers_per_s * pull_s <= MAX_SHARE and pull_s <= modelled_s:
             break
