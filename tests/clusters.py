@@ -26,6 +26,7 @@ from tests.stalling import StallingRuntime
 from tests.watch import Watch, assert_nothing_is_left
 
 ROLES = {"p": Role.PREFILL, "d": Role.DECODE, "m": Role.MIXED}
+WIND_UP_S = 60.0  # that a run may go on after its deadline
 # Figures to compute with by hand: 1 ms a prompt token, 30 ms a decode step, 1 ms to move a token's KV cache after 2 ms.
 PREFILL_S, STEP_S, MOVE_S, LINK_S, LATENCY_S = 0.001, 0.03, 0.001, 0.002, 0.005
 TIMING = ConstantTiming(PREFILL_S, STEP_S)
@@ -132,10 +133,11 @@ def simulate(
     """
     workload = requests if isinstance(requests, Workload) else make_workload(requests)
     index_of = {spec.name: spec.index for spec in cluster.machines}
+    deadline_s = float(workload.arrival_s[-1]) + max_drain_s + WIND_UP_S
     faults = [Fault(index_of[name], at_s) for name, at_s in (deaths or {}).items()]
 
     def run(**limit: int) -> Run:
-        watch, recorder = Watch(cluster), Recorder(workload, len(cluster.machines))
+        watch, recorder = Watch(cluster, deadline_s), Recorder(workload, len(cluster.machines))
         runtime = make_runtime(cluster, workload, recorder, max_drain_s, faults, watch, **limit)
         watch.machines = runtime.machines
         runtime.run()

@@ -12,10 +12,12 @@ from emu.results.event_log import pack_record
 class Watch:
     """Takes the place of a runtime's event log, and so sees every event as soon as it has been handled.
 
-    `packed` are the bytes that the log would have. `machines` has to be set before the run.
+    `packed` are the bytes that the log would have. `machines` has to be set before the run. A run that goes on at
+    `deadline_s` never ends.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
         self.machines: list[Machine] = []
         self.packed: list[bytes] = []
         self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
@@ -23,6 +25,7 @@ class Watch:
         self._flow_bytes: dict[tuple[int, int], int] = {}
 
     def append(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
+        assert now_s < self._deadline_s
         self.packed.append(pack_record(party, now_s, event, actions))
         if party == NETWORK:
             self._flow_bytes[event.request_id, event.attempt] = event.num_bytes
