@@ -34,7 +34,7 @@ def test_a_prompt_waits_for_blocks_held_for_hand_overs():
 
 
 def test_a_prompt_that_can_never_be_held_fails():
-    run = simulate(make_cluster("p0 d0", p0=20, d0=12), [(0.0, 161, 3), (0.0, 160, 3), (0.0, 100, 3), (0.0, 192, 1)])
+    run = simulate(make_cluster("p0 d0", p0=21, d0=12), [(0.0, 161, 3), (0.0, 160, 3), (0.0, 100, 3), (0.0, 192, 1)])
     requests = run.columns.requests
     # At most 10 blocks, 160 tokens, are held at p0 for a hand-over, whatever would come of it.
     assert requests.status.tolist() == [FAILED, FINISHED, FINISHED, FAILED]
@@ -101,3 +101,11 @@ def test_two_machines_that_hold_half_for_each_other_go_on():
     # blocks does not count. Prefill to 0.085, pulled at 0.090, there at 0.095 + 0.002 + 0.080.
     assert run.columns.transfers.pull_s == exactly([0.09, 0.09])
     assert run.tokens_s(0) == run.tokens_s(1) == exactly([0.085, 0.207, 0.237])
+
+
+def test_a_hold_that_two_machines_could_not_exchange_is_refused():
+    # Five blocks held on each side of ten would leave five free where the hand-over takes six: 80 tokens and one more.
+    cluster = make_cluster("m0 m1", placement=Crosswise(), num_blocks=10, max_held_fraction=0.5)
+    requests = simulate(cluster, [(0.0, 80, 3), (0.0, 80, 3)]).columns.requests
+    cause = "80 tokens need 5 KV blocks held for their hand-over; machine {} holds at most 4"
+    assert [requests.causes[number] for number in requests.cause] == [cause.format(0), cause.format(1)]

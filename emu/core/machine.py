@@ -59,7 +59,8 @@ class Machine:
         self.kv = kv
         self.batching = batching
         self.kv_bytes_per_token = kv_bytes_per_token
-        self.max_held_blocks = int(max_held_fraction * kv.num_blocks)
+        # One block less, because a hand-over takes room for one more token at its destination than at its source.
+        self.max_held_blocks = int(max_held_fraction * (kv.num_blocks - 1))
         self.num_held_blocks = 0
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []

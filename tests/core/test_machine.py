@@ -145,7 +145,7 @@ def test_a_restart_prefills_its_tokens_again(machine):
 
 
 def test_prompts_wait_while_half_of_the_blocks_is_held():
-    machine = machine_of(num_blocks=4)
+    machine = machine_of(num_blocks=5)
     play(
         machine,
         (0.0, assigned(1, 8), [RunSteps(prefills((1, 8)), 1)]),
@@ -334,13 +334,13 @@ def test_without_blocks_the_latest_arrival_is_evicted():
 @pytest.mark.parametrize(
     ("event", "cause"),
     [
-        (assigned(7, 16, decode_on=ME), "16 tokens do not fit the 4 KV blocks of machine 0"),
-        (ready(7, 16), "16 tokens do not fit the 4 KV blocks of machine 0"),
+        (assigned(7, 20, decode_on=ME), "20 tokens do not fit the 5 KV blocks of machine 0"),
+        (ready(7, 20), "20 tokens do not fit the 5 KV blocks of machine 0"),
         (assigned(7, 9), "9 tokens need 3 KV blocks held for their hand-over; machine 0 holds at most 2"),
     ],
 )
 def test_what_can_never_fit_is_rejected(event, cause):
-    machine = machine_of(num_blocks=4)
+    machine = machine_of(num_blocks=5)
     play(machine, (1.0, event, [Send(SCHEDULER, RequestRejected(7, 1, cause))]))
     assert machine.kv.num_used == 0
 
