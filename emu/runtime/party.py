@@ -1,7 +1,10 @@
 """What every actor of a run has: a control port, channels to the other parties, and reports of facts to the driver."""
 
 import asyncio
+import contextlib
 import gc
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +15,15 @@ from emu.core.messages import DRIVER, FACTS, SCHEDULER
 from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
 from emu.runtime.wire import Channel, FrameKind, connect
+
+
+def _yield_to_this_thread() -> None:
+    """Let this process's other threads, Ray's and the payloads', run after this one, the control plane's event loop."""
+    own = threading.get_native_id()
+    for thread in os.listdir("/proc/self/task"):
+        if int(thread) != own:
+            with contextlib.suppress(OSError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, int(thread), PAYLOAD_NICENESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class Endpoint(NamedTuple):
 
 
 NO_KV = (0, 0, 0, 0, ())
+PAYLOAD_NICENESS = 10
 GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
 
@@ -92,6 +105,7 @@ class Party:
         # What is here stays: a collection that visits all of Ray's objects again would hold everything up for milliseconds.
         gc.collect()
         gc.freeze()
+        _yield_to_this_thread()
 
     async def until_stopped(self) -> None:
         """Return at the end of the run. Ray's notice of an actor's death is that this call fails."""
