@@ -44,6 +44,12 @@ class Inbox:
         if at_s < self._timer_s and not self._is_draining:
             self._arm()
 
+    def take_lateness(self) -> tuple[list[float], list[float]]:
+        """Lateness of messages and of wake-ups since last taken."""
+        taken = self.message_late_s, self.wakeup_late_s
+        self.message_late_s, self.wakeup_late_s = [], []
+        return taken
+
     @property
     def next_s(self) -> float:
         """Due time of the next event; infinite if there is none."""

@@ -99,11 +99,15 @@ class MachineActor(Party):
             self._handle(passed, now_s)
 
     def measurements(self) -> tuple[list[float], list[float], tuple]:
-        inbox, counts = self.inbox, self.transfer.take_counts()
-        messages, inbox.message_late_s = inbox.message_late_s, []
-        wakeups, inbox.wakeup_late_s = inbox.wakeup_late_s, []
+        counts = self.transfer.take_counts()
         num_overruns, self._num_overruns = self._num_overruns, 0
-        return messages, wakeups, (counts.bytes_moved, counts.verified, counts.corrupt, num_overruns, tuple(counts.wire_s))
+        return *self.inbox.take_lateness(), (
+            counts.bytes_moved,
+            counts.verified,
+            counts.corrupt,
+            num_overruns,
+            tuple(counts.wire_s),
+        )
 
     def _beat(self) -> None:
         if SCHEDULER in self.channels:
@@ -122,7 +126,7 @@ class MachineActor(Party):
             pull = self._pulls.get(event)
             if pull is None:
                 return  # called off
-            if not pull.done():
+            if not pull.done() or pull.exception() is not None:  # what was not verified never joins
                 self._due[event] = now_s
                 return
             del self._pulls[event]

@@ -45,13 +45,9 @@ class SchedulerActor(Party):
             self._declare_dead(peer, "its stream was closed")
 
     def measurements(self) -> tuple[list[float], list[float], tuple]:
-        messages: list[float] = []
-        wakeups: list[float] = []
-        for inbox in (self.inbox, self.network_inbox):
-            messages += inbox.message_late_s
-            wakeups += inbox.wakeup_late_s
-            inbox.message_late_s, inbox.wakeup_late_s = [], []
-        return messages, wakeups, NO_KV
+        messages, wakeups = self.inbox.take_lateness()
+        network_messages, network_wakeups = self.network_inbox.take_lateness()
+        return messages + network_messages, wakeups + network_wakeups, NO_KV
 
     def _watch(self) -> None:
         """Declare machines dead that have said nothing for `heartbeat_s`."""
