@@ -283,7 +283,7 @@ class Machine:
             seq.pull_s = now_s
             self.pulling[seq.request_id] = seq
             num_bytes = seq.num_cached * self.kv_bytes_per_token
-            flow = FlowRequested(seq.request_id, seq.attempt, seq.source, self.index, num_bytes)
+            flow = FlowRequested(seq.request_id, seq.attempt, seq.source, self.index, num_bytes, now_s, now_s, 1)
             actions.append(Send(NETWORK, flow))
             actions.append(Pull(seq.request_id, seq.attempt, seq.source, seq.num_cached))
         # The run in flight was bounded by the blocks that were free when it started.

@@ -169,11 +169,20 @@ class StepsDone(NamedTuple):
 
 
 class FlowRequested(NamedTuple):
+    """Move `num_bytes` from `source` to `destination`.
+
+    They come into being in `num_pieces` equal pieces, one at the end of each equal part of `produced_from_s` to
+    `produced_until_s`; both in the past: all of them are there.
+    """
+
     request_id: int
     attempt: int
     source: int
     destination: int
     num_bytes: int
+    produced_from_s: float
+    produced_until_s: float
+    num_pieces: int
 
 
 # --- actions: control -------------------------------------------------------------------------------------------------
@@ -195,6 +204,13 @@ class RunSteps(NamedTuple):
 
 class CutRun(NamedTuple):
     """End the run in flight at its first boundary not yet passed."""
+
+
+class SetTimer(NamedTuple):
+    """Hand `message` to yourself at `at_s`."""
+
+    at_s: float
+    message: tuple
 
 
 class HoldKV(NamedTuple):

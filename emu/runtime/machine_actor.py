@@ -19,6 +19,7 @@ from emu.core.messages import (
     Pull,
     RunSteps,
     Send,
+    SetTimer,
 )
 from emu.execution.emulated import EmulatedExecutor
 from emu.execution.step_run import StepRun
@@ -154,6 +155,8 @@ class MachineActor(Party):
                 self.transfer.free(*action)
             elif kind is Pull:
                 self._start_pull(action.source, action.request_id, action.attempt, action.num_tokens)
+            elif kind is SetTimer:
+                self.inbox.put(action.at_s, index, self.next_seq(), action.message)
         if type(event) is Cancelled:
             self._due.pop(event, None)
             if (pull := self._pulls.pop(event, None)) is not None:

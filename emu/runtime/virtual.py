@@ -29,6 +29,7 @@ from emu.core.messages import (
     RunStarted,
     RunSteps,
     Send,
+    SetTimer,
 )
 from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
 from emu.execution.step_run import StepRun
@@ -230,6 +231,8 @@ class VirtualRuntime:
                 self._push(action.at_s, NETWORK, action.destination, received)
             elif kind is Pull:
                 self._pulls[action.request_id, action.attempt] = action.source
+            elif kind is SetTimer:
+                self._push(action.at_s, party, party, action.message)
 
     def _push(self, at_s: float, sender: int, receiver: int, event: object) -> None:
         self._seq += 1  # counts for all senders at once: only its order for one sender matters

@@ -163,7 +163,7 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
     batch = joins((7, 8, 1), context_tokens=9)
     play(
         machine,
-        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80)), Pull(7, 1, PEER, 8)]),
+        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 2.0, 2.0, 1)), Pull(7, 1, PEER, 8)]),
         (
             2.4,
             KVReceived(7, 1),
@@ -205,7 +205,7 @@ def test_a_kv_cache_waits_for_blocks_to_come_free():
             [
                 ANY,
                 Send(SCHEDULER, RequestFinished(1, 1)),
-                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80)),
+                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 2.0, 2.0, 1)),
                 Pull(2, 1, PEER, 8),
             ],
         ),
