@@ -1,7 +1,12 @@
 """The prompt, token and mixed pools, and what the scheduler knows of each machine's load."""
 
+from bisect import insort
 from collections.abc import Sequence as Seq
 from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+
+from emu.core.request import Request
 
 
 class Role(StrEnum):
@@ -20,8 +25,12 @@ class Pool(StrEnum):
     MIXED = "mixed"
     DEAD = "dead"
 
+    __hash__ = object.__hash__  # by identity, as members are compared: pools are looked up several times a request
+
 
 HOME_POOL = {Role.PREFILL: Pool.PROMPT, Role.DECODE: Pool.TOKEN, Role.MIXED: Pool.MIXED}
+PREFILL_POOLS = (Pool.PROMPT, Pool.MIXED, Pool.TOKEN)  # who prefills: the first of these that has a machine left
+DECODE_POOLS = (Pool.TOKEN, Pool.MIXED, Pool.PROMPT)  # who decodes
 
 
 class MachineLoad:
@@ -52,27 +61,73 @@ class MachineLoad:
         self.num_prefills = self.num_decodes = self.num_requests = 0
         self.pending_prompt_tokens = self.pending_tokens = self.kv_tokens = 0
 
-    def add_prefill(self, num_tokens: int, sign: int = 1) -> None:
-        """A prompt of `num_tokens` was assigned; `sign` -1 takes it off again."""
-        self.num_prefills += sign
-        self.num_requests += sign
-        self.pending_prompt_tokens += sign * num_tokens
-        self.pending_tokens += sign * num_tokens
+    @property
+    def can_go_home(self) -> bool:
+        """Whether no task of the opposite kind keeps it in the mixed pool (SPLITWISE.md §4)."""
+        return not (self.num_decodes if self.home is Pool.PROMPT else self.num_prefills)
 
-    def add_decode(self, num_tokens: int, sign: int = 1) -> None:
-        """A decode after a prefill of `num_tokens` was assigned; `sign` -1 takes it off again."""
-        self.num_decodes += sign
-        self.num_requests += sign
-        self.pending_tokens += sign
-        self.kv_tokens += sign * (num_tokens + 1)
+    def add_prefill(self, request: Request) -> None:
+        self.num_prefills += 1
+        self.num_requests += 1
+        self.pending_prompt_tokens += request.prefill_tokens
+        self.pending_tokens += request.prefill_tokens
+
+    def end_prefill(self, request: Request) -> None:
+        self.num_prefills -= 1
+        self.num_requests -= 1
+        self.pending_prompt_tokens -= request.prefill_tokens
+        self.pending_tokens -= request.prefill_tokens
+
+    def add_decode(self, request: Request) -> None:
+        self.num_decodes += 1
+        self.num_requests += 1
+        self.pending_tokens += 1
+        self.kv_tokens += request.prefill_tokens + 1
+
+    def end_decode(self, request: Request) -> None:
+        self.num_decodes -= 1
+        self.num_requests -= 1
+        self.pending_tokens -= 1
+        self.kv_tokens -= request.prefill_tokens + 1
+
+
+class _Ranking:
+    """The members of one pool by one figure of their load: a heap that also holds outdated entries, skipped when met."""
+
+    __slots__ = ("_load", "_members", "heap")
+
+    def __init__(self, figure: str, members: list[MachineLoad]) -> None:
+        self._load = attrgetter(figure)
+        self._members = members
+        self.heap: list[tuple[float, int, MachineLoad]] = []
+
+    def note(self, machine: MachineLoad) -> None:
+        heap = self.heap
+        heappush(heap, (self._load(machine), machine.index, machine))
+        if len(heap) > 64 + 4 * len(self._members):
+            load = self._load
+            heap[:] = [(load(member), member.index, member) for member in self._members]
+            heapify(heap)
+
+    def least(self, pool: Pool) -> MachineLoad:
+        heap, load = self.heap, self._load
+        while True:
+            noted, _, machine = heap[0]
+            if machine.pool is pool and load(machine) == noted:
+                return machine
+            heappop(heap)
 
 
 class Pools:
-    """All machines by pool, each pool in order of index. Machines join the mixed pool and go home; they never change roles."""
+    """All machines by pool, each pool in order of index.
+
+    Whoever changes the load of a machine says so by `changed`: then finding the least loaded one needs no scan.
+    """
 
     def __init__(self, machines: Seq[MachineLoad]) -> None:
         self.machines = machines
         self._by_pool: dict[Pool, list[MachineLoad]] = {pool: [] for pool in Pool}
+        self._rankings: dict[Pool, dict[str, _Ranking]] = {pool: {} for pool in Pool}
         for machine in machines:
             self._by_pool[machine.pool].append(machine)
 
@@ -82,16 +137,24 @@ class Pools:
     def move(self, machine: MachineLoad, pool: Pool) -> None:
         self._by_pool[machine.pool].remove(machine)
         machine.pool = pool
-        self._by_pool[pool].append(machine)
-        self._by_pool[pool].sort(key=lambda member: member.index)
+        insort(self._by_pool[pool], machine, key=lambda member: member.index)
+        self.changed(machine)
 
-    def for_prefill(self) -> list[MachineLoad]:
-        """Who prefills: the prompt pool, else the mixed pool, else (no other machine is left) the token pool."""
-        return self._first_of(Pool.PROMPT, Pool.MIXED, Pool.TOKEN)
+    def changed(self, machine: MachineLoad) -> None:
+        for ranking in self._rankings[machine.pool].values():
+            ranking.note(machine)
 
-    def for_decode(self) -> list[MachineLoad]:
-        """Who decodes: the token pool, else the mixed pool, else (no other machine is left) the prompt pool."""
-        return self._first_of(Pool.TOKEN, Pool.MIXED, Pool.PROMPT)
+    def least(self, pool: Pool, figure: str) -> MachineLoad | None:
+        """The machine of `pool` with the least `figure`, an attribute of `MachineLoad`; ties to the lowest index."""
+        if not self._by_pool[pool]:
+            return None
+        ranking = self._rankings[pool].get(figure)
+        if ranking is None:
+            ranking = self._rankings[pool][figure] = _Ranking(figure, self._by_pool[pool])
+            for machine in self._by_pool[pool]:
+                ranking.note(machine)
+        return ranking.least(pool)
 
-    def _first_of(self, *pools: Pool) -> list[MachineLoad]:
-        return next((self._by_pool[pool] for pool in pools if self._by_pool[pool]), [])
+    def first_alive(self, pools: tuple[Pool, ...]) -> Pool:
+        """The first of `pools` that has a machine; at least one must."""
+        return next(pool for pool in pools if self._by_pool[pool])

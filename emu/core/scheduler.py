@@ -124,8 +124,11 @@ class Scheduler:
         prefill_on, decode_on = self.placement.place(request, self.pools)
         request.prefill_on, request.decode_on = prefill_on.index, decode_on.index
         num_tokens = request.prefill_tokens
-        prefill_on.add_prefill(num_tokens)
-        decode_on.add_decode(num_tokens)
+        prefill_on.add_prefill(request)
+        decode_on.add_decode(request)
+        self.pools.changed(prefill_on)
+        if decode_on is not prefill_on:
+            self.pools.changed(decode_on)
         for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
             if machine.pool is opposite:
                 self._move(machine, Pool.MIXED, actions)
@@ -158,23 +161,22 @@ class Scheduler:
 
     def _leave_prefill(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         machine = self.pools.machines[request.prefill_on]
-        machine.add_prefill(request.prefill_tokens, -1)
-        self._go_home(machine, actions)
+        machine.end_prefill(request)
+        self._unloaded(machine, actions)
 
     def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         """Take the attempt off its machines' loads."""
         if request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
         machine = self.pools.machines[request.decode_on]
-        machine.add_decode(request.prefill_tokens, -1)
-        self._go_home(machine, actions)
+        machine.end_decode(request)
+        self._unloaded(machine, actions)
 
-    def _go_home(self, machine: MachineLoad, actions: list[tuple]) -> None:
-        """Out of the mixed pool once no task of the opposite kind is left (SPLITWISE.md §4)."""
-        if machine.pool is not Pool.MIXED or machine.home is Pool.MIXED:
-            return
-        if not (machine.num_decodes if machine.home is Pool.PROMPT else machine.num_prefills):
+    def _unloaded(self, machine: MachineLoad, actions: list[tuple]) -> None:
+        if machine.pool is Pool.MIXED and machine.home is not Pool.MIXED and machine.can_go_home:
             self._move(machine, machine.home, actions)
+        else:
+            self.pools.changed(machine)
 
     def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
         self.pools.move(machine, pool)

@@ -1,10 +1,9 @@
 """What the scheduler asks its placement policy, and the shape that most policies share."""
 
 from collections.abc import Callable
-from collections.abc import Sequence as Seq
 from typing import Protocol
 
-from emu.core.pools import MachineLoad, Pool, Pools
+from emu.core.pools import DECODE_POOLS, PREFILL_POOLS, MachineLoad, Pool, Pools
 from emu.core.request import Request
 
 
@@ -19,10 +18,10 @@ class PlacementPolicy(Protocol):
         ...
 
 
-def place_by(choose: Callable[[Seq[MachineLoad]], MachineLoad], pools: Pools) -> tuple[MachineLoad, MachineLoad]:
-    """Choose among the machines of each phase; a machine that serves both phases keeps its request."""
-    prefill_on = choose(pools.for_prefill())
-    decoders = pools.for_decode()
-    if prefill_on.home is Pool.MIXED or prefill_on in decoders:
+def place_by(choose: Callable[[Pool], MachineLoad], pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+    """Choose in the pool of each phase; a machine that serves both phases keeps its request."""
+    prefill_on = choose(pools.first_alive(PREFILL_POOLS))
+    decode_pool = pools.first_alive(DECODE_POOLS)
+    if prefill_on.home is Pool.MIXED or prefill_on.pool is decode_pool:
         return prefill_on, prefill_on
-    return prefill_on, choose(decoders)
+    return prefill_on, choose(decode_pool)

@@ -1,7 +1,5 @@
 """Uniformly random machines."""
 
-from collections.abc import Sequence as Seq
-
 from emu.core import setting
 from emu.core.placement.policy import place_by
 from emu.core.pools import MachineLoad, Pools
@@ -16,7 +14,4 @@ class Random:
         self._stream = random_stream(setting.whole("placement.seed", seed, 0), "placement.random")
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
-        return place_by(self._choose, pools)
-
-    def _choose(self, machines: Seq[MachineLoad]) -> MachineLoad:
-        return machines[self._stream.integers(len(machines))]
+        return place_by(lambda pool: pools[pool][self._stream.integers(len(pools[pool]))], pools)

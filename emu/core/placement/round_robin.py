@@ -1,6 +1,7 @@
 """Each machine of a pool in turn."""
 
-from collections.abc import Sequence as Seq
+from bisect import bisect_right
+from operator import attrgetter
 
 from emu.core.placement.policy import place_by
 from emu.core.pools import MachineLoad, Pool, Pools
@@ -14,11 +15,10 @@ class RoundRobin:
         self._last: dict[Pool, int] = {}
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
-        return place_by(self._choose, pools)
+        return place_by(lambda pool: self._next(pool, pools[pool]), pools)
 
-    def _choose(self, machines: Seq[MachineLoad]) -> MachineLoad:
-        pool = machines[0].pool
-        last = self._last.get(pool, -1)
-        chosen = next((machine for machine in machines if machine.index > last), machines[0])
+    def _next(self, pool: Pool, machines: list[MachineLoad]) -> MachineLoad:
+        after_last = bisect_right(machines, self._last.get(pool, -1), key=attrgetter("index"))
+        chosen = machines[after_last % len(machines)]
         self._last[pool] = chosen.index
         return chosen

@@ -1,15 +1,8 @@
 """Splitwise's cluster-level scheduling (SPLITWISE.md §4): shortest queues, with a mixed pool that takes the overflow."""
 
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
-from operator import attrgetter
-
 from emu.core import setting
-from emu.core.pools import MachineLoad, Pool, Pools
+from emu.core.pools import DECODE_POOLS, PREFILL_POOLS, MachineLoad, Pool, Pools
 from emu.core.request import Request
-
-_pending_tokens = attrgetter("pending_tokens")
-_kv_tokens = attrgetter("kv_tokens")
 
 
 class Splitwise:
@@ -27,31 +20,26 @@ class Splitwise:
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
         num_tokens = request.prefill_tokens
-
-        def takes_prompt(machine: MachineLoad) -> bool:
-            pending = machine.pending_prompt_tokens
-            return not pending or pending + num_tokens <= self.max_pending_prompt_tokens
-
-        def takes_decode(machine: MachineLoad) -> bool:
-            return machine.kv_tokens + num_tokens + 1 <= self.max_kv_fraction * machine.kv_capacity_tokens
-
-        prompt_pools = [pools[Pool.PROMPT], pools[Pool.MIXED], pools[Pool.TOKEN]]
-        token_pools = [pools[Pool.TOKEN], pools[Pool.MIXED], pools[Pool.PROMPT]]
-        prefill_on = _first_taker(prompt_pools, _pending_tokens, takes_prompt)
+        prefill_on = self._prompt_machine(num_tokens, pools)
         if prefill_on.home is Pool.MIXED and not pools[Pool.TOKEN]:
             return prefill_on, prefill_on  # a colocated cluster: nothing to hand over
-        return prefill_on, _first_taker(token_pools, _kv_tokens, takes_decode)
+        return prefill_on, self._token_machine(num_tokens, pools)
 
+    def _prompt_machine(self, num_tokens: int, pools: Pools) -> MachineLoad:
+        fullest = None
+        for pool in PREFILL_POOLS:
+            if (machine := pools.least(pool, "pending_tokens")) is not None:
+                pending = machine.pending_prompt_tokens
+                if not pending or pending + num_tokens <= self.max_pending_prompt_tokens:
+                    return machine
+                fullest = fullest or machine
+        return fullest
 
-def _first_taker(
-    pools: list[Seq[MachineLoad]], load: Callable[[MachineLoad], int], takes: Callable[[MachineLoad], bool]
-) -> MachineLoad:
-    """The least loaded machine of the first pool where that one takes the work, else of the first pool that has any."""
-    fullest = None
-    for pool in pools:
-        if pool:
-            best = min(pool, key=load)
-            if takes(best):
-                return best
-            fullest = fullest or best
-    return fullest
+    def _token_machine(self, num_tokens: int, pools: Pools) -> MachineLoad:
+        fullest = None
+        for pool in DECODE_POOLS:
+            if (machine := pools.least(pool, "kv_tokens")) is not None:
+                if machine.kv_tokens + num_tokens + 1 <= self.max_kv_fraction * machine.kv_capacity_tokens:
+                    return machine
+                fullest = fullest or machine
+        return fullest

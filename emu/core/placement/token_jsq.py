@@ -1,7 +1,5 @@
 """Join the shortest queue, in tokens."""
 
-from operator import attrgetter
-
 from emu.core.placement.policy import place_by
 from emu.core.pools import MachineLoad, Pools
 from emu.core.request import Request
@@ -11,4 +9,4 @@ class TokenJsq:
     """Each phase goes to the machine of its pool with the fewest pending tokens; ties to the lowest index."""
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
-        return place_by(lambda machines: min(machines, key=attrgetter("pending_tokens")), pools)
+        return place_by(lambda pool: pools.least(pool, "pending_tokens"), pools)
