@@ -2,7 +2,7 @@
 
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
-from emu.core.messages import NETWORK, HoldKV
+from emu.core.messages import NETWORK, FlowRequested, HoldKV
 from emu.core.pools import Pool
 from emu.core.scheduler import Scheduler
 from emu.results.columns import FAILED, Columns
@@ -27,7 +27,7 @@ class Watch:
     def append(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
         assert now_s < self._deadline_s
         self.packed.append(pack_record(party, now_s, event, actions))
-        if party == NETWORK:
+        if party == NETWORK and type(event) is FlowRequested:
             self._flow_bytes[event.request_id, event.attempt] = event.num_bytes
         if party >= 0:
             for action in actions:
@@ -62,20 +62,21 @@ def assert_blocks_add_up(machine: Machine) -> None:
     assert num_used + kv.num_free == kv.num_blocks
     assert decodes.context_tokens == sum(contexts)
     num_held = sum(seq.num_blocks for seq in holding if seq.decode_on != machine.index)
-    assert num_held == machine.num_held_blocks <= machine.max_held_blocks
+    assert num_held == machine.prompts.num_held_blocks <= machine.prompts.max_held_blocks
 
 
 def assert_does_what_it_may(machine: Machine) -> None:
     """No machine is idle while it has a step to run, and no KV cache waits for blocks that are free."""
     kv = machine.kv
-    assert not (machine.inbound and kv.can_admit(kv.blocks_for(machine.inbound[0].num_cached + 1), machine.num_held_blocks))
+    num_held_blocks = machine.prompts.num_held_blocks
+    assert not (machine.inbound and kv.can_admit(kv.blocks_for(machine.inbound[0].num_cached + 1), num_held_blocks))
     if machine.num_steps_left:
         return
     assert not (machine.prefilling or machine.ready or machine.decodes.active or machine.decodes.paused)
-    if machine.waiting:
-        prompt = machine.waiting[0]
-        may_hold = prompt.decode_on == machine.index or prompt.num_blocks <= machine.max_held_blocks - machine.num_held_blocks
-        assert not (may_hold and kv.can_admit(prompt.num_blocks, machine.num_held_blocks))
+    if machine.prompts.waiting:
+        prompt = machine.prompts.waiting[0]
+        may_hold = prompt.decode_on == machine.index or prompt.num_blocks <= machine.prompts.max_held_blocks - num_held_blocks
+        assert not (may_hold and kv.can_admit(prompt.num_blocks, num_held_blocks))
 
 
 def assert_nothing_is_left(scheduler: Scheduler, machines: list[Machine]) -> None:
@@ -85,5 +86,5 @@ def assert_nothing_is_left(scheduler: Scheduler, machines: list[Machine]) -> Non
         assert (load.num_prefills, load.num_decodes, load.pending_prompt_tokens, load.kv_tokens) == (0, 0, 0, 0)
         if load.pool is not Pool.DEAD:
             assert load.pool is load.home
-            assert machine.kv.num_used == machine.num_held_blocks == machine.num_steps_left == 0
-            assert not any((machine.waiting, machine.holding, machine.inbound, machine.pulling, machine.ready))
+            assert machine.kv.num_used == machine.prompts.num_held_blocks == machine.num_steps_left == 0
+            assert not any((machine.prompts.waiting, machine.holding, machine.inbound, machine.pulling, machine.ready))

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 
 from emu.core.batching.policy import BatchingPolicy
+from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.machine import Machine
 from emu.core.network import Network
@@ -28,7 +29,10 @@ class MachineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything that decides, as configured. `control_latency_s` is how long each control message is under way."""
+    """Everything that decides, as configured. `control_latency_s` is how long each control message is under way.
+
+    KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do).
+    """
 
     model: ModelSpec
     machines: tuple[MachineSpec, ...]
@@ -38,15 +42,17 @@ class Cluster:
     watermark: float
     max_held_fraction: float
     control_latency_s: float
+    layerwise_min_tokens: float
 
     def make_scheduler(self) -> Scheduler:
         loads = [MachineLoad(spec.index, spec.role, spec.num_kv_blocks * self.block_tokens) for spec in self.machines]
         return Scheduler(loads, copy.deepcopy(self.placement))
 
     def make_machine(self, index: int) -> Machine:
-        kv = KVCache(self.machines[index].num_kv_blocks, self.block_tokens, self.watermark)
-        batching = copy.deepcopy(self.batching)
-        return Machine(index, kv, batching, self.model.kv_bytes_per_token, self.max_held_fraction)
+        spec, model = self.machines[index], self.model
+        kv = KVCache(spec.num_kv_blocks, self.block_tokens, self.watermark)
+        handover = Handover(model.kv_bytes_per_token, model.num_layers, spec.timing, self.layerwise_min_tokens)
+        return Machine(index, kv, copy.deepcopy(self.batching), handover, self.max_held_fraction)
 
     def make_network(self) -> Network:
         hardware = [spec.hardware for spec in self.machines]

@@ -1,7 +1,5 @@
 """The decodes of one machine: those in the batch, which grow by one token a step, and those paused beside it."""
 
-from collections.abc import Iterable
-
 from emu.core.kv_cache import KVCache
 from emu.core.messages import DecodeJoin
 from emu.core.sequence import Sequence
@@ -30,10 +28,8 @@ class DecodeBatch:
 
     def end_run(self, num_steps: int) -> None:
         """Pass the last steps of a run. Until `grow`, each holds just the blocks of its cached tokens."""
-        if self.active:
-            self._kv.advance(num_steps - 1)
-            self._kv.pass_step()
-            self.context_tokens += num_steps * len(self.active)
+        self._kv.end_run(num_steps)
+        self.context_tokens += num_steps * len(self.active)
 
     def remove(self, seq: Sequence) -> None:
         """Take an active decode out at the end of a run and free its blocks."""
@@ -55,9 +51,9 @@ class DecodeBatch:
             evicted.append(victim)
         return evicted
 
-    def form(self, newcomers: Iterable[Sequence], left_out: list[Sequence]) -> tuple[DecodeJoin, ...]:
+    def form(self, newcomers: dict[int, Sequence], left_out: list[Sequence]) -> tuple[DecodeJoin, ...]:
         """Make everything here and the `newcomers` the batch, without those `left_out`. Returns who joins it."""
-        joining = [*self.paused.values(), *newcomers]
+        joining = [*self.paused.values(), *newcomers.values()]
         if left_out:
             for seq in left_out:
                 seq.num_pauses += 1
@@ -69,7 +65,7 @@ class DecodeBatch:
             joining = [seq for seq in joining if seq.request_id not in self.paused]
         elif self.paused:
             self.paused = {}
-        return tuple(self._activate(seq) for seq in joining)
+        return tuple([self._activate(seq) for seq in joining])
 
     def _activate(self, seq: Sequence) -> DecodeJoin:
         self.active[seq.request_id] = seq

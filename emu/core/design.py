@@ -32,6 +32,7 @@ class ClusterDesign(ABC):
         placement: PlacementPolicy,
         batching: BatchingPolicy,
         control_latency_s: float,
+        layerwise_min_tokens: float,
     ) -> Cluster:
         """The cluster that serves `model`. Raises SpecError or TimingError where its hardware cannot."""
         machines, timings = [], {}  # machines that are alike share one timing model
@@ -41,7 +42,7 @@ class ClusterDesign(ABC):
                 timings[hardware] = timing.for_machine(model, hardware)
             machines.append(MachineSpec(index, name, role, hardware, num_kv_blocks, timings[hardware]))
         memory = (self.block_tokens, self.watermark, self.max_held_fraction)
-        return Cluster(model, tuple(machines), placement, batching, *memory, control_latency_s)
+        return Cluster(model, tuple(machines), placement, batching, *memory, control_latency_s, layerwise_min_tokens)
 
 
 class SplitwiseDesign(ClusterDesign):

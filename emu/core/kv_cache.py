@@ -14,15 +14,16 @@ class KVCache:
     none it admits without.
     """
 
-    __slots__ = ("_first_slots", "_num_growing", "block_tokens", "num_blocks", "num_free", "step", "watermark_blocks")
+    __slots__ = ("_num_growing", "_slots", "block_tokens", "num_blocks", "num_free", "step", "watermark_blocks")
 
     def __init__(self, num_blocks: int, block_tokens: int = 16, watermark: float = 0.01) -> None:
         self.num_blocks = num_blocks
         self.block_tokens = block_tokens
         self.watermark_blocks = math.ceil(watermark * num_blocks)
         self.num_free = num_blocks
-        # A growing decode with c cached tokens is counted at (c - steps so far) mod block_tokens, which never changes.
-        self._first_slots = [0] * block_tokens
+        # A growing decode with c cached tokens is counted at (c - steps so far) mod block_tokens, which never changes. Twice
+        # over, so that what takes a block in consecutive steps always lies in one slice.
+        self._slots = [0] * (2 * block_tokens)
         self._num_growing = 0
         self.step = 0
 
@@ -52,30 +53,38 @@ class KVCache:
 
     def join(self, num_cached: int) -> None:
         """A decode with `num_cached` tokens, holding the blocks of one more, takes part from the next step on."""
-        self._first_slots[(num_cached - self.step) % self.block_tokens] += 1
-        self._num_growing += 1
+        self._count(num_cached, 1)
 
     def leave(self, num_cached: int) -> None:
         """It takes part no more; its blocks stay taken until they are released."""
-        self._first_slots[(num_cached - self.step) % self.block_tokens] -= 1
-        self._num_growing -= 1
+        self._count(num_cached, -1)
 
-    def pass_step(self) -> None:
-        """Every growing decode has one more token, and holds just the blocks of its cached tokens until `grow`."""
-        self.step += 1
+    def _count(self, num_cached: int, sign: int) -> None:
+        slot = (num_cached - self.step) % self.block_tokens
+        self._slots[slot] += sign
+        self._slots[slot + self.block_tokens] += sign
+        self._num_growing += sign
 
     def advance(self, num_steps: int) -> None:
-        """Pass `num_steps` steps, each followed at once by the next: `pass_step` and `grow`, that many times."""
+        """Pass `num_steps` steps, each followed at once by the next: every growing decode has so many more tokens."""
         cycles, rest = divmod(num_steps, self.block_tokens)
         growth = cycles * self._num_growing
-        for offset in range(1, rest + 1):
-            growth += self._first_slots[-(self.step + offset) % self.block_tokens]
+        if rest:
+            end = self.block_tokens - self.step % self.block_tokens + self.block_tokens
+            growth += sum(self._slots[end - rest : end])
         self.step += num_steps
-        self.reserve(growth)
+        if growth:
+            self.reserve(growth)
+
+    def end_run(self, num_steps: int) -> None:
+        """Pass the last steps of a run: until `grow`, each decode holds just the blocks of its cached tokens."""
+        if num_steps > 1:
+            self.advance(num_steps - 1)
+        self.step += 1
 
     def growth(self) -> int:
         """Blocks that the growing decodes need to hold one token more than they have cached."""
-        return self._first_slots[-self.step % self.block_tokens]
+        return self._slots[-self.step % self.block_tokens]
 
     def grow(self) -> None:
         """Take the blocks of the next step. Raises RuntimeError where they are not free."""
@@ -92,7 +101,7 @@ class KVCache:
             return 1 + cycles * self.block_tokens
         num_steps, free = 1, self.num_free
         for offset in range(1, self.block_tokens):
-            free -= self._first_slots[-(self.step + offset) % self.block_tokens]
+            free -= self._slots[-(self.step + offset) % self.block_tokens]
             if free < 0:
                 break
             num_steps += 1

@@ -1,7 +1,7 @@
 """One machine: its queues, its decode batch and its KV blocks. It prefills and decodes whatever it is given.
 
-A prompt passes `waiting` -> `prefilling` (the step in flight) -> `holding`, until the decode machine has pulled its KV
-cache, or straight to `ready` where it decodes here. A handed-over request passes `inbound` (no blocks yet) -> `pulling` ->
+A prompt passes `prompts` (waiting) -> `prefilling` (the step in flight) -> `holding`, until the decode machine has pulled its
+KV cache, or straight to `ready` where it decodes here. A handed-over request passes `inbound` (no blocks yet) -> `pulling` ->
 `ready`. Everything `ready` joins the decode batch at the next boundary.
 
 What is decided at a boundary depends on this state alone. So a run of many steps, cut at the next boundary when something
@@ -9,10 +9,10 @@ arrives and told of the steps that have passed before anything else happens, dec
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.decode_batch import DecodeBatch
+from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.messages import (
     NETWORK,
@@ -23,16 +23,13 @@ from emu.core.messages import (
     CutRun,
     DropStale,
     Emit,
-    FlowRequested,
     FreeKV,
-    HoldKV,
     KVPulled,
     KVReady,
     KVReceived,
     KVTransferred,
     Prefill,
     PrefillDone,
-    Pull,
     RecordTransfer,
     RequestEvicted,
     RequestFinished,
@@ -42,6 +39,7 @@ from emu.core.messages import (
     StepsDone,
     StepsPassed,
 )
+from emu.core.prompt_queue import PromptQueue
 from emu.core.sequence import Sequence
 
 
@@ -50,19 +48,18 @@ class Machine:
 
     At most `max_held_fraction` of its blocks are held for hand-overs, because two machines that each held everything for
     the other would wait for ever. A prompt that needs more is rejected, as is one larger than the whole cache.
+    `handover` says how KV caches leave.
     """
 
     def __init__(
-        self, index: int, kv: KVCache, batching: BatchingPolicy, kv_bytes_per_token: int, max_held_fraction: float = 0.5
+        self, index: int, kv: KVCache, batching: BatchingPolicy, handover: Handover, max_held_fraction: float = 0.5
     ) -> None:
         self.index = index
         self.kv = kv
         self.batching = batching
-        self.kv_bytes_per_token = kv_bytes_per_token
+        self.handover = handover
         # One block less, because a hand-over takes room for one more token at its destination than at its source.
-        self.max_held_blocks = int(max_held_fraction * (kv.num_blocks - 1))
-        self.num_held_blocks = 0
-        self.waiting: deque[Sequence] = deque()
+        self.prompts = PromptQueue(kv, max_held_blocks=int(max_held_fraction * (kv.num_blocks - 1)))
         self.prefilling: list[Sequence] = []
         self.holding: dict[int, Sequence] = {}
         self.inbound: deque[Sequence] = deque()
@@ -94,7 +91,7 @@ class Machine:
         """Whether this hand-over, if it were offered now, would get its blocks at once."""
         num_blocks = self.kv.blocks_for(event.num_tokens + 1)
         is_current = self._called_off.get(event.request_id, 0) < event.attempt
-        return is_current and not self.inbound and self.kv.can_admit(num_blocks, self.num_held_blocks)
+        return is_current and not self.inbound and self.kv.can_admit(num_blocks, self.prompts.num_held_blocks)
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -102,37 +99,38 @@ class Machine:
         seq = self._accept(event, now_s, actions)
         if seq is None:
             return
-        seq.decode_on = event.decode_on
+        decode_on = seq.decode_on = event.decode_on
         # Where the decode follows here, its first slot is reserved with the prompt.
-        seq.num_blocks = self.kv.blocks_for(seq.num_cached + (seq.decode_on == self.index))
-        if seq.decode_on != self.index and seq.num_blocks > self.max_held_blocks:
+        seq.num_blocks = self.kv.blocks_for(seq.num_cached + (decode_on == self.index))
+        if decode_on != self.index and seq.num_blocks > self.prompts.max_held_blocks:
             cause = (
                 f"{seq.num_cached} tokens need {seq.num_blocks} KV blocks held for their hand-over; "
-                f"machine {self.index} holds at most {self.max_held_blocks}"
+                f"machine {self.index} holds at most {self.prompts.max_held_blocks}"
             )
             actions.append(Send(SCHEDULER, RequestRejected(seq.request_id, seq.attempt, cause)))
             return
-        self.waiting.append(seq)
+        self.prompts.waiting.append(seq)
         self._wake(now_s, actions)
 
     def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[tuple]) -> None:
         seq = self._accept(event, now_s, actions)
-        if seq is None:
-            return
-        seq.source = event.source
-        seq.ready_s = now_s
-        self.inbound.append(seq)
-        self._admit_inbound(now_s, actions)
+        if seq is not None:
+            seq.offer = event
+            seq.ready_s = now_s
+            self.inbound.append(seq)
+            self._admit_inbound(now_s, actions)
 
     def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[tuple]) -> None:
+        request_id, attempt = event
         seq = self._current(self.pulling, event, actions)
         if seq is None:
             return
-        self.ready[seq.request_id] = self.pulling.pop(seq.request_id)
-        key = (seq.request_id, seq.attempt)
-        actions.append(Send(seq.source, KVPulled(*key)))
-        actions.append(Send(SCHEDULER, KVTransferred(*key)))
-        actions.append(RecordTransfer(*key, seq.source, self.index, seq.num_cached, seq.ready_s, seq.pull_s))
+        del self.pulling[request_id]
+        self.ready[request_id] = seq
+        source = seq.offer.source
+        actions.append(Send(source, KVPulled(request_id, attempt)))
+        actions.append(Send(SCHEDULER, KVTransferred(request_id, attempt)))
+        actions.append(RecordTransfer(request_id, attempt, source, self.index, seq.num_cached, seq.ready_s, seq.pull_s))
         self._wake(now_s, actions)
 
     def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
@@ -142,18 +140,18 @@ class Machine:
             self._blocks_came_free(now_s, actions)
 
     def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[tuple]) -> None:
-        self._call_off(event.request_id, event.attempt, now_s, actions)
-
-    def _call_off(self, request_id: int, attempt: int, now_s: float, actions: list[tuple]) -> None:
         """Forget the attempts of a request up to this one, wherever they are here."""
+        request_id, attempt = event
         if self._called_off.get(request_id, 0) >= attempt:
             return
         self._called_off[request_id] = attempt
-        for queue in (self.waiting, self.inbound):
+        for queue in (self.prompts.waiting, self.inbound):
             for seq in [seq for seq in queue if self._is_called_off(seq)]:
                 queue.remove(seq)
         if self._is_called_off(self.holding.get(request_id)):
             self._release_held(self.holding[request_id], actions)
+        if self._is_called_off(self.pulling.get(request_id)):
+            actions.append(Send(NETWORK, event))
         for place in (self.pulling, self.ready, self.decodes.paused):
             if self._is_called_off(place.get(request_id)):
                 self.kv.release(place.pop(request_id).num_blocks)
@@ -162,27 +160,33 @@ class Machine:
         self._blocks_came_free(now_s, actions)
 
     def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[tuple]) -> None:
-        self.decodes.advance(len(event.boundaries_s))
-        self.num_steps_left -= len(event.boundaries_s)
-        self._tell(event.boundaries_s, (), actions)
+        boundaries_s = event.boundaries_s
+        self.decodes.advance(len(boundaries_s))
+        self.num_steps_left -= len(boundaries_s)
+        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, ()))
+        self._step_start_s = boundaries_s[-1]
+        self._batch = None
 
     def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[tuple]) -> None:
-        self.decodes.end_run(len(event.boundaries_s))
+        boundaries_s, finished = event
+        decodes = self.decodes
+        active = decodes.active
+        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, finished))
         self.num_steps_left = 0
-        self._tell(event.boundaries_s, event.finished, actions)
-        active = self.decodes.active
-        for request_id in event.finished:
-            seq = active.get(request_id)
-            if seq is not None:
-                self.decodes.remove(seq)
-                if not self._is_called_off(seq):
-                    actions.append(Send(SCHEDULER, RequestFinished(request_id, seq.attempt)))
+        if active:
+            decodes.end_run(len(boundaries_s))
+            for request_id in finished:
+                seq = active.get(request_id)
+                if seq is not None:
+                    decodes.remove(seq)
+                    if not self._is_called_off(seq):
+                        actions.append(Send(SCHEDULER, RequestFinished(request_id, seq.attempt)))
         if self.prefilling:
-            self._end_prefills(event.finished, actions)
+            self._end_prefills(finished, actions)
         if self._called_off:
             for seq in [seq for seq in active.values() if self._is_called_off(seq)]:
-                self.decodes.remove(seq)
-                self.decodes.leaves.append(seq.request_id)
+                decodes.remove(seq)
+                decodes.leaves.append(seq.request_id)
         self._start(now_s, actions)
 
     # --- the next step ------------------------------------------------------------------------------------------------
@@ -198,94 +202,81 @@ class Machine:
     def _start(self, now_s: float, actions: list[tuple]) -> None:
         """Build the next step from what is here and run it; stay idle where nothing can run."""
         decodes, kv = self.decodes, self.kv
-        if decodes.active:
-            if kv.growth() > kv.num_free:
-                for seq in decodes.make_room(self.ready):
-                    event = RequestEvicted(seq.request_id, seq.attempt, seq.num_generated)
-                    actions.append(Send(SCHEDULER, event))
+        active = decodes.active
+        if active and (growth := kv.growth()):
+            if growth > kv.num_free:
+                self._evict(actions)
             kv.grow()
         if self.inbound:
             self._admit_inbound(now_s, actions)
         prompts: list[Sequence] = []
         left_out: list[Sequence] = []
-        if self.waiting:
-            candidates = [*decodes.active.values(), *decodes.paused.values(), *self.ready.values()]
-            prompts, left_out = self.batching.next_batch(self._admissible_prompts(), candidates)
-            for seq in prompts:
-                self.waiting.popleft()
-                kv.reserve(seq.num_blocks)
-                if seq.decode_on != self.index:
-                    self.num_held_blocks += seq.num_blocks
+        if self.prompts.waiting:
+            candidates = [*active.values(), *decodes.paused.values(), *self.ready.values()]
+            prompts, left_out = self.batching.next_batch(self.prompts.admissible(self.index), candidates)
+            self.prompts.take(prompts, self.index)
         joins: tuple = ()
         if self.ready or decodes.paused or left_out:
-            joins = decodes.form(self.ready.values(), left_out)
+            joins = decodes.form(self.ready, left_out)
             self.ready = {}
-        if not prompts and not decodes.active:
+        if prompts:
+            prefills = tuple([Prefill(seq.request_id, seq.attempt, seq.num_cached, seq.num_generated) for seq in prompts])
+        elif active:
+            prefills = ()
+        else:
             return
         self.prefilling = prompts
-        prefills = tuple([Prefill(seq.request_id, seq.attempt, seq.num_cached, seq.num_generated) for seq in prompts])
-        leaves, decodes.leaves = tuple(decodes.leaves), []
-        self._batch = Batch(prefills, joins, leaves, len(decodes.active), decodes.context_tokens, len(left_out))
+        batch = Batch(prefills, joins, tuple(decodes.leaves), len(active), decodes.context_tokens, len(left_out))
+        if decodes.leaves:
+            decodes.leaves = []
+        self._batch = batch
         self._step_start_s = now_s
-        # With prompts waiting, every boundary is a decision.
-        self.num_steps_left = 1 if prompts or self.waiting else kv.max_num_steps()
         self._cut = False
-        actions.append(RunSteps(self._batch, self.num_steps_left))
+        # With prompts waiting, every boundary is a decision.
+        self.num_steps_left = num_steps = 1 if prompts or self.prompts.waiting else kv.max_num_steps()
+        actions.append(RunSteps(batch, num_steps))
+        if prompts:
+            self.handover.begin(prompts, batch, self.index, now_s, actions)
 
-    def _admissible_prompts(self) -> Iterator[Sequence]:
-        """Waiting prompts in order, up to the first for which there are no blocks."""
-        num_blocks = num_held = 0
-        for seq in self.waiting:
-            num_blocks += seq.num_blocks
-            if seq.decode_on != self.index:
-                num_held += seq.num_blocks
-            can_admit = self.kv.can_admit(num_blocks, self.num_held_blocks)
-            if not can_admit or self.num_held_blocks + num_held > self.max_held_blocks:
-                return
-            yield seq
+    def _evict(self, actions: list[tuple]) -> None:
+        for seq in self.decodes.make_room(self.ready):
+            actions.append(Send(SCHEDULER, RequestEvicted(seq.request_id, seq.attempt, seq.num_generated)))
 
     def _end_prefills(self, finished: tuple[int, ...], actions: list[tuple]) -> None:
         prefilled, self.prefilling = self.prefilling, []
         for seq in prefilled:
-            key = (seq.request_id, seq.attempt)
+            request_id, attempt = seq.request_id, seq.attempt
             local = seq.decode_on == self.index
-            if seq.request_id in finished or self._is_called_off(seq):
-                self.kv.release(seq.num_blocks)
-                if not local:
-                    self.num_held_blocks -= seq.num_blocks
+            if request_id in finished or self._is_called_off(seq):
+                if local:
+                    self.kv.release(seq.num_blocks)
+                else:
+                    self.prompts.release_held(seq)
+                    self.handover.abandon(seq, actions)
                 if not self._is_called_off(seq):
-                    actions.append(Send(SCHEDULER, RequestFinished(*key)))
+                    actions.append(Send(SCHEDULER, RequestFinished(request_id, attempt)))
                 continue
-            actions.append(Send(SCHEDULER, PrefillDone(*key)))
+            actions.append(Send(SCHEDULER, PrefillDone(request_id, attempt)))
             seq.num_generated += 1
             if local:
-                self.ready[seq.request_id] = seq
+                self.ready[request_id] = seq
             else:
-                self.holding[seq.request_id] = seq
-                actions.append(HoldKV(*key, seq.num_cached))
-                ready = KVReady(*key, seq.arrival_s, seq.num_cached, seq.num_generated, self.index)
-                actions.append(Send(seq.decode_on, ready))
-
-    def _tell(self, boundaries_s: tuple[float, ...], finished: tuple[int, ...], actions: list[tuple]) -> None:
-        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, finished))
-        self._step_start_s = boundaries_s[-1]
-        self._batch = None
+                self.holding[request_id] = seq
+                self.handover.offer(seq, self.index, actions)
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def _admit_inbound(self, now_s: float, actions: list[tuple]) -> None:
         """Reserve blocks for offered KV caches, in order, and pull them; the rest wait (back-pressure)."""
         inbound, kv = self.inbound, self.kv
-        while inbound and kv.can_admit(num_blocks := kv.blocks_for(inbound[0].num_cached + 1), self.num_held_blocks):
+        num_held_blocks = self.prompts.num_held_blocks
+        while inbound and kv.can_admit(num_blocks := kv.blocks_for(inbound[0].num_cached + 1), num_held_blocks):
             seq = inbound.popleft()
             kv.reserve(num_blocks)
             seq.num_blocks = num_blocks
             seq.pull_s = now_s
             self.pulling[seq.request_id] = seq
-            num_bytes = seq.num_cached * self.kv_bytes_per_token
-            flow = FlowRequested(seq.request_id, seq.attempt, seq.source, self.index, num_bytes, now_s, now_s, 1)
-            actions.append(Send(NETWORK, flow))
-            actions.append(Pull(seq.request_id, seq.attempt, seq.source, seq.num_cached))
+            self.handover.pull(seq, self.index, actions)
         # The run in flight was bounded by the blocks that were free when it started.
         if self.num_steps_left > 1 and not self._cut and kv.max_num_steps() < self.num_steps_left:
             self._wake(now_s, actions)
@@ -293,13 +284,12 @@ class Machine:
     def _blocks_came_free(self, now_s: float, actions: list[tuple]) -> None:
         if self.inbound:
             self._admit_inbound(now_s, actions)
-        if self.waiting or self.decodes.paused:
+        if self.prompts.waiting or self.decodes.paused:
             self._wake(now_s, actions)
 
     def _release_held(self, seq: Sequence, actions: list[tuple]) -> None:
         del self.holding[seq.request_id]
-        self.kv.release(seq.num_blocks)
-        self.num_held_blocks -= seq.num_blocks
+        self.prompts.release_held(seq)
         actions.append(FreeKV(seq.request_id, seq.attempt))
 
     # --- stale messages -----------------------------------------------------------------------------------------------
@@ -309,20 +299,22 @@ class Machine:
 
         A new attempt calls off those before it: the scheduler's word of their end comes by another stream, perhaps later.
         """
-        if self._called_off.get(event.request_id, 0) >= event.attempt:
-            actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
+        request_id, attempt, arrival_s, num_tokens, num_generated = event[:5]
+        if attempt > 1 or self._called_off:
+            if self._called_off.get(request_id, 0) >= attempt:
+                actions.append(DropStale(request_id, attempt, type(event).__name__))
+                return None
+            self._on_cancelled(Cancelled(request_id, attempt - 1), now_s, actions)
+        if self.kv.blocks_for(num_tokens + 1) > self.kv.num_blocks:
+            cause = f"{num_tokens} tokens do not fit the {self.kv.num_blocks} KV blocks of machine {self.index}"
+            actions.append(Send(SCHEDULER, RequestRejected(request_id, attempt, cause)))
             return None
-        self._call_off(event.request_id, event.attempt - 1, now_s, actions)
-        if self.kv.blocks_for(event.num_tokens + 1) > self.kv.num_blocks:
-            cause = f"{event.num_tokens} tokens do not fit the {self.kv.num_blocks} KV blocks of machine {self.index}"
-            actions.append(Send(SCHEDULER, RequestRejected(event.request_id, event.attempt, cause)))
-            return None
-        return Sequence(event.request_id, event.attempt, event.arrival_s, event.num_tokens, event.num_generated)
+        return Sequence(request_id, attempt, arrival_s, num_tokens, num_generated)
 
     @staticmethod
     def _current(place: dict[int, Sequence], event: tuple, actions: list[tuple]) -> Sequence | None:
-        seq = place.get(event.request_id)
-        if seq is None or seq.attempt != event.attempt:
+        seq = place.get(event[0])
+        if seq is None or seq.attempt != event[1]:
             actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
             return None
         return seq

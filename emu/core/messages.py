@@ -121,7 +121,11 @@ class Assigned(NamedTuple):
 
 
 class KVReady(NamedTuple):
-    """Machine `source` has prefilled `num_tokens` tokens of this request and holds their KV cache for you to pull."""
+    """Machine `source` holds the KV cache of `num_tokens` tokens of this request for you to pull.
+
+    Layer by layer it comes into being from `produced_from_s` to `produced_until_s`, when its prefill ends and `num_generated`
+    tokens are out.
+    """
 
     request_id: int
     attempt: int
@@ -129,6 +133,8 @@ class KVReady(NamedTuple):
     num_tokens: int
     num_generated: int
     source: int
+    produced_from_s: float
+    produced_until_s: float
 
 
 class KVReceived(NamedTuple):

@@ -11,15 +11,16 @@ class Sequence:
         "arrival_s",
         "attempt",
         "decode_on",
+        "is_offered",
         "joined_at",
         "num_blocks",
         "num_cached",
         "num_generated",
         "num_pauses",
+        "offer",
         "pull_s",
         "ready_s",
         "request_id",
-        "source",
     )
 
     def __init__(self, request_id: int, attempt: int, arrival_s: float, num_cached: int, num_generated: int) -> None:
@@ -28,9 +29,10 @@ class Sequence:
         self.arrival_s = arrival_s
         self.num_cached = num_cached
         self.num_generated = num_generated
-        self.decode_on = self.source = -1
-        self.num_blocks = self.num_pauses = self.joined_at = 0
-        self.ready_s = self.pull_s = 0.0
+        self.num_pauses = 0
+        self.is_offered = False
+        # The others are set where a sequence comes to need them: `decode_on` with a prompt, `joined_at` when it joins the
+        # batch, `offer`, `ready_s` and `pull_s` where it is handed over.
 
     @property
     def order(self) -> tuple[float, int]:

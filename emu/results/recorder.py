@@ -1,5 +1,7 @@
 """Takes the facts of a run as they come, and turns them into tables once it is over."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from emu.core.messages import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
@@ -38,6 +40,11 @@ class Recorder:
             self._machines[fact[0]].emit(fact)
         else:
             self._handlers[kind](now_s, fact)
+
+    @property
+    def emitters(self) -> list[Callable[[Emit], None]]:
+        """By machine, what `record` does with its Emits: half of all facts, from a loop that can spare no call."""
+        return [log.emit for log in self._machines]
 
     def _on_move_pool(self, now_s: float, fact: MovePool) -> None:
         self._pool_moves.append((now_s, *fact))

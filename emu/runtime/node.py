@@ -17,8 +17,8 @@ class Node:
         self.run: StepRun | None = None
 
     def start(self, action: RunSteps, now_s: float) -> StepRun:
-        self.run = self.executor.start(action.batch, action.max_num_steps, now_s)
-        return self.run
+        run = self.run = self.executor.start(action[0], action[1], now_s)
+        return run
 
     def cut(self) -> bool:
         """End the run in flight at its next boundary. Returns whether that is earlier than before."""
@@ -28,9 +28,10 @@ class Node:
 
     def passed(self, now_s: float, sender: int) -> StepsPassed | None:
         """The steps that ended before an event of `sender` at `now_s`; of equal times the lower address goes first."""
-        if self.run is None:
+        run = self.run
+        if run is None or run.next_s > now_s:
             return None
-        boundaries_s = self.run.pass_until(now_s, inclusive=self.machine.index < sender)
+        boundaries_s = run.pass_until(now_s, inclusive=self.machine.index < sender)
         return StepsPassed(boundaries_s) if boundaries_s else None
 
     def done(self, run: StepRun, now_s: float) -> StepsDone | None:

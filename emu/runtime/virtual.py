@@ -19,8 +19,10 @@ from emu.core.messages import (
     FACTS,
     NETWORK,
     SCHEDULER,
+    Cancelled,
     CompleteFlow,
     CutRun,
+    Emit,
     KVReceived,
     MachineDied,
     Pull,
@@ -140,7 +142,10 @@ class VirtualRuntime:
         self._heap: list[tuple[float, int, int, int, object]] = []
         self._seq = 0
         self._num_events = 0
-        self._pulls: dict[tuple[int, int], int] = {}  # (request, attempt) -> source
+        self._emit = recorder.emitters
+        # Of each flow under way, by (request, attempt): where it comes from, and when it will be through.
+        self._sources: dict[tuple[int, int], int] = {}
+        self._due_s: dict[tuple[int, int], float] = {}
         for fault in faults:
             self._push(fault.at_s, DRIVER, fault.machine, fault)
 
@@ -162,47 +167,51 @@ class VirtualRuntime:
                 gc.enable()
 
     def _run(self, goes_on: Callable[[float], bool]) -> VirtualRun:
-        heap, nodes, scheduler = self._heap, self._nodes, self.scheduler
+        heap, nodes, scheduler, network, handle = self._heap, self._nodes, self.scheduler, self.network, self._handle
         arrivals = zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True)
         arrivals = enumerate(arrivals)
         deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
         num_turns, last_s = 0, 0.0
-        self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
+        handle(SCHEDULER, scheduler, RunStarted(), 0.0)
         self._next_arrival(arrivals)
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
+            kind = type(event)
             if receiver >= 0:
                 node = nodes[receiver]
-                if node.dead:
-                    continue
-                if type(event) is StepRun:
+                run = node.run
+                if kind is StepRun:
                     event = node.done(event, now_s)
                     if event is None:
-                        continue  # it was cut
+                        continue  # it was cut, or its machine died
+                elif node.dead:
+                    continue
                 else:
-                    passed = node.passed(now_s, sender)
-                    if passed is not None:
-                        self._handle(receiver, node.machine, passed, now_s)
-                    if type(event) is Fault:
+                    if run is not None and run.next_s <= now_s and (passed := node.passed(now_s, sender)) is not None:
+                        handle(receiver, node.machine, passed, now_s)
+                    if kind is KVReceived:
+                        if not self._is_through(event, now_s):
+                            continue
+                    elif kind is Cancelled:
+                        self._due_s.pop(event, None)
+                    elif kind is Fault:
                         self._kill(node, event)
                         continue
-                    if type(event) is KVReceived and nodes[self._pulls.pop(event)].dead:
-                        continue
-                self._handle(receiver, node.machine, event, now_s)
+                handle(receiver, node.machine, event, now_s)
             elif receiver == SCHEDULER:
-                if type(event) is RequestArrived:
+                if kind is RequestArrived:
                     self._next_arrival(arrivals)
                 elif event is unfinished and not scheduler.requests:
                     continue
-                self._handle(receiver, scheduler, event, now_s)
+                handle(receiver, scheduler, event, now_s)
             else:
-                self._handle(receiver, self.network, event, now_s)
+                handle(receiver, network, event, now_s)
             last_s = now_s
             num_turns += 1
             if not num_turns & 0xFFF and not goes_on(now_s):
-                self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
+                handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
                 return VirtualRun(last_s, self._num_events, is_complete=False)
         return VirtualRun(last_s, self._num_events, is_complete=True)
 
@@ -211,28 +220,39 @@ class VirtualRuntime:
         actions = state_machine.handle(event, now_s)
         if self._event_log is not None:
             self._event_log.append(party, now_s, event, actions)
+        heap = self._heap
         for action in actions:
             kind = type(action)
             if kind is Send:
-                to, message = action
-                self._seq += 1  # as `_push`, without the call: half of all actions come here
-                heappush(self._heap, (now_s + self._latency_s, party, self._seq, to, message))
-            elif kind in FACTS:
-                self._recorder.record(now_s, action)
+                self._seq = seq = self._seq + 1  # as `_push`, without the call: half of all actions come here
+                heappush(heap, (now_s + self._latency_s, party, seq, action[0], action[1]))
+            elif kind is Emit:
+                self._emit[party](action)
             elif kind is RunSteps:
                 run = self._nodes[party].start(action, now_s)
-                self._push(run.end_s, party, party, run)
+                self._seq = seq = self._seq + 1
+                heappush(heap, (run.end_s, party, seq, party, run))
+            elif kind in FACTS:
+                self._recorder.record(now_s, action)
             elif kind is CutRun:
                 node = self._nodes[party]
                 if node.cut():
                     self._push(node.run.end_s, party, party, node.run)
+            elif kind is Pull:
+                self._sources[action.request_id, action.attempt] = action.source
             elif kind is CompleteFlow:
                 received = KVReceived(action.request_id, action.attempt)
+                self._due_s[received] = action.at_s
                 self._push(action.at_s, NETWORK, action.destination, received)
-            elif kind is Pull:
-                self._pulls[action.request_id, action.attempt] = action.source
             elif kind is SetTimer:
                 self._push(action.at_s, party, party, action.message)
+
+    def _is_through(self, received: KVReceived, now_s: float) -> bool:
+        """Whether the flow that was to be through now still is: its share may have changed, or its source died."""
+        if self._due_s.get(received) != now_s:
+            return False
+        del self._due_s[received]
+        return not self._nodes[self._sources.pop(received)].dead
 
     def _push(self, at_s: float, sender: int, receiver: int, event: object) -> None:
         self._seq += 1  # counts for all senders at once: only its order for one sender matters
@@ -245,5 +265,6 @@ class VirtualRuntime:
 
     def _kill(self, node: _Node, fault: Fault) -> None:
         node.dead = True
+        node.run = None
         died = MachineDied(fault.machine, "killed by faults")
         self._push(fault.at_s + self._latency_s, DRIVER, SCHEDULER, died)

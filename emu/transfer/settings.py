@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from emu.core import setting
+
 
 class TransferError(ValueError):
     """A transfer setting that cannot be used. The text is for the user."""
@@ -13,11 +15,16 @@ class TransferSettings:
 
     `auto` is what this host, measured at start-up, moves without disturbing the run: see `choose_payload_scale`. Nothing moves
     under `virtual`.
+
+    `layerwise_min_tokens`: the KV caches of a prefill step with so many tokens or more leave layer by layer while it runs,
+    those of a smaller one when it is over (SPLITWISE.md §5); `inf`: all of them when it is over.
     """
 
     payload_scale: float | str
+    layerwise_min_tokens: float
 
     def __post_init__(self) -> None:
         scale = self.payload_scale
         if scale != "auto" and (isinstance(scale, str | bool) or not 0 <= scale <= 1):
             raise TransferError(f"transfer.payload_scale={scale}: expected auto or a number from 0 to 1")
+        setting.positive_or_inf("transfer.layerwise_min_tokens", self.layerwise_min_tokens)

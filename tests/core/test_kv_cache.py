@@ -70,7 +70,7 @@ def test_steps_take_the_blocks_that_each_decode_grows_into(case):
     while True:
         counted.step()
         num_steps += 1
-        kv.pass_step()
+        kv.end_run(1)
         if kv.growth() > kv.num_free:
             break
         kv.grow()
@@ -95,5 +95,5 @@ def test_many_steps_at_once_are_as_many_single_ones(case, data):
     kv.release(kv.blocks_for(leaver + 1))
     assert kv.num_used == counted.num_blocks()
     counted.step()
-    kv.pass_step()
+    kv.end_run(1)
     assert kv.num_used + kv.growth() == counted.num_blocks()

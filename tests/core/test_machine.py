@@ -3,12 +3,14 @@
 Blocks hold 4 tokens; a token's KV cache is 10 bytes.
 """
 
+import math
 from unittest.mock import ANY
 
 import pytest
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.machine import Machine
 from emu.core.messages import (
@@ -40,6 +42,7 @@ from emu.core.messages import (
     StepsDone,
     StepsPassed,
 )
+from emu.core.timing.constant import ConstantTiming
 
 ME, PEER = 0, 9
 
@@ -49,9 +52,11 @@ def machine():
     return machine_of()
 
 
-def machine_of(num_blocks=100, batching=None, max_held_fraction=0.5):
+def machine_of(num_blocks=100, batching=None, max_held_fraction=0.5, layerwise_min_tokens=math.inf):
+    """Blocks of 4 tokens, 10 bytes of KV a token in 4 layers, 1 ms a prompt token and 30 ms a decode step."""
     kv = KVCache(num_blocks, block_tokens=4, watermark=0)
-    return Machine(ME, kv, batching or Fcfs(max_batch_tokens=10, max_num_pauses=2), 10, max_held_fraction)
+    handover = Handover(10, 4, ConstantTiming(0.001, 0.03), layerwise_min_tokens)
+    return Machine(ME, kv, batching or Fcfs(max_batch_tokens=10, max_num_pauses=2), handover, max_held_fraction)
 
 
 def play(machine, *story):
@@ -65,7 +70,7 @@ def assigned(request_id, num_tokens, decode_on=PEER, attempt=1, num_generated=0)
 
 
 def ready(request_id, num_tokens):
-    return KVReady(request_id, 1, float(request_id), num_tokens, 1, PEER)
+    return KVReady(request_id, 1, float(request_id), num_tokens, 1, PEER, 0.0, 0.0)
 
 
 def prefills(*prompts):
@@ -100,13 +105,13 @@ def test_a_prompt_is_prefilled_held_and_freed(machine):
                 Emit(ME, 1.0, (1.2,), batch, ()),
                 Send(SCHEDULER, PrefillDone(7, 1)),
                 HoldKV(7, 1, 8),
-                Send(PEER, KVReady(7, 1, 7.0, 8, 1, ME)),
+                Send(PEER, KVReady(7, 1, 7.0, 8, 1, ME, 0.0, 0.0)),
             ],
         ),
     )
     assert machine.kv.num_used == 2
     play(machine, (1.5, KVPulled(7, 1), [FreeKV(7, 1)]))
-    assert machine.kv.num_used == machine.num_held_blocks == 0
+    assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_a_one_token_answer_ends_with_its_prefill(machine):
@@ -115,7 +120,7 @@ def test_a_one_token_answer_ends_with_its_prefill(machine):
         (1.0, assigned(7, 8), [RunSteps(prefills((7, 8)), 1)]),
         (1.2, StepsDone((1.2,), (7,)), [Emit(ME, 1.0, (1.2,), ANY, (7,)), Send(SCHEDULER, RequestFinished(7, 1))]),
     )
-    assert machine.kv.num_used == machine.num_held_blocks == 0
+    assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_what_arrives_during_a_prefill_shares_the_next_ones(machine):
@@ -139,7 +144,7 @@ def test_a_restart_prefills_its_tokens_again(machine):
         (
             1.2,
             StepsDone((1.2,), ()),
-            [ANY, Send(SCHEDULER, PrefillDone(7, 2)), HoldKV(7, 2, 12), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME))],
+            [ANY, Send(SCHEDULER, PrefillDone(7, 2)), HoldKV(7, 2, 12), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME, 0.0, 0.0))],
         ),
     )
 
@@ -163,7 +168,7 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
     batch = joins((7, 8, 1), context_tokens=9)
     play(
         machine,
-        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 2.0, 2.0, 1)), Pull(7, 1, PEER, 8)]),
+        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 0.0, 0.0, 4)), Pull(7, 1, PEER, 8)]),
         (
             2.4,
             KVReceived(7, 1),
@@ -205,7 +210,7 @@ def test_a_kv_cache_waits_for_blocks_to_come_free():
             [
                 ANY,
                 Send(SCHEDULER, RequestFinished(1, 1)),
-                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 2.0, 2.0, 1)),
+                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
                 Pull(2, 1, PEER, 8),
             ],
         ),
@@ -362,7 +367,7 @@ def test_a_prompt_in_the_step_in_flight_is_called_off_at_its_end(machine):
         (0.2, Cancelled(1, 1), []),
         (0.3, StepsDone((0.3,), ()), [Emit(ME, 0.0, (0.3,), ANY, ())]),
     )
-    assert machine.kv.num_used == machine.num_held_blocks == 0
+    assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_a_held_kv_cache_is_called_off(machine):
@@ -373,14 +378,14 @@ def test_a_held_kv_cache_is_called_off(machine):
         (0.4, Cancelled(1, 1), [FreeKV(1, 1)]),
         (0.5, KVPulled(1, 1), [DropStale(1, 1, "KVPulled")]),
     )
-    assert machine.kv.num_used == machine.num_held_blocks == 0
+    assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_a_pull_is_called_off(machine):
     play(
         machine,
         (0.0, ready(1, 10), [ANY, ANY]),
-        (0.4, Cancelled(1, 1), []),
+        (0.4, Cancelled(1, 1), [Send(NETWORK, Cancelled(1, 1))]),
         (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
     )
     assert machine.kv.num_used == 0

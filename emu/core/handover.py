@@ -1,0 +1,73 @@
+"""How a KV cache leaves one machine for another: after its prefill, or layer by layer while the prefill runs."""
+
+from emu.core.messages import (
+    NETWORK,
+    Batch,
+    Cancelled,
+    FlowRequested,
+    FreeKV,
+    HoldKV,
+    KVReady,
+    Pull,
+    Send,
+)
+from emu.core.sequence import Sequence
+from emu.core.timing.model import TimingModel
+
+
+class Handover:
+    """The plan of one machine's hand-overs (SPLITWISE.md §5).
+
+    *Serialized*: offered when the prompt has been prefilled. *Layer-wise*, for a batch of `layerwise_min_tokens` tokens or
+    more (prompt tokens and one for each decode): offered when the step starts, and each of the `num_layers` layers leaves as
+    soon as it has been computed. The machine's own `timing` tells when that will be.
+    """
+
+    __slots__ = ("_kv_bytes_per_token", "_layerwise_min_tokens", "_num_layers", "_timing")
+
+    def __init__(self, kv_bytes_per_token: int, num_layers: int, timing: TimingModel, layerwise_min_tokens: float) -> None:
+        self._kv_bytes_per_token = kv_bytes_per_token
+        self._num_layers = num_layers
+        self._timing = timing
+        self._layerwise_min_tokens = layerwise_min_tokens
+
+    def begin(self, prompts: list[Sequence], batch: Batch, source: int, now_s: float, actions: list[tuple]) -> None:
+        """The step that prefills `prompts` starts: offer what leaves layer by layer."""
+        num_tokens = [seq.num_cached for seq in prompts]
+        if sum(num_tokens) + batch.num_decodes < self._layerwise_min_tokens:
+            return
+        end_s = None
+        for seq in prompts:
+            if seq.decode_on != source:
+                if end_s is None:
+                    end_s = now_s + self._timing.mixed_s(num_tokens, batch.num_decodes, batch.context_tokens)
+                seq.is_offered = True
+                self._send_offer(seq, seq.num_generated + 1, source, now_s, end_s, actions)
+
+    def offer(self, seq: Sequence, source: int, actions: list[tuple]) -> None:
+        """The prompt has been prefilled."""
+        if not seq.is_offered:
+            self._send_offer(seq, seq.num_generated, source, 0.0, 0.0, actions)
+
+    def abandon(self, seq: Sequence, actions: list[tuple]) -> None:
+        """The request ended with its prefill: nobody needs its KV cache."""
+        if seq.is_offered:
+            actions.append(FreeKV(seq.request_id, seq.attempt))
+            actions.append(Send(seq.decode_on, Cancelled(seq.request_id, seq.attempt)))
+
+    def _send_offer(
+        self, seq: Sequence, num_generated: int, source: int, from_s: float, until_s: float, actions: list[tuple]
+    ) -> None:
+        request_id, attempt, num_tokens = seq.request_id, seq.attempt, seq.num_cached
+        actions.append(HoldKV(request_id, attempt, num_tokens))
+        ready = KVReady(request_id, attempt, seq.arrival_s, num_tokens, num_generated, source, from_s, until_s)
+        actions.append(Send(seq.decode_on, ready))
+
+    def pull(self, seq: Sequence, destination: int, actions: list[tuple]) -> None:
+        """The blocks at the destination are reserved: the flow may start."""
+        _, _, _, num_tokens, _, source, from_s, until_s = seq.offer
+        request_id, attempt = seq.request_id, seq.attempt
+        num_bytes = num_tokens * self._kv_bytes_per_token
+        flow = FlowRequested(request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_layers)
+        actions.append(Send(NETWORK, flow))
+        actions.append(Pull(request_id, attempt, source, num_tokens))
