@@ -34,11 +34,11 @@ TIMING = ConstantTiming(PREFILL_S, STEP_S)
 UNEVEN = ProfileTiming(
     prefill_tokens=[128, 512, 2048],
     prefill_s=[0.047, 0.061, 0.203],
+    pair_saving_s=4e-9,
     attention_per_token=1e-5,
     decode_num_seqs=[1, 4, 64],
     decode_s=[0.0301, 0.0317, 0.0449],
     kv_read_s_per_token=1e-6,
-    max_joint_prompt_tokens=2048,
     max_seq_context_tokens=8320,
 )
 MODEL = ModelSpec("small", num_params=10**6, num_layers=5, hidden_size=50, num_heads=5, num_kv_heads=5, head_dim=10)

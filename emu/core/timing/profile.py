@@ -18,30 +18,34 @@ MIN_NUMPY_STEPS = 32
 class ProfileTiming(TimingModel):
     """Times of one model on one kind of machine.
 
-    A *prefill* of n tokens takes curve(n): lines through `prefill_s` at `prefill_tokens`. Below the first point it is
-    flat: launches and the reading of the weights set the time, not the tokens. Beyond the last point N the last slope
-    goes on and grows with attention's share of the work, slope x (n - N) x (1 + g (n - N) / 2) with g = a / (1 + a N),
-    where a = `attention_per_token` is the work of attending to one token over a token's work in the linear layers.
+    A *prefill* of one prompt of n tokens takes curve(n): lines through `prefill_s` at `prefill_tokens`. Below the first
+    point it is flat: launches and the reading of the weights set the time, not the tokens. Beyond the last point N the
+    last slope goes on and grows with attention's share of the work, slope x (n - N) x (1 + g (n - N) / 2) with
+    g = a / (1 + a N), where a = `attention_per_token` is the work of attending to one token over a token's work in the
+    linear layers. Prompts n1, n2, ... of n tokens together do not attend to each other: they take curve(n) -
+    `pair_saving_s` x (n^2 - n1^2 - n2^2 - ...), though never less than the longest of them alone; beyond N the saving
+    stops growing. `pair_saving_s` is negative where the kernels for several prompts cost more than that.
 
     A *decode* step of n sequences with C tokens of context in all takes base(n) + `kv_read_s_per_token` x C: lines
     through `decode_s` at `decode_num_seqs`, the last slope going on, and the reading of the KV cache.
 
     A *mixed* pass runs its linear layers over prompt and decode tokens alike and reads the decodes' KV cache:
-    max(curve(prompt tokens + n), base(n)) + `kv_read_s_per_token` x C, so it is never shorter than the prefill or the
-    decode step alone. The profile has no such pass; this is the sum of its parts.
+    max(curve(prompt tokens + n) less the saving, base(n)) + `kv_read_s_per_token` x C, so it is never shorter than the
+    prefill or the decode step alone. The profile has no such pass; this is the sum of its parts.
 
-    Raises TimingError for curves that do not ascend, or fall, or a decode curve that does not start at one sequence.
+    Raises TimingError for curves that do not ascend, or fall, a decode curve that does not start at one sequence, or a
+    saving that would leave nothing of a pass.
     """
 
     def __init__(
         self,
         prefill_tokens: Sequence[int],
         prefill_s: Sequence[float],
+        pair_saving_s: float,
         attention_per_token: float,
         decode_num_seqs: Sequence[int],
         decode_s: Sequence[float],
         kv_read_s_per_token: float,
-        max_joint_prompt_tokens: int,
         max_seq_context_tokens: int,
     ) -> None:
         for name, curve in (("prefill_s", prefill_s), ("decode_s", decode_s)):
@@ -50,14 +54,16 @@ class ProfileTiming(TimingModel):
         if decode_num_seqs[0] != 1:
             raise TimingError(f"timing decode_num_seqs must start at 1: {list(decode_num_seqs)}")
         self._prefill = PiecewiseLinear(prefill_tokens, prefill_s)
+        if any(pair_saving_s * n * n >= time_s for n, time_s in zip(prefill_tokens, prefill_s, strict=True)):
+            raise TimingError(f"timing pair_saving_s={pair_saving_s} leaves nothing of a pass: {list(prefill_s)}")
         self._min_prefill_tokens, self._max_prefill_tokens = prefill_tokens[0], prefill_tokens[-1]
+        self._pair_saving_s = pair_saving_s
         growth = attention_per_token / (1.0 + attention_per_token * prefill_tokens[-1])
         self._prefill_quadratic_s = self._prefill.last_slope * growth / 2.0
         self._decode = PiecewiseLinear(decode_num_seqs, decode_s)
         self._max_num_seqs = decode_num_seqs[-1]
         self._decode_base_s = (0.0, *(self._decode(n) for n in range(1, self._max_num_seqs + 1)))
         self._kv_read_s = kv_read_s_per_token
-        self._max_joint_prompt_tokens = max_joint_prompt_tokens
         self._max_seq_context_tokens = max_seq_context_tokens
 
     def _pass_s(self, num_tokens: int) -> float:
@@ -71,8 +77,22 @@ class ProfileTiming(TimingModel):
     def _base_s(self, num_seqs: int) -> float:
         return self._decode_base_s[num_seqs] if num_seqs <= self._max_num_seqs else self._decode(num_seqs)
 
+    def _prompts_s(self, prompt_tokens: Sequence[int], num_seqs: int) -> float:
+        """The linear layers over these prompts and `num_seqs` tokens more, and the prompts' attention."""
+        if len(prompt_tokens) == 1:
+            return self._pass_s(prompt_tokens[0] + num_seqs)
+        num_tokens = sum(prompt_tokens)
+        num_pairs = num_tokens * num_tokens
+        for n in prompt_tokens:
+            num_pairs -= n * n
+        if num_tokens > self._max_prefill_tokens:
+            num_pairs *= (self._max_prefill_tokens / num_tokens) ** 2
+        duration_s = self._pass_s(num_tokens + num_seqs) - self._pair_saving_s * num_pairs
+        longest_s = self._pass_s(max(prompt_tokens))
+        return duration_s if duration_s > longest_s else longest_s
+
     def prefill_s(self, prompt_tokens: Sequence[int]) -> float:
-        return self._pass_s(sum(prompt_tokens))
+        return self._prompts_s(prompt_tokens, 0)
 
     def decode_s(self, num_seqs: int, context_tokens: int) -> float:
         return self._base_s(num_seqs) + self._kv_read_s * context_tokens
@@ -82,8 +102,7 @@ class ProfileTiming(TimingModel):
             return self.decode_s(num_seqs, context_tokens)
         if not num_seqs:
             return self.prefill_s(prompt_tokens)
-        linear_s = max(self._pass_s(sum(prompt_tokens) + num_seqs), self._base_s(num_seqs))
-        return linear_s + self._kv_read_s * context_tokens
+        return max(self._prompts_s(prompt_tokens, num_seqs), self._base_s(num_seqs)) + self._kv_read_s * context_tokens
 
     def decode_boundaries(self, start_s: float, num_seqs: int, context_tokens: int, num_steps: int) -> list[float]:
         base_s, kv_read_s = self._base_s(num_seqs), self._kv_read_s
@@ -97,33 +116,26 @@ class ProfileTiming(TimingModel):
         return np.add.accumulate(durations_s).tolist()
 
     def extrapolates(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> bool:
-        """True beyond the profiled tokens of a pass, number of sequences or mean context of a sequence, and for several
-        prompts longer together than `max_joint_prompt_tokens`: there their split matters, by up to 34 %."""
+        """True beyond the profiled tokens of a pass, number of sequences or mean context of a sequence."""
         if num_seqs > self._max_num_seqs or context_tokens > self._max_seq_context_tokens * num_seqs:
             return True
         if not prompt_tokens:
             return False
-        num_prompt_tokens = sum(prompt_tokens)
-        if len(prompt_tokens) > 1 and num_prompt_tokens > self._max_joint_prompt_tokens:
-            return True
-        return not self._min_prefill_tokens <= num_prompt_tokens + num_seqs <= self._max_prefill_tokens
+        return not self._min_prefill_tokens <= sum(prompt_tokens) + num_seqs <= self._max_prefill_tokens
 
 
 class ProfileFamily(FittedFamily):
-    """Fits per model and hardware: the two curves and `kv_bandwidth_share`, of HBM bandwidth when KV cache is read.
-
-    `max_joint_prompt_tokens` and `max_seq_context_tokens` bound the profiled range: `ProfileTiming.extrapolates`.
+    """Fits per model and hardware: the two curves, `pair_saving_s` and `kv_bandwidth_share`, of HBM bandwidth when KV
+    cache is read. `max_seq_context_tokens` bounds the profiled range: `ProfileTiming.extrapolates`.
     """
 
     def __init__(
         self,
         tensor_parallel: int,
-        max_joint_prompt_tokens: int,
         max_seq_context_tokens: int,
         fits: Mapping[str, Mapping[str, Mapping[str, Any]]],
     ) -> None:
         super().__init__(tensor_parallel, fits)
-        self.max_joint_prompt_tokens = max_joint_prompt_tokens
         self.max_seq_context_tokens = max_seq_context_tokens
 
     def build(self, fit: Mapping[str, Any], model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
@@ -135,6 +147,5 @@ class ProfileFamily(FittedFamily):
             **curves,
             attention_per_token=attention_per_token,
             kv_read_s_per_token=model.kv_bytes_per_token / kv_bytes_per_s,
-            max_joint_prompt_tokens=self.max_joint_prompt_tokens,
             max_seq_context_tokens=self.max_seq_context_tokens,
         )

@@ -16,6 +16,4 @@ def load():
 @pytest.fixture(scope="session")
 def timing(load):
     """timing(family, model, hardware) -> TimingModel, from the committed configuration."""
-    return lambda family, model, hardware: load("timing", family).for_machine(
-        load("model", model), load("hardware", hardware)
-    )
+    return lambda family, model, hardware: load("timing", family).for_machine(load("model", model), load("hardware", hardware))

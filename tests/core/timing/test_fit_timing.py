@@ -23,16 +23,16 @@ def test_the_committed_files_are_what_the_tool_writes(pairs):
         assert path.read_text() == text
 
 
-def test_errors_inside_and_held_out(pairs, timing):
-    for pair in pairs:
-        committed = timing("profile", pair.model.name, pair.hardware.name)
-        prefill = [abs(pair.prefill_error(committed, config)) for config in pair.times if config.is_built]
-        decode = [abs(pair.decode_error(committed, config)) for config in pair.times]
-        assert max(prefill) < 0.075 and sum(prefill) / len(prefill) < 0.02
-        assert max(decode) < 0.075 and sum(decode) / len(decode) < 0.015
-        _, prefill_held_out, prefill_input_out, _, _, decode_held_out, decode_at_64, _ = fit_timing.errors(pair)
-        assert prefill_held_out < 5 and prefill_input_out < 6
-        assert decode_held_out < 3 and abs(decode_at_64) < 5
+def test_a_batch_of_prompts_saves_the_attention_between_them():
+    config = fit_timing.Config
+    single = {config(512, 1, 128): 0.1, config(1024, 1, 128): 0.2, config(2048, 1, 128): 0.4}
+    batches = {config(512, 2, 128): 0.2 - 3e-8 * 512 * 1024, config(512, 4, 128): 0.4 - 3e-8 * 1536 * 2048}
+    fit = fit_timing.fit_prefill(single | batches)
+    assert fit["pair_saving_s"] == pytest.approx(3e-8)
+    assert fit["prefill_tokens"] == [512, 1024, 2048]
+    del single[config(1024, 1, 128)]  # the batch of as many tokens stands in, by what the other one saves
+    without = fit_timing.fit_prefill(single | batches)
+    assert without["prefill_s"] == pytest.approx(fit["prefill_s"])
 
 
 def test_isotonic_regression_pools_what_falls():

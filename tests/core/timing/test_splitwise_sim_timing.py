@@ -47,9 +47,7 @@ def test_first_and_last_line_continue(bloom):
     )
 
 
-@given(
-    start_s=st.floats(0, 1e6), num_seqs=st.integers(1, 512), context=st.integers(0, 10**6), num_steps=st.integers(0, 90)
-)
+@given(start_s=st.floats(0, 1e6), num_seqs=st.integers(1, 512), context=st.integers(0, 10**6), num_steps=st.integers(0, 90))
 def test_boundaries_equal_the_loop_to_the_bit(bloom, start_s, num_seqs, context, num_steps):
     assert bloom.decode_boundaries(start_s, num_seqs, context, num_steps) == TimingModel.decode_boundaries(
         bloom, start_s, num_seqs, context, num_steps
