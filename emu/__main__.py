@@ -111,11 +111,11 @@ def write_results(
 ) -> dict[str, Any]:
     """Write the files of the run; return its summary. Raises OSError."""
     record.host.update(overrides=overrides, run_dir=str(run_dir))
-    summary = summarize(record, plan.metrics.warmup_s, plan.verdict)
+    summary = summarize(record, plan.metrics.warmup_s, plan.verdict, plan.service_levels, plan.power)
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")
     if plan.results.report:
-        groups = ("cluster", "workload", "placement", "batching", "timing")
+        groups = ("cluster", "workload", "placement", "batching", "timing", "slo", "power")
         settings = {group: choices[group] for group in groups if group in choices}
         write_report(
             run_dir / "report.html",

@@ -29,8 +29,10 @@ from emu.core.design import ClusterDesign
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.specs import ModelSpec
 from emu.core.timing.family import TimingFamily
+from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.settings import MetricsSettings, ResultsSettings
+from emu.results.slo import ServiceLevels, SloSettings
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import parse_faults
 from emu.runtime.rehearsal import Rehearsal
@@ -78,6 +80,8 @@ class Plan:
     num_requests: int
     metrics: MetricsSettings
     verdict: VerdictLimits
+    service_levels: ServiceLevels
+    power: PowerMethod
     results: ResultsSettings
     require_valid: bool
 
@@ -115,6 +119,8 @@ def make_plan(
     transfer: TransferSettings,
     metrics: MetricsSettings,
     verdict: VerdictLimits,
+    slo: SloSettings,
+    power: PowerMethod,
     results: ResultsSettings,
     seed: int,
     faults: list,
@@ -124,6 +130,8 @@ def make_plan(
     seed = setting.whole("seed", seed, 0)
     parts = cluster.build(model, timing, placement, batching, runtime.control_latency_s)
     requests = workload.build(seed)
+    power.check(model)
+    service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
         cluster=parts,
@@ -134,7 +142,7 @@ def make_plan(
         overrun_s=verdict.late_s,
         faults=tuple(parse_faults(faults, parts.machines)),
     )
-    return Plan(runtime, rehearse, len(requests), metrics, verdict, results, require_valid)
+    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
 
 
 # --- what is wrong with a configuration -------------------------------------------------------------------------------

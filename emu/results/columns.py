@@ -87,6 +87,11 @@ class Steps:
     def __len__(self) -> int:
         return len(self.end_s)
 
+    @property
+    def batch_end_s(self) -> np.ndarray:
+        """When each batch ended: one entry a batch."""
+        return self.end_s[self.batches.first_step + self.batches.num_steps - 1]
+
     def _spread(self, column: np.ndarray) -> np.ndarray:
         return np.repeat(column, self.batches.num_steps)
 

@@ -11,16 +11,29 @@ from emu.results.invariants import lost_tokens
 from emu.results.run_record import Fidelity, RunRecord
 
 
+def measured_requests(columns: Columns, warmup_s: float) -> np.ndarray:
+    """Whose latencies count (bool, one entry a request): finished, arrived at `warmup_s` or later, no token lost.
+
+    A request loses tokens with a dead machine, whose last facts never came: when it really ended is not known.
+    """
+    requests = columns.requests
+    return (requests.status == FINISHED) & (requests.arrival_s >= warmup_s) & (lost_tokens(columns) == 0)
+
+
+def submitted_requests(columns: Columns) -> np.ndarray:
+    """Which requests of the workload reached the scheduler (bool): all of them, unless the run was interrupted."""
+    return (columns.requests.attempts > 0) | (columns.requests.num_ends > 0)
+
+
 def latencies(columns: Columns, warmup_s: float) -> dict[str, dict[str, float | None]]:
-    """{mean, p50, p90, p99, max} of each latency over the finished requests that arrived at `warmup_s` or later.
+    """{mean, p50, p90, p99, max} of each latency over the `measured_requests`.
 
     ttft_s, e2e_s: arrival to first and to last token. tbt_s: every gap between consecutive tokens of one request. tpot_s:
     (last - first token) / (tokens - 1), of two tokens at least. queue_s: arrival to prefill start. second_token_gap_s,
-    decode_start_gap_s: first token to second token, and to the start of the first decode step. A request that lost tokens
-    with a dead machine is left out: when it really ended is not known.
+    decode_start_gap_s: first token to second token, and to the start of the first decode step.
     """
     requests = columns.requests
-    measured = (requests.status == FINISHED) & (requests.arrival_s >= warmup_s) & (lost_tokens(columns) == 0)
+    measured = measured_requests(columns, warmup_s)
 
     def between(start_s: np.ndarray, end_s: np.ndarray) -> dict[str, float | None]:
         return distribution(end_s[measured] - start_s[measured])
@@ -51,7 +64,7 @@ def throughput_rps(columns: Columns) -> float | None:
 def request_counts(columns: Columns) -> dict[str, int]:
     requests = columns.requests
     return {
-        "submitted": int(np.count_nonzero((requests.attempts > 0) | (requests.num_ends > 0))),
+        "submitted": int(np.count_nonzero(submitted_requests(columns))),
         "finished": int(np.count_nonzero(requests.status == FINISHED)),
         "failed": int(np.count_nonzero(requests.status == FAILED)),
     }

@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 
 from emu.results import metrics
+from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.extrapolation import num_extrapolated_steps
 from emu.results.invariants import Ended, violations
+from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
+from emu.results.slo import ServiceLevels
+from emu.results.utilisation import utilisation
 from emu.results.verdict import VerdictLimits, judge
 
 
-def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict[str, Any]:
-    """The summary of a run, ready for JSON. `host.wall_s` is the wall time so far; latencies leave out the warm-up.
+def summarize(
+    record: RunRecord, warmup_s: float, limits: VerdictLimits, service_levels: ServiceLevels, power: PowerMethod
+) -> dict[str, Any]:
+    """The summary of a run, ready for JSON. `host.wall_s` is the wall time so far; latencies and SLOs leave out the warm-up.
 
     Under the `virtual` runtime everything outside `host` depends on the configuration alone.
     """
@@ -43,6 +49,9 @@ def summarize(record: RunRecord, warmup_s: float, limits: VerdictLimits) -> dict
         "tokens": metrics.token_counts(columns),
         **metrics.latencies(columns, warmup_s),
         "throughput_rps": metrics.throughput_rps(columns),
+        "slo": service_levels.judge(columns, warmup_s),
+        **cost_and_energy(record, columns, power),
+        "utilisation": utilisation(record, columns, alive_seconds(record, columns)),
         "kv": metrics.kv_figures(record, columns),
         "paused": int((columns.batches.num_paused * columns.batches.num_steps).sum()),
         "evicted": int(np.count_nonzero(requeues.evicted)),

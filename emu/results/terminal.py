@@ -11,6 +11,7 @@ LATENCIES = {
     "queue_s": "queue",
     "second_token_gap_s": "first to second token",
 }
+WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
 STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
 
 
@@ -53,6 +54,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         moved = f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']:,} corrupt"
     yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, {moved}"
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
+    yield f"SLOs      {_objectives(summary['slo'])}"
+    yield f"cost      {_cost(summary)}"
     if summary["paused"] or summary["evicted"]:
         yield f"blocks    {summary['paused']:,} pauses, {summary['evicted']:,} evictions"
     if summary["machines_died"]:
@@ -64,3 +67,31 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
                 f"by {late['p99'] * 1e3:.2f} ms at p99, {late['max'] * 1e3:.2f} ms at most"
             )
     yield f"time      {summary['emulated_s']:,.1f} s emulated in {summary['host']['wall_s']:,.2f} s"
+
+
+def _objectives(slo: dict[str, Any]) -> str:
+    if slo["met"] is None:
+        return f"not judged: {slo['reason']}"
+    verdicts = (f"{'met' if slo[key] else 'missed'} by {way}" for way, key in WAYS.items())
+    margins = {
+        f"{metric.upper()} {statistic}": level["margin"]
+        for metric, levels in slo["limits"].items()
+        for statistic, level in levels.items()
+        if level["margin"] is not None
+    }
+    least = min(margins, key=margins.__getitem__, default=None)
+    parts = [", ".join(verdicts)]
+    parts += [f"{slo['unfinished']:,} of {slo['judged']:,} requests unfinished"] if slo["unfinished"] else []
+    parts += [f"least margin {margins[least]:+.0%} ({least})"] if least else []
+    parts += [f"{slo['share_within_p99']:.1%} of requests within all p99 limits"] if slo["judged"] else []
+    return "; ".join(parts)
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    cost, energy = summary["cost"], summary["energy"]
+    amounts = ((cost["machine_hours"], "{:,.3g} machine-hours"), (cost["dollars"], "${:,.2f}"), (energy["kwh"], "{:,.3g} kWh"))
+    total, per_million = (
+        ", ".join(text.format(amount[key]) for amount, text in amounts if amount[key] is not None)
+        for key in ("total", "per_million_output_tokens")
+    )
+    return f"{total} (power={energy['method']})" + (f"; {per_million} a million output tokens" if per_million else "")

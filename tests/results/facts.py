@@ -9,8 +9,11 @@ from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
+from emu.results.power import RatedPower
 from emu.results.recorder import Recorder
 from emu.results.run_record import KVStats, RunRecord
+from emu.results.slo import ServiceLevels, SloSettings
+from emu.results.summary import summarize
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import Fault
 from emu.runtime.virtual import VirtualRuntime
@@ -41,6 +44,21 @@ LIMITS = VerdictLimits(
     late_s=0.005,
     saturated_s=2,
 )
+SLO = SloSettings(
+    HARDWARE,
+    "mean",
+    ttft_p50=2,
+    ttft_p90=3,
+    ttft_p99=6,
+    tbt_p50=1.25,
+    tbt_p90=1.5,
+    tbt_p99=5,
+    e2e_p50=1.25,
+    e2e_p90=1.5,
+    e2e_p99=5,
+)
+POWER = RatedPower(base_w=1000.0)
+LEVELS = ServiceLevels.of(SLO, TIMING, MODEL)
 ROLES = {"p": Role.PREFILL, "d": Role.DECODE, "m": Role.MIXED}
 
 
@@ -75,6 +93,10 @@ def run_record(recorder, machine_names=("p0", "d0", "d1"), **changes) -> RunReco
     facts = dict(runtime="virtual", seed=7, model=MODEL, machines=machines)
     facts |= dict(recorder=recorder, emulated_s=10.0, num_events=12, kv=KVStats(), fidelity=None)
     return RunRecord(**(facts | dict(interrupted="", wall_start=0.0) | changes))
+
+
+def summary_of(record, warmup_s=0.0, levels=LEVELS, power=POWER) -> dict:
+    return summarize(record, warmup_s, LIMITS, levels, power)
 
 
 class KeepingRecorder(Recorder):

@@ -2,7 +2,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from facts import LIMITS, decode, prefill, recorded, run_cluster, run_record
+from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +10,6 @@ from emu.core.messages import Emit, End, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
 from emu.results.metrics import latencies, lateness, pool_seconds
 from emu.results.run_record import Fidelity
-from emu.results.summary import summarize
 
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 
@@ -49,7 +48,7 @@ def two_requests():
 
 
 def test_every_metric_by_hand():
-    summary = summarize(run_record(two_requests(), emulated_s=6.0), 0.0, LIMITS)
+    summary = summary_of(run_record(two_requests(), emulated_s=6.0))
     assert summary["verdict"] == "VALID", summary["verdict_reasons"]
     assert summary["requests"] == {"submitted": 4, "finished": 3, "failed": 1}
     assert summary["tokens"] == {"prompt": 128, "output": 7, "recomputed": 0, "lost": 0}
@@ -100,7 +99,7 @@ def test_a_request_that_lost_tokens_with_a_dead_machine_counts_in_no_latency():
         ],
     )
     record = run_record(recorder, fidelity=Fidelity(np.zeros(3), np.zeros(3), 0.0, 0.0, 1.0))
-    summary = summarize(record, 0.0, LIMITS)
+    summary = summary_of(record)
     assert summary["verdict"] == "VALID", summary["verdict_reasons"]
     assert summary["requests"]["finished"] == 2
     assert summary["tokens"] == {"prompt": 16, "output": 2, "recomputed": 0, "lost": 2}
@@ -150,7 +149,7 @@ def check_against_listed_tokens(record):
     """The metrics of a run equal those of its list of tokens, and its invariants hold."""
     recorder, columns = record.recorder, record.recorder.columns()
     assert violations(Ended(columns)) == []
-    summary = summarize(record, 0.0, LIMITS)
+    summary = summary_of(record)
     out_s, num_again = listed_tokens(recorder.facts)
     finished = [fact.request_id for _, fact in recorder.facts if type(fact) is End and not fact.cause]
     tokens = [[out_s[request][number] for number in sorted(out_s[request])] for request in finished]

@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from facts import LIMITS, decode, prefill, recorded, run_cluster, run_record
+from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from pyarrow import parquet
 
 from emu.core.messages import End, Place
 from emu.results.requests_file import write_requests
 from emu.results.run_record import Fidelity, KVStats
-from emu.results.summary import summarize, write_summary
+from emu.results.summary import write_summary
 from emu.results.terminal import print_summary
 
 # The keys that others script against.
@@ -41,7 +41,7 @@ def test_the_same_run_writes_the_same_bytes(tmp_path):
         record = small_run(faults=[(2, 3.0)])
         folder = tmp_path / name
         folder.mkdir()
-        summary = summarize(record, 1.0, LIMITS)
+        summary = summary_of(record, 1.0)
         write_requests(record.recorder.columns().requests, folder / "requests.parquet")
         host = summary.pop("host")
         write_summary(summary, folder / "summary.json")
@@ -52,7 +52,7 @@ def test_the_same_run_writes_the_same_bytes(tmp_path):
 
 
 def test_every_key_is_there_and_survives_json(tmp_path):
-    summary = summarize(small_run(), 0.0, LIMITS)
+    summary = summary_of(small_run())
     write_summary(summary, tmp_path / "summary.json")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     read = json.loads((tmp_path / "summary.json").read_text())
@@ -67,7 +67,7 @@ def test_every_key_is_there_and_survives_json(tmp_path):
 
 def test_a_run_that_ended_before_it_began():
     record = run_record(recorded([(0, 8, 2)], []), emulated_s=0.0, interrupted="Ctrl-C")
-    summary = summarize(record, 0.0, LIMITS)
+    summary = summary_of(record)
     assert (summary["verdict"], summary["verdict_reasons"]) == ("INVALID", ["interrupted: Ctrl-C"])
     assert summary["requests"] == {"submitted": 0, "finished": 0, "failed": 0}
     assert summary["throughput_rps"] is None
@@ -85,7 +85,7 @@ def test_the_partial_summary_of_an_interrupted_run():
         decode(0, 2, [3, 4], (1, 1, 8, 1)),
     ]
     record = run_record(recorded([(0, 8, 1), (1, 8, 9), (50, 8, 9)], facts), interrupted="Ctrl-C")
-    summary = summarize(record, 0.0, LIMITS)
+    summary = summary_of(record)
     assert summary["verdict_reasons"] == ["interrupted: Ctrl-C"]
     assert summary["requests"] == {"submitted": 2, "finished": 1, "failed": 0}
     assert summary["tokens"]["output"] == 4
@@ -138,7 +138,7 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     fidelity = Fidelity(np.array([0.0, 0.25]), np.array([0.001]), 3.0, 0.0, 1.0)
     record = small_run(faults=[(2, 3.0)])
     record = run_record(record.recorder, ("p0", "p1", "d0", "d1"), fidelity=fidelity, kv=KVStats(0.5, 10**9, 47))
-    summary = summarize(record, 0.0, LIMITS) | {"saturated": True}
+    summary = summary_of(record) | {"saturated": True}
     lines = printed(summary).splitlines()
     assert lines[0] == "INVALID SATURATED"
     assert len(summary["verdict_reasons"]) == 3
@@ -154,7 +154,7 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
 
 
 def test_the_terminal_of_a_run_in_which_nothing_happened():
-    summary = summarize(run_record(recorded([(0, 8, 2)], [])), 0.0, LIMITS)
+    summary = summary_of(run_record(recorded([(0, 8, 2)], [])))
     lines = printed(summary).splitlines()
     assert lines[0] == "INVALID"
     [ttft] = [line.split() for line in lines if line.startswith("TTFT")]

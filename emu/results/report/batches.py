@@ -3,13 +3,18 @@
 import numpy as np
 
 from emu.results.report import card
+from emu.results.report.cumulative import SHARE_AXIS
+from emu.results.report.curve import Curve
+from emu.results.report.figure import Figure, x_scale
 from emu.results.report.load import queue_chart
-from emu.results.report.run import Run
+from emu.results.report.quantity import count, share
+from emu.results.report.run import ROLES, Run
+from emu.results.utilisation import batch_tokens, seconds_by_tokens
 
 
 def batches_section(run: Run) -> str:
-    charts = card.charts(queue_chart(run), _decode_batches(run), _prefill_batches(run))
-    return card.section("Queues and batches", charts)
+    batches = (_decode_batches(run), _prefill_batches(run), _active_tokens(run), _time_by_tokens(run))
+    return card.section("Queues and batches", card.charts(queue_chart(run), *batches))
 
 
 def _decode_batches(run: Run) -> str:
@@ -47,3 +52,40 @@ def _prefill_batches(run: Run) -> str:
     run.mark_last_arrival(figure)
     note = f"Steps with prompts. Mean {tokens.mean():,.0f} tokens of {batches.num_prefills[prefills].mean():.2f} prompts."
     return card.chart("Prompt tokens a step", note, figure)
+
+
+def _active_tokens(run: Run) -> str:
+    batches, timeline = run.columns.batches, run.timeline
+    title, tokens = "Active tokens in a step", batch_tokens(run.columns)
+    if not len(tokens):
+        return card.empty(title, "No machine ran a step.")
+    figure = run.figure(float(tokens.max()), "prompt tokens + decodes (logarithmic)", log=True)
+    for role, colour in ROLES.items():
+        of_role = (run.machine_roles == role)[batches.machine]
+        if of_role.any():
+            times = batches.start_s[of_role], run.batch_end_s[of_role]
+            machines = timeline.occupancy(*times)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = np.where(machines > 1e-6, timeline.occupancy(*times, tokens[of_role]) / machines, np.nan)
+            figure.line(timeline.middles_s, mean, f"{role} machines", colour)
+    run.mark_last_arrival(figure)
+    return card.chart(title, "Mean by time, over the machines in a step.", figure)
+
+
+def _time_by_tokens(run: Run) -> str:
+    """Figure 17 of Splitwise."""
+    title, curves = "Time by active tokens", {}
+    for role in ROLES:
+        seconds = seconds_by_tokens(run.columns, run.machine_roles == role)
+        if len(seconds):
+            tokens = np.flatnonzero(seconds)
+            curves[role] = Curve.of(tokens.astype(float), seconds[tokens])
+    if not curves:
+        return card.empty(title, "No machine ran a step.")
+    most = max(curve.values[-1] for curve in curves.values())
+    figure = Figure(x_scale(1.0, most, log=True).rounded(), SHARE_AXIS, "prompt tokens + decodes (logarithmic)", "time (%)")
+    for role, curve in curves.items():
+        legend = f"{role} machines: half the time at {count(curve.quantile(0.5))} or fewer"
+        figure.line(*curve.points(), f"{role} machines", ROLES[role], legend=legend)
+    busy = (f"{role} {share(run.summary['utilisation']['roles'][role])}" for role in curves)
+    return card.chart(title, f"Share of the time in a step at or below; in a step: {', '.join(busy)}.", figure)

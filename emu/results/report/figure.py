@@ -17,9 +17,9 @@ def x_scale(low: float, high: float, log: bool = False, per_unit: float = 1.0) -
     return Scale(low, high, LEFT, RIGHT, log, per_unit)
 
 
-def y_scale(high: float) -> Scale:
-    """The vertical axis of a figure, from 0."""
-    return Scale(0.0, high, BOTTOM, TOP).rounded()
+def y_scale(high: float, log: bool = False) -> Scale:
+    """The vertical axis of a figure: from 0, or with `log` from 1."""
+    return Scale(1.0 if log else 0.0, high, BOTTOM, TOP, log).rounded()
 
 
 class Figure:
@@ -83,8 +83,9 @@ class Figure:
         x_label, y_label = (escape(label) for label in self._labels)
         grid, text = [], [f'<text x="4" y="12">{y_label}</text>']
         for py, label in self.y.ticks(6):
-            grid.append(f"M{LEFT} {py:.1f}H{RIGHT}")
-            text.append(f'<text class="end" x="{LEFT - 6}" y="{py + 3.5:.1f}">{label}</text>')
+            if label:
+                grid.append(f"M{LEFT} {py:.1f}H{RIGHT}")
+                text.append(f'<text class="end" x="{LEFT - 6}" y="{py + 3.5:.1f}">{label}</text>')
         for px, label in self.x.ticks(7):
             grid.append(f"M{px:.1f} {BOTTOM}v{4 if label else 2.5}")
             if label:

@@ -16,6 +16,7 @@ from emu.results.report.load import load_section
 from emu.results.report.machines import machines_section
 from emu.results.report.overview import figures, settings_and_latency, verdict_banner
 from emu.results.report.run import Run
+from emu.results.report.service_levels import service_level_section
 from emu.results.report.style import CSS, SCRIPT
 from emu.results.run_record import RunRecord
 
@@ -53,6 +54,7 @@ def render(run: Run, title: str) -> str:
         verdict_banner(run),
         figures(run),
         settings_and_latency(run),
+        service_level_section(run),
         latency_section(run),
         load_section(run),
         batches_section(run),

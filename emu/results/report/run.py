@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emu.results.columns import FINISHED, Columns
-from emu.results.invariants import lost_tokens
+from emu.results.metrics import measured_requests
 from emu.results.report.figure import Figure, x_scale, y_scale
 from emu.results.report.quantity import TimeUnit, run_time_unit
 from emu.results.report.timeline import Timeline
@@ -55,14 +55,11 @@ class Run:
 
     @cached_property
     def measured(self) -> np.ndarray:
-        """The requests whose latencies count: see `metrics.latencies`."""
-        arrived = self.columns.requests.arrival_s >= self.warmup_s
-        return self.finished & arrived & (lost_tokens(self.columns) == 0)
+        return measured_requests(self.columns, self.warmup_s)
 
     @cached_property
     def batch_end_s(self) -> np.ndarray:
-        batches = self.columns.batches
-        return self.columns.steps.end_s[batches.first_step + batches.num_steps - 1]
+        return self.columns.steps.batch_end_s
 
     @cached_property
     def machine_roles(self) -> np.ndarray:
@@ -84,11 +81,11 @@ class Run:
     def time_unit(self) -> TimeUnit:
         return run_time_unit(self.end_s)
 
-    def figure(self, highest: float, y_label: str) -> Figure:
-        """A figure over the run's time whose vertical axis goes from 0 to at least `highest`."""
+    def figure(self, highest: float, y_label: str, log: bool = False) -> Figure:
+        """A figure over the run's time whose vertical axis goes from 0, or with `log` from 1, to at least `highest`."""
         unit = self.time_unit
         x = x_scale(0.0, self.end_s * unit.per_s, per_unit=unit.per_s)
-        return Figure(x, y_scale(highest), f"time since the run's start ({unit.name})", y_label)
+        return Figure(x, y_scale(highest, log), f"time since the run's start ({unit.name})", y_label)
 
     def mark_last_arrival(self, figure: Figure) -> None:
         """Tell the load from the drain that follows it, where there is any to speak of."""

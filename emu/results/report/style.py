@@ -32,6 +32,7 @@ code { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu S
 .verdict ul { margin: 8px 0 0; padding-left: 20px; }
 .verdict li { overflow-wrap: anywhere; }
 .verdict p { margin-top: 4px; }
+b.good, b.bad { color: var(--tone); }
 .badge { display: inline-block; margin-left: 10px; padding: 2px 10px; border-radius: 99px; font-size: 12.5px; font-weight: 600;
   letter-spacing: .04em; vertical-align: 4px; color: var(--tone); border: 1.5px solid var(--tone); background: var(--tint); }
 
@@ -41,11 +42,12 @@ code { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu S
 .tile b { display: block; font-size: 22px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 12.5px; line-height: 1.45; display: block; }
 .columns { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); gap: 16px; margin-top: 16px; }
+.columns.first { grid-template-columns: minmax(0, 8fr) minmax(0, 6fr); margin-top: 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); gap: 16px; }
 .card { padding: 14px 16px; margin: 0; min-width: 0; }
 .card > .note { margin-top: 1px; }
 .wide { margin-top: 16px; }
-@media (max-width: 900px) { .columns { grid-template-columns: minmax(0, 1fr); } main { padding: 18px 14px; } }
+@media (max-width: 900px) { .columns, .columns.first { grid-template-columns: minmax(0, 1fr); } main { padding: 18px 14px; } }
 
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
@@ -55,7 +57,7 @@ tbody th { font-weight: 600; }
 tbody tr:last-child > * { border-bottom: 0; }
 .text { text-align: left; }
 td.text, th.text { white-space: normal; overflow-wrap: break-word; min-width: 80px; }
-th small { display: block; font-weight: 400; color: var(--muted); font-size: 12px; }
+th small, td small { display: block; font-weight: 400; color: var(--muted); font-size: 12px; }
 summary { cursor: pointer; color: var(--muted); font-size: 13px; padding: 8px 8px 2px; }
 .bar { display: inline-block; width: 84px; height: 8px; margin-right: 8px; border-radius: 4px; background: var(--soft);
   overflow: hidden; }

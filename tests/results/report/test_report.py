@@ -12,9 +12,11 @@ from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
+from emu.results.power import RatedPower
 from emu.results.recorder import Recorder
 from emu.results.report import write_report
 from emu.results.run_record import Fidelity, KVStats, RunRecord
+from emu.results.slo import ServiceLevels, SloSettings
 from emu.results.summary import summarize
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import Fault
@@ -23,6 +25,7 @@ from emu.workload.workload import Workload
 
 MODEL = ModelSpec("tiny", num_params=1, num_layers=1, hidden_size=64, num_heads=1, num_kv_heads=1, head_dim=64)
 HARDWARE = HardwareSpec("box", 1, 2**30, 1e9, 0.9, 0, 1e9, 50e-6, 100.0, 1.0, 1.0)
+TIMING = ConstantTiming(prefill_s_per_token=0.0001, decode_step_s=0.03)
 LIMITS = VerdictLimits(
     late_p99_s=0.005,
     late_max_s=0.25,
@@ -33,8 +36,12 @@ LIMITS = VerdictLimits(
     late_s=0.005,
     saturated_s=2.0,
 )
+SLO = SloSettings(HARDWARE, "mean", 2, 3, 6, 1.25, 1.5, 5, 1.25, 1.5, 5)
 SECTIONS = (
     "What was run",
+    "Service levels and cost",
+    "Service level objectives",
+    "Cost and energy",
     "Latency",
     "TTFT",
     "TBT",
@@ -45,6 +52,8 @@ SECTIONS = (
     "Queue lengths",
     "Decode batch size",
     "Prompt tokens a step",
+    "Active tokens in a step",
+    "Time by active tokens",
     "Machines by pool",
     "Busy machines",
     "Machines",
@@ -61,8 +70,7 @@ def workload(num_requests=60, output_tokens=40, rate_rps=20.0):
 
 def record(roles, requests, faults=(), **changes):
     """The record of a virtual run on one machine of each of `roles`, named m0, m1, ..."""
-    timing = ConstantTiming(prefill_s_per_token=0.0001, decode_step_s=0.03)
-    machines = tuple(MachineSpec(i, f"m{i}", Role(role), HARDWARE, 2000, timing) for i, role in enumerate(roles))
+    machines = tuple(MachineSpec(i, f"m{i}", Role(role), HARDWARE, 2000, TIMING) for i, role in enumerate(roles))
     cluster = Cluster(MODEL, machines, TokenJsq(), Fcfs(2048, 4), 16, 0.01, 0.3, 0.005)
     recorder = Recorder(requests, len(machines))
     ended = VirtualRuntime(cluster, requests, recorder, 100.0, [Fault(*fault) for fault in faults]).run()
@@ -82,6 +90,10 @@ def record(roles, requests, faults=(), **changes):
     return RunRecord(**facts | changes)
 
 
+def summary_of(run, slo=SLO):
+    return summarize(run, 0.0, LIMITS, ServiceLevels.of(slo, TIMING, MODEL), RatedPower(1000.0))
+
+
 @pytest.fixture
 def report(tmp_path):
     """A function that writes the report of a record and returns its text; `summary` changes are laid over the real one."""
@@ -89,7 +101,7 @@ def report(tmp_path):
     def write(run, summary=None, **options):
         path = tmp_path / "report.html"
         columns = run.recorder.columns()
-        write_report(path, run, columns, summarize(run, 0.0, LIMITS) | (summary or {}), **options)
+        write_report(path, run, columns, summary_of(run) | (summary or {}), **options)
         return path.read_text(encoding="utf-8")
 
     return write
@@ -153,7 +165,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(report):
     outline = Outline(page)
     assert [title for title in SECTIONS if title not in outline.headings] == []
     assert "Lateness of the emulator" not in outline.headings
-    assert len(plots(page)) == 15
+    assert len(plots(page)) == 17
     assert_drawn_inside(page)
 
 
@@ -190,7 +202,7 @@ def test_every_text_from_outside_is_escaped(report):
 
 def test_the_same_run_gives_the_same_bytes(report, tmp_path):
     run = record(["prefill", "decode"], workload())
-    summary = summarize(run, 0.0, LIMITS)
+    summary = summary_of(run)
     pages = [report(run, summary, settings={"cluster": "two"}, overrides=["seed=7"]) for _ in range(2)]
     assert pages[0] == pages[1]
 
