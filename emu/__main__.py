@@ -5,9 +5,11 @@ traceback. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ct
 """
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NoReturn
@@ -16,19 +18,23 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from emu.build import CONF_DIR, CONFIG_NAME, ConfigError, Plan, build, compose, explain, sweep
+from emu.build import ConfigError, Plan, build, compose, explain
+from emu.compose import CONF_DIR, CONFIG_NAME
 from emu.progress import ProgressDisplay
 from emu.results.report import write_report
 from emu.results.requests_file import write_requests
 from emu.results.run_record import RunRecord
 from emu.results.summary import summarize, write_summary
+from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_table
 from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
 from emu.runtime import interrupt
 from emu.runtime.errors import RunError
+from emu.sweep.directory import opened
+from emu.sweep.launch import launch
+from emu.sweep.plan import plan_sweep
 
 USER_ERRORS = (ConfigError, HydraException, RunError, OSError)
 
@@ -54,24 +60,25 @@ def main() -> None:
 
 
 def run_command(report: Callable[[Exception], int]) -> int:
-    """Check the command line, then let Hydra make the directory of each run and call back. Returns the exit code.
-
-    A run of a sweep that fails is reported, and the others go on.
-    """
+    """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
     parser = get_args_parser()
     parser.error = _refuse_arguments
     args = parser.parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    has_own_config = args.config_name or args.config_path or args.config_dir or args.experimental_rerun
+    if not asks_only and (args.multirun or "hydra.mode=MULTIRUN" in args.overrides):
+        if has_own_config:
+            raise ConfigError("-m: cannot go with --config-*; expected hydra.searchpath=[DIRECTORY] for further options")
+        return sweep(args.overrides)
     config, plan = None, None
-    if not (asks_only or args.config_name or args.config_path or args.config_dir or args.experimental_rerun):
-        for overrides in sweep(args.overrides) if args.multirun else [args.overrides]:
-            config = compose(overrides)
-            plan = build(config)
+    if not (asks_only or has_own_config):
+        config = compose(args.overrides)
+        plan = build(config)
     exit_codes = []
 
     def run_job(job_config: DictConfig) -> None:
         try:
-            exit_codes.append(rehearse(plan if job_config == config else build(job_config)))
+            exit_codes.append(run(plan if job_config == config else build(job_config)))
         except USER_ERRORS as error:
             exit_codes.append(report(error))
 
@@ -83,27 +90,62 @@ def _refuse_arguments(message: str) -> NoReturn:
     raise ConfigError(f"{message}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help")
 
 
-def rehearse(plan: Plan) -> int:
-    """Run, write the results into the directory that Hydra made, print them. Returns the exit code."""
+def run(plan: Plan) -> int:
+    """A run by itself: its progress, its results in the directory that Hydra made, its summary. Returns the exit code."""
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
-    log_events = plan.results.events
-    if log_events == "auto":
-        log_events = plan.runtime.logs_events and job.mode is not RunMode.MULTIRUN
     with ProgressDisplay(plan.num_requests) as display:
-        rehearsal = plan.rehearse(run_dir=run_dir, log_events=log_events, on_progress=display.show, on_status=display.say)
-        try:
-            record = plan.runtime.run(rehearsal)
-            summary = write_results(plan, record, run_dir, list(job.overrides.task), dict(job.runtime.choices))
-        except OSError as error:
-            raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
+        settled = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=False))
+        summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
-    if record.interrupted == interrupt.CAUSE:
+    if summary["interrupted"] == interrupt.CAUSE:
         raise KeyboardInterrupt
-    if record.interrupted:
-        raise RunError(f"the run ended early: {record.interrupted}")
+    if summary["interrupted"]:
+        raise RunError(f"the run ended early: {summary['interrupted']}")
     return int(plan.require_valid and summary["verdict"] != VALID)
+
+
+def sweep(overrides: list[str]) -> int:
+    """All runs of a sweep that are not there already, and the table of them all. Returns the exit code."""
+    plan = plan_sweep(overrides)
+    command = [override for override in overrides if not override.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+    with opened(plan) as pending:
+        print(f"sweep: {len(plan.runs)} runs, {len(plan.runs) - len(pending)} of them there already, in {plan.directory}")
+        print(f"to resume it: emu -m {shlex.join([*command, f'hydra.sweep.dir={plan.directory}'])}", flush=True)
+        try:
+            launch(plan, pending, rehearse_in_sweep)
+        finally:  # Ctrl-C too leaves a table of what there is
+            outcomes = write_sweep_table(plan.directory)
+        rows = sweep_rows(plan.directory)
+    print(f"results: {', '.join(f'{number} {outcome}' for outcome, number in sorted(outcomes.items()))}")
+    print(f"table: {plan.directory / TABLE}; as a page: tools/sweep_report.py {plan.directory}", flush=True)
+    is_good = [
+        row["status"] == FINISHED and (not run.require_valid or row["verdict"] == VALID)
+        for run, row in zip(plan.runs, rows, strict=True)
+    ]
+    return int(not all(is_good))
+
+
+def rehearse_in_sweep(plan: Plan, run_dir: Path, overrides: list[str], choices: dict[str, str]) -> dict[str, Any]:
+    """A run of a sweep. A module's function, for workers to find it. As `rehearse`; shows progress where it takes wall time."""
+    plan = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=True))
+    if plan.runtime.name == "virtual":
+        return rehearse(plan, run_dir, overrides, choices)
+    with ProgressDisplay(plan.num_requests) as display:
+        return rehearse(plan, run_dir, overrides, choices, display)
+
+
+def rehearse(
+    plan: Plan, run_dir: Path, overrides: list[str], choices: dict[str, str], display: ProgressDisplay | None = None
+) -> dict[str, Any]:
+    """Run and write the results into `run_dir`; return the summary. Raises RunError."""
+    shows = {} if display is None else {"on_progress": display.show, "on_status": display.say}
+    try:
+        record = plan.runtime.run(plan.rehearse(run_dir=run_dir, log_events=plan.results.events, **shows))
+        return write_results(plan, record, run_dir, overrides, choices)
+    except OSError as error:
+        raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
 
 
 def write_results(
@@ -132,4 +174,6 @@ def write_results(
 
 
 if __name__ == "__main__":
+    from emu.__main__ import main  # itself by its full name, as which the workers of a sweep find its functions
+
     main()

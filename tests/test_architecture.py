@@ -13,9 +13,11 @@ ROOT = Path(__file__).parents[1]
 
 # Who may import whom, by the longest prefix of a module's name; its own package is always allowed.
 MAY_IMPORT = {
-    "emu.__main__": {"emu.build", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.__main__": {"emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
     "emu.progress": {"emu.runtime"},
-    "emu.build": {"emu.runtime", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
+    "emu.compose": set(),
+    "emu.build": {"emu.compose", "emu.runtime", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
     "emu.runtime": {"emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
     "emu.execution": {"emu.core"},
     "emu.transfer": {"emu.core"},
@@ -25,6 +27,7 @@ MAY_IMPORT = {
 }
 # Inside core each module may import those of lower rows.
 CORE_ROWS = [
+    {"heterogeneous"},
     {"design"},
     {"cluster"},
     {"scheduler", "machine"},
@@ -38,8 +41,8 @@ CORE_ROWS = [
 LIBRARIES = {
     "ray": ("runtime/", "transfer/object_store.py"),
     "torch": ("execution/torch_engine/", "transfer/"),
-    "hydra": ("build.py", "__main__.py"),
-    "omegaconf": ("build.py", "__main__.py"),
+    "hydra": ("compose.py", "build.py", "sweep/", "__main__.py"),
+    "omegaconf": ("compose.py", "build.py", "sweep/", "__main__.py"),
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from emu.build import CONF_DIR, ConfigError, build, compose, sweep
+from emu.build import ConfigError, build, compose
+from emu.compose import CONF_DIR
 
 VIRTUAL = "runtime=virtual"
 
@@ -162,8 +163,3 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(CONF_DIR.glob("*
 @pytest.mark.parametrize("option", sorted({*OPTIONS} - {"workload=trace", "runtime=ray"}))
 def test_every_option_builds(option):
     assert plan_of(option).num_requests > 0
-
-
-def test_the_jobs_of_a_sweep():
-    jobs = sweep(["runtime=virtual", "seed=1,2", "placement=jsq,random"])
-    assert jobs == [[VIRTUAL, f"seed={seed}", f"placement={policy}"] for seed in (1, 2) for policy in ("jsq", "random")]

@@ -20,12 +20,22 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class ResultsSettings:
-    """Which files a run leaves beside requests.parquet and summary.json: the event log if `events` (`auto` leaves it to the
-    runtime, and is off in sweeps), report.html if `report`. Raises SettingError."""
+    """Which files a run leaves beside requests.parquet and summary.json: the event log if `events`, report.html if `report`.
+
+    `auto`: a run of a sweep leaves neither; another leaves a report, and an event log where the runtime says so. Raises
+    SettingError.
+    """
 
     events: bool | str
-    report: bool
+    report: bool | str
 
     def __post_init__(self) -> None:
-        if self.events not in (True, False, "auto"):
-            raise setting.SettingError(f"results.events={self.events}: expected auto, true or false")
+        for name in ("events", "report"):
+            value = getattr(self, name)
+            if value not in (True, False, "auto"):
+                raise setting.SettingError(f"results.{name}={value}: expected auto, true or false")
+
+    def settled(self, runtime_logs_events: bool, in_sweep: bool) -> "ResultsSettings":
+        """The same with true or false in place of `auto`."""
+        events = runtime_logs_events and not in_sweep if self.events == "auto" else self.events
+        return ResultsSettings(events, not in_sweep if self.report == "auto" else self.report)

@@ -1,0 +1,83 @@
+"""Configurations as Hydra composes them from `conf/`, at a fraction of the time where many are asked for.
+
+Hydra reads and merges every YAML file anew for each configuration, 100 ms. Only choices of groups select files; all other
+overrides set values in what was merged. So the files are merged once for each set of choices, and copied.
+"""
+
+import pickle
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+CONF_DIR = Path(__file__).parents[1] / "conf"
+CONFIG_NAME = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A configuration without Hydra's own node, and the option chosen of each group."""
+
+    config: DictConfig
+    choices: dict[str, str]
+
+
+def compose(overrides: list[str]) -> Composed:
+    """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException."""
+    parsed = [_parse(override) for override in overrides]
+    _loader().validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=False)
+    selecting = tuple(override.input_line for override in parsed if _selects_files(override))
+    config, choices = pickle.loads(_merged(selecting))  # three times as fast as copy.deepcopy
+    ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if not _selects_files(override)], config)
+    return Composed(config, choices)
+
+
+def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]]]:
+    """Hydra's node of a multirun's configuration, and the overrides of each job, in order, none of them Hydra's own.
+
+    As Hydra's basic sweeper does it: the product of all comma-separated values, the last key varying fastest, those of
+    `hydra.sweeper.params` before the others. Raises HydraException, OmegaConfBaseException.
+    """
+    config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.MULTIRUN)
+    with open_dict(config):
+        for key in [key for key in config if key != "hydra"]:
+            del config[key]
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    task_overrides = [*params, *config.hydra.overrides.task]
+    [jobs] = BasicSweeper.split_arguments([_parse(override) for override in task_overrides], max_batch_size=None)
+    return config, [[_parse(override) for override in job] for job in jobs]
+
+
+@cache
+def _loader() -> ConfigLoaderImpl:
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base=None):
+        return GlobalHydra.instance().config_loader()
+
+
+@cache
+def _parse(override: str) -> Override:
+    [parsed] = OverridesParser.create(config_loader=_loader()).parse_overrides([override])
+    return parsed
+
+
+def _selects_files(override: Override) -> bool:
+    """Whether the override is more than a value: a choice of a group, or Hydra's own (its search path)."""
+    key = override.key_or_group
+    return key.startswith(("hydra.", "hydra/")) or _loader().repository.group_exists(key)
+
+
+@cache
+def _merged(overrides: tuple[str, ...]) -> bytes:
+    config = _loader().load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return pickle.dumps((config, choices))

@@ -1,0 +1,65 @@
+"""The directory of a sweep: what was asked, which runs are there already, and that one sweep at a time works in it."""
+
+import fcntl
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emu.build import ConfigError
+from emu.results.sweep_table import SWEEP, finished_summary, read_json, write_json
+from emu.sweep.plan import Run, SweepPlan
+
+
+@contextmanager
+def opened(plan: SweepPlan) -> Iterator[list[Run]]:
+    """Yields the runs that are still to be run, all of them in a new directory.
+
+    Raises ConfigError where the directory holds another sweep, or anything but a sweep, or another process is at work there;
+    OSError where it cannot be made.
+    """
+    directory = plan.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
+        except BlockingIOError as error:
+            raise ConfigError(f"hydra.sweep.dir={directory}: another emu is sweeping there; wait for it") from error
+        wanted, found = plan.as_json(), read_json(directory / SWEEP)
+        if found is None:
+            _check_empty(directory)
+            write_json(wanted, directory / SWEEP)
+        elif found != wanted:
+            raise ConfigError(
+                f"hydra.sweep.dir={directory}: holds the runs of another sweep: {_difference(found, wanted)}; "
+                "expected the command that it was started with, or another directory"
+            )
+        yield [run for run in plan.runs if not is_finished(plan, run)]
+
+
+def is_finished(plan: SweepPlan, run: Run) -> bool:
+    """Whether the run ended as it should. One that failed is run again: the cause may be gone."""
+    summary = finished_summary(plan.directory / str(run.number))
+    return summary is not None and summary["host"]["overrides"] == run.overrides
+
+
+def _check_empty(directory: Path) -> None:
+    strangers = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+    if strangers:
+        raise ConfigError(
+            f"hydra.sweep.dir={directory}: holds {strangers[0]} and no {SWEEP}; expected an empty directory or that of a sweep"
+        )
+
+
+def _difference(found: dict, wanted: dict) -> str:
+    """The first thing that is not as it was."""
+    runs, new_runs = found.get("runs", []), wanted["runs"]
+    if len(runs) != len(new_runs):
+        return f"it has {len(runs)} runs, and {len(new_runs)} are asked for"
+    for number, (run, new) in enumerate(zip(runs, new_runs, strict=True)):
+        if run["overrides"] != new["overrides"]:
+            return f"run {number} was {shlex.join(run['overrides'])}, and is {shlex.join(new['overrides'])}"
+        for part, what in (("workload", "the requests (its trace?)"), ("config", "the configuration (a file in conf/?)")):
+            if run[part] != new[part]:
+                return f"{what} of run {number} changed since"
+    return "emu itself, or numpy, changed since"

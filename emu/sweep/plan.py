@@ -1,0 +1,148 @@
+"""What a sweep was asked to do: its runs, each checked before the first one starts."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from emu.build import ConfigError, build, one_line_errors
+from emu.compose import compose, compose_sweep
+from emu.workload.workload import Workload
+
+SOURCE_DIR = Path(__file__).parents[1]
+SUBDIR = "${hydra.job.num}"
+RAY_LAUNCHER = (
+    "hydra/launcher=ray: needs Hydra's Ray launcher, which is not installed; "
+    "expected after pip install 'emu[ray-launcher]', or in a clone of emu: pip install -e '.[ray-launcher]'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a sweep. `settings` are its overrides as values; `config` and `workload` are digests of its whole
+    configuration and of its requests, equal where these are."""
+
+    number: int
+    overrides: list[str]
+    settings: dict[str, Any]
+    config: str
+    workload: str
+    require_valid: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SweepPlan:
+    """The runs of a sweep, `hydra` the node of the same name, and Hydra's own overrides that every run shares."""
+
+    directory: Path
+    hydra: DictConfig
+    hydra_overrides: list[str]
+    runs: list[Run]
+
+    @property
+    def varying(self) -> list[str]:
+        """The settings that are not the same in all runs; all of them where there is but one."""
+        keys = list(self.runs[0].settings)
+        return [key for key in keys if len({str(run.settings[key]) for run in self.runs}) > 1] or keys
+
+    def as_json(self) -> dict[str, Any]:
+        """What decides the results of the runs: equal plans have equal results."""
+        fields = ("overrides", "settings", "config", "workload")
+        return {
+            "versions": {name: metadata.version(name) for name in ("emu", "numpy")},
+            "code": code_digest(),
+            "runs": [{field: getattr(run, field) for field in fields} for run in self.runs],
+        }
+
+
+def plan_sweep(overrides: list[str]) -> SweepPlan:
+    """The sweep that `emu -m` with these overrides asks for. Every configuration is built once, to be sure that it can be.
+
+    Raises ConfigError.
+    """
+    with one_line_errors():
+        try:
+            config, jobs = compose_sweep([*overrides, "hydra.mode=MULTIRUN"])
+        except MissingConfigException as error:
+            raise ConfigError(RAY_LAUNCHER) if error.missing_cfg_file == "hydra/launcher/ray" else error from error
+        hydra = config.hydra
+        _check(hydra)
+        hydra_overrides = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
+        directory = Path(hydra.sweep.dir).absolute()
+        with open_dict(config):
+            hydra.sweep.dir = str(directory)
+            hydra.output_subdir = None  # its files take longer to write than a short run: a run writes its own
+    runs = list(_runs(jobs, hydra_overrides, is_parallel=not is_basic(hydra)))
+    return SweepPlan(directory, config, hydra_overrides, runs)
+
+
+def is_basic(hydra: DictConfig) -> bool:
+    """Whether one run follows the other, in this process."""
+    return hydra.launcher._target_.endswith(".BasicLauncher")
+
+
+def _check(hydra: DictConfig) -> None:
+    if not hydra.sweeper._target_.endswith(".BasicSweeper"):
+        name = hydra.runtime.choices["hydra/sweeper"]
+        raise ConfigError(f"hydra/sweeper={name}: expected basic, which runs every combination that was asked for")
+    subdir = OmegaConf.to_container(hydra.sweep)["subdir"]
+    if subdir != SUBDIR:
+        raise ConfigError(f"hydra.sweep.subdir={subdir}: expected {SUBDIR}: the directory of a run has its number for a name")
+
+
+def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: bool) -> Iterator[Run]:
+    for number, job in enumerate(jobs):
+        overrides = [override.input_line for override in job]
+        with one_line_errors():
+            config = compose([*hydra_overrides, *overrides]).config
+        plan = build(config)
+        if is_parallel and plan.runtime.name == "ray":
+            raise ConfigError(
+                "runtime=ray: runs at the same time would take each other's cores and be late; "
+                "expected hydra/launcher=basic, which runs one after the other, or runtime=virtual"
+            )
+        yield Run(
+            number=number,
+            overrides=overrides,
+            settings={override.get_key_element(): _plain(override) for override in job},
+            config=_config_digest(config),
+            workload=_workload_digest(plan.rehearse.keywords["workload"]),
+            require_valid=plan.require_valid,
+        )
+
+
+def _config_digest(config: DictConfig) -> str:
+    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
+    return xxhash.xxh3_64_hexdigest(text.encode())
+
+
+def _workload_digest(workload: Workload) -> str:
+    digest = xxhash.xxh3_64()
+    for column in (workload.arrival_s, workload.prompt_tokens, workload.output_tokens):
+        digest.update(np.ascontiguousarray(column))
+    return digest.hexdigest()
+
+
+def _plain(override: Override) -> Any:
+    """The value of an override as JSON has it: a number, a truth, null or else its text."""
+    value = override.value()
+    return value if value is None or isinstance(value, bool | int | float | str) else override.get_value_element_as_str()
+
+
+@cache
+def code_digest() -> str:
+    """Of the source code and data of emu."""
+    digest = xxhash.xxh3_64()
+    for path in sorted(path for path in SOURCE_DIR.rglob("*") if path.suffix in (".py", ".csv")):
+        digest.update(path.relative_to(SOURCE_DIR).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Configurations are Hydra's own, only faster."""
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from emu.compose import CONF_DIR, CONFIG_NAME, compose, compose_sweep
+
+
+def of_hydra(overrides):
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base=None):
+        config = hydra.compose(CONFIG_NAME, overrides, return_hydra_config=True)
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["runtime=virtual", "seed=7", "workload.rate_rps=2.5"],
+        ["workload.rate_rps=3", "workload=azure_code"],  # a value and then the group that it is in
+        ["cluster=baseline_h100", "cluster.num_machines=3", "placement=jsq"],
+        ["hardware@cluster.token_hardware=dgx_a100", "cluster.token_hardware.nic_bytes_per_s=1e9"],
+        ["+workload.extra=1", "++seed=3", "~metrics.warmup_s"],
+        ["workload=trace", "workload.path='a b,c'", "faults=[{machine: d0, at_s: 1}]"],
+        ["metrics.warmup_s=${seed}"],
+    ],
+)
+def test_the_same_as_of_hydra(overrides):
+    config, choices = of_hydra(overrides)
+    composed = compose(overrides)
+    assert composed.config == config
+    assert OmegaConf.to_yaml(composed.config) == OmegaConf.to_yaml(config)
+    assert composed.choices == choices
+    assert OmegaConf.is_struct(composed.config)
+
+
+def test_what_was_composed_is_ones_own():
+    compose(["seed=1"]).config.workload.rate_rps = 99
+    assert compose(["seed=1"]).config.workload.rate_rps == 8
+
+
+@pytest.mark.parametrize("overrides", [["placement=best"], ["no.such=1"], ["seed=1,2"], ["seed"], ["~nothing"], ["+seed=1"]])
+def test_the_same_mistakes(overrides):
+    with pytest.raises((HydraException, OmegaConfBaseException)) as of_theirs:
+        of_hydra(overrides)
+    with pytest.raises(type(of_theirs.value)) as of_ours:
+        compose(overrides)
+    assert str(of_ours.value) == str(of_theirs.value)
+
+
+def test_the_jobs_of_a_sweep():
+    node, jobs = compose_sweep(["runtime=virtual", "hydra.sweep.dir=there", "seed=1,2", "placement=jsq,random"])
+    assert [[override.input_line for override in job] for job in jobs] == [
+        ["runtime=virtual", f"seed={seed}", f"placement={policy}"] for seed in (1, 2) for policy in ("jsq", "random")
+    ]
+    assert (list(node), node.hydra.sweep.dir) == (["hydra"], "there")
+
+
+def test_a_sweep_kept_in_a_file(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    experiment = "# @package _global_\nhydra: {sweeper: {params: {seed: 'range(2)', workload.rate_rps: '4,8'}}}\n"
+    (tmp_path / "experiment/loads.yaml").write_text(experiment)
+    _, jobs = compose_sweep([f"hydra.searchpath=[file://{tmp_path}]", "+experiment=loads", "seed=5"])
+    assert [[override.input_line for override in job] for job in jobs] == [
+        ["seed=5", f"workload.rate_rps={rate}", "+experiment=loads"] for rate in (4, 8)
+    ]
