@@ -24,7 +24,7 @@ class Recorder:
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
         self._columns: Columns | None = None
-        self._handlers = {
+        self.handlers = {
             Place: self._requests.place,
             RecordTransfer: self._requests.transfer,
             End: self._requests.end,
@@ -39,7 +39,7 @@ class Recorder:
         if kind is Emit:
             self._machines[fact[0]].emit(fact)
         else:
-            self._handlers[kind](now_s, fact)
+            self.handlers[kind](now_s, fact)
 
     @property
     def emitters(self) -> list[Callable[[Emit], None]]:
@@ -59,7 +59,7 @@ class Recorder:
         """The tables of the run, computed at the first call: nothing may be recorded after it."""
         if self._columns is None:
             machines, request_log = self._machines, self._requests
-            del self._machines, self._requests, self._handlers  # as large as the tables that take their place
+            del self._machines, self._requests, self.handlers  # as large as the tables that take their place
             for log in machines:
                 log.end()
             steps = tables.step_table(machines)

@@ -16,7 +16,6 @@ from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import (
     DRIVER,
-    FACTS,
     NETWORK,
     SCHEDULER,
     Cancelled,
@@ -141,8 +140,9 @@ class VirtualRuntime:
         ]
         self._heap: list[tuple[float, int, int, int, object]] = []
         self._seq = 0
-        self._num_events = 0
         self._emit = recorder.emitters
+        self._facts = recorder.handlers
+        self._special = {KVReceived: self._is_through, Cancelled: self._forget_flow, Fault: self._kill}
         # Of each flow under way, by (request, attempt): where it comes from, and when it will be through.
         self._sources: dict[tuple[int, int], int] = {}
         self._due_s: dict[tuple[int, int], float] = {}
@@ -167,21 +167,20 @@ class VirtualRuntime:
                 gc.enable()
 
     def _run(self, goes_on: Callable[[float], bool]) -> VirtualRun:
-        heap, nodes, scheduler, network, handle = self._heap, self._nodes, self.scheduler, self.network, self._handle
-        arrivals = zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True)
-        arrivals = enumerate(arrivals)
+        heap, nodes, perform = self._heap, self._nodes, self._perform
+        scheduler, network, log = self.scheduler, self.network, self._event_log
+        arrivals = enumerate(zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True))
         deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
-        num_turns, last_s = 0, 0.0
-        handle(SCHEDULER, scheduler, RunStarted(), 0.0)
+        self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
         self._next_arrival(arrivals)
+        now_s, num_events = 0.0, 1
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
             kind = type(event)
             if receiver >= 0:
                 node = nodes[receiver]
-                run = node.run
                 if kind is StepRun:
                     event = node.done(event, now_s)
                     if event is None:
@@ -189,70 +188,80 @@ class VirtualRuntime:
                 elif node.dead:
                     continue
                 else:
+                    run = node.run
                     if run is not None and run.next_s <= now_s and (passed := node.passed(now_s, sender)) is not None:
-                        handle(receiver, node.machine, passed, now_s)
-                    if kind is KVReceived:
-                        if not self._is_through(event, now_s):
-                            continue
-                    elif kind is Cancelled:
-                        self._due_s.pop(event, None)
-                    elif kind is Fault:
-                        self._kill(node, event)
+                        self._handle(receiver, node.machine, passed, now_s)
+                        num_events += 1
+                    if kind in self._special and not self._special[kind](node, event, now_s):
                         continue
-                handle(receiver, node.machine, event, now_s)
+                actions = node.machine.handle(event, now_s)
             elif receiver == SCHEDULER:
                 if kind is RequestArrived:
                     self._next_arrival(arrivals)
                 elif event is unfinished and not scheduler.requests:
                     continue
-                handle(receiver, scheduler, event, now_s)
+                actions = scheduler.handle(event, now_s)
             else:
-                handle(receiver, network, event, now_s)
-            last_s = now_s
-            num_turns += 1
-            if not num_turns & 0xFFF and not goes_on(now_s):
-                handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
-                return VirtualRun(last_s, self._num_events, is_complete=False)
-        return VirtualRun(last_s, self._num_events, is_complete=True)
+                actions = network.handle(event, now_s)
+            if log is not None:
+                log.append(receiver, now_s, event, actions)
+            if actions:
+                perform(receiver, actions, now_s)
+            num_events += 1
+            if not num_events & 0xFFF and not goes_on(now_s):
+                self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
+                return VirtualRun(now_s, num_events + 1, is_complete=False)
+        return VirtualRun(now_s, num_events, is_complete=True)
 
     def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
-        self._num_events += 1
         actions = state_machine.handle(event, now_s)
         if self._event_log is not None:
             self._event_log.append(party, now_s, event, actions)
-        heap = self._heap
+        self._perform(party, actions, now_s)
+
+    def _perform(self, party: int, actions: list[tuple], now_s: float) -> None:
+        heap, seq = self._heap, self._seq
+        due_s = now_s + self._latency_s
         for action in actions:
             kind = type(action)
             if kind is Send:
-                self._seq = seq = self._seq + 1  # as `_push`, without the call: half of all actions come here
-                heappush(heap, (now_s + self._latency_s, party, seq, action[0], action[1]))
+                seq += 1
+                heappush(heap, (due_s, party, seq, action[0], action[1]))
             elif kind is Emit:
                 self._emit[party](action)
             elif kind is RunSteps:
                 run = self._nodes[party].start(action, now_s)
-                self._seq = seq = self._seq + 1
+                seq += 1
                 heappush(heap, (run.end_s, party, seq, party, run))
-            elif kind in FACTS:
-                self._recorder.record(now_s, action)
+            elif kind in self._facts:
+                self._facts[kind](now_s, action)
             elif kind is CutRun:
                 node = self._nodes[party]
                 if node.cut():
-                    self._push(node.run.end_s, party, party, node.run)
-            elif kind is Pull:
-                self._sources[action.request_id, action.attempt] = action.source
+                    seq += 1
+                    heappush(heap, (node.run.end_s, party, seq, party, node.run))
             elif kind is CompleteFlow:
                 received = KVReceived(action.request_id, action.attempt)
                 self._due_s[received] = action.at_s
-                self._push(action.at_s, NETWORK, action.destination, received)
+                seq += 1
+                heappush(heap, (action.at_s, NETWORK, seq, action.destination, received))
+            elif kind is Pull:
+                self._sources[action.request_id, action.attempt] = action.source
             elif kind is SetTimer:
-                self._push(action.at_s, party, party, action.message)
+                seq += 1
+                heappush(heap, (action.at_s, party, seq, party, action.message))
+        self._seq = seq
 
-    def _is_through(self, received: KVReceived, now_s: float) -> bool:
+    def _is_through(self, node: _Node, received: KVReceived, now_s: float) -> bool:
         """Whether the flow that was to be through now still is: its share may have changed, or its source died."""
         if self._due_s.get(received) != now_s:
             return False
         del self._due_s[received]
         return not self._nodes[self._sources.pop(received)].dead
+
+    def _forget_flow(self, node: _Node, cancelled: Cancelled, now_s: float) -> bool:
+        self._due_s.pop(cancelled, None)
+        return True
 
     def _push(self, at_s: float, sender: int, receiver: int, event: object) -> None:
         self._seq += 1  # counts for all senders at once: only its order for one sender matters
@@ -263,8 +272,9 @@ class VirtualRuntime:
             self._push(arrival_s, DRIVER, SCHEDULER, RequestArrived(request_id, arrival_s, prompt_tokens))
             return
 
-    def _kill(self, node: _Node, fault: Fault) -> None:
+    def _kill(self, node: _Node, fault: Fault, now_s: float) -> bool:
         node.dead = True
         node.run = None
         died = MachineDied(fault.machine, "killed by faults")
-        self._push(fault.at_s + self._latency_s, DRIVER, SCHEDULER, died)
+        self._push(now_s + self._latency_s, DRIVER, SCHEDULER, died)
+        return False
