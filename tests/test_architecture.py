@@ -33,6 +33,7 @@ CORE_ROWS = [
     {"scheduler", "machine"},
     {"placement", "batching", "decode_batch"},
     {"kv_cache", "network", "timing", "pools", "codec"},
+    {"flow", "fair_share"},
     {"messages"},
     {"request", "specs", "sequence"},
     {"setting", "seeding"},

@@ -191,6 +191,10 @@ class FlowRequested(NamedTuple):
     num_pieces: int
 
 
+class SharesChange(NamedTuple):
+    """Flows get other shares by now, as was to be expected: one has ended, or all bytes of one have come into being."""
+
+
 # --- actions: control -------------------------------------------------------------------------------------------------
 
 

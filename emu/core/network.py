@@ -1,5 +1,6 @@
 """The links: which flow gets which share of which NIC, and so when each is through."""
 
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
@@ -7,7 +8,7 @@ from emu.core.fair_share import max_min_rates
 from emu.core.flow import RELATIVE, Flow
 from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange
 
-SATURATED = 1 - 1e-9  # of its capacity: a link so full is full
+FULL = 1 - 1e-9  # of its capacity: a link is taken for full from here on
 TOGETHER_S = 1e-10  # what ends within this ends at once: what is left of it takes no share
 
 
@@ -41,7 +42,7 @@ class Network:
         """Take one event and say when flows will be through, as things stand: those of which that is new."""
         if type(event) is not FlowRequested:
             return self._on_other(event, now_s)
-        request_id, attempt, source, destination, num_bytes, from_s, until_s, num_pieces = event
+        request_id, attempt, source, destination, num_bytes, _, until_s, _ = event
         outward, inward = source, self._num_machines + destination
         rate, other_rate = self._capacity[outward], self._capacity[inward]
         if other_rate < rate:
@@ -107,6 +108,7 @@ class Network:
                 self._unfold(link, now_s)
             for flow in [flow for flow in self._sharing[link] if is_meant(flow.request)]:
                 self._remove(flow)
+                self._retimed.pop(flow, None)
                 self._divide(flow.links, now_s)
 
     def _answer(self) -> list[tuple]:
@@ -145,7 +147,8 @@ class Network:
         links = (request.source, self._num_machines + request.destination)
         flow = self._as_flow(request, started_s, links, now_s)
         self._add(flow)
-        self._push(flow)
+        if flow.next_s > now_s:
+            self._push(flow)
 
     def _add(self, flow: Flow) -> None:
         for link in flow.links:
@@ -178,48 +181,44 @@ class Network:
                     self._remove(flow)
                 else:
                     flow.step(change_s)
-                    flow.next_s = at_s
                 links |= dict.fromkeys(flow.links)
             if links:
                 self._divide(links, at_s)
 
     # --- shares -------------------------------------------------------------------------------------------------------
 
-    def _divide(self, links, now_s: float) -> None:
-        """Divide anew what flows on `links` share with each other and, over full links, with others."""
-        inside: dict[int, None] = dict.fromkeys(links)  # links all of whose flows are divided
+    def _divide(self, links: Iterable[int], now_s: float) -> None:
+        """Divide anew what the flows on `links` share with each other and, over full links, with others."""
+        whole = dict.fromkeys(links)  # links all of whose flows are divided
         flows: dict[Flow, None] = {}
-        fresh = list(inside)
+        fresh = list(whole)
         while fresh:
             for link in fresh:
                 for flow in self._sharing[link]:
                     if flow not in flows:
                         flow.look(now_s)
                         flows[flow] = None
-            touched = dict.fromkeys(link for flow in flows for link in flow.links)
-            fresh = [link for link in touched if link not in inside and self._load(link) >= self._capacity[link] * SATURATED]
+            others = {link: 0.0 for flow in flows for link in flow.links if link not in whole}
+            for link in others:
+                others[link] = sum([flow.rate for flow in self._sharing[link] if flow not in flows])
+            # A link on which there are others is part of it if it was full,
+            before = {link: sum([flow.rate for flow in self._sharing[link]]) for link, rate in others.items() if rate}
+            fresh = [link for link, rate in before.items() if self._is_full(link, rate)]
             if not fresh:
-                members = list(flows)
-                capacity = {link: self._left_for(link, flows, inside) for link in touched}
-                rates = max_min_rates([flow.links for flow in members], [flow.demand for flow in members], capacity)
-                load = dict.fromkeys(touched, 0.0)
-                for flow, rate in zip(members, rates, strict=True):
+                capacity = {link: self._capacity[link] - others.get(link, 0.0) for flow in flows for link in flow.links}
+                rates = max_min_rates([flow.links for flow in flows], [flow.demand for flow in flows], capacity)
+                load = dict.fromkeys(capacity, 0.0)
+                for flow, rate in zip(flows, rates, strict=True):
                     for link in flow.links:
                         load[link] += rate
-                fresh = [link for link in touched if link not in inside and load[link] >= capacity[link] * SATURATED]
-                # A link with flows of others that is full now: they are in it too.
-            inside |= dict.fromkeys(fresh)
+                # and if it is full now. A link that is neither is the bottleneck of none.
+                fresh = [link for link in before if self._is_full(link, others[link] + load[link])]
+            whole |= dict.fromkeys(fresh)
         for flow, rate in zip(flows, rates if flows else (), strict=True):
             if flow.next_s <= now_s or abs(rate - flow.rate) > RELATIVE * flow.rate:
                 flow.set_rate(rate, now_s)
                 self._push(flow)
                 self._retimed[flow] = None
 
-    def _load(self, link: int) -> float:
-        return sum(flow.rate for flow in self._sharing[link])
-
-    def _left_for(self, link: int, flows: dict[Flow, None], inside: dict[int, None]) -> float:
-        """Of a link's capacity, what those flows that are not divided leave."""
-        if link in inside:
-            return self._capacity[link]
-        return self._capacity[link] - sum(flow.rate for flow in self._sharing[link] if flow not in flows)
+    def _is_full(self, link: int, bytes_per_s: float) -> bool:
+        return bytes_per_s >= self._capacity[link] * FULL
