@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,9 @@ KEYS = (
     *("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s", "paused", "evicted"),
     *("kv.bytes_modelled", "kv.bytes_moved", "kv.payload_scale", "kv.transfers", "kv.verified", "kv.corrupt"),
     *("kv.overruns", "kv.blocks", "late.messages", "late.wakeups", "timing.extrapolated_steps"),
+    *("slo.met", "slo.met_by_every_gap", "slo.limits.tbt.p99.margin", "slo.share_within_p99", "slo.goodput_rps", "slo.reason"),
+    *("cost.machine_hours.total", "cost.dollars.per_million_output_tokens", "energy.kwh.per_request", "energy.method"),
+    *("utilisation.roles.decode", "utilisation.machines.d1", "utilisation.batch_tokens.prefill.p90"),
     *("host.wall_s", "host.versions"),
 )
 
@@ -153,10 +157,33 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     assert "messages  1 of 2 late, by 247.50 ms at p99, 250.00 ms at most" in text
 
 
+def test_the_terminal_tells_objectives_and_cost():
+    lines = printed(summary_of(small_run())).splitlines()
+    [slo] = [line for line in lines if line.startswith("SLOs ")]
+    assert re.fullmatch(
+        r"SLOs      met by mean TBT, met by every gap; least margin \+\d+% \([A-Z0-9]+ p\d\d\); "
+        r"[\d.]+% of requests within all p99 limits",
+        slo,
+    )
+    [cost] = [line for line in lines if line.startswith("cost ")]
+    assert re.fullmatch(
+        r"cost      [\d.]+ machine-hours, \$[\d.]+, [\d.]+ kWh \(power=rated\); "
+        r"[\d.,]+ machine-hours, \$[\d.,]+, [\d.,]+ kWh a million output tokens",
+        cost,
+    )
+
+
+def test_the_terminal_says_why_nothing_was_judged():
+    summary = summary_of(small_run())
+    summary["slo"] |= {"met": None, "reason": "no timing for it"}
+    assert "SLOs      not judged: no timing for it" in printed(summary).splitlines()
+
+
 def test_the_terminal_of_a_run_in_which_nothing_happened():
     summary = summary_of(run_record(recorded([(0, 8, 2)], [])))
     lines = printed(summary).splitlines()
     assert lines[0] == "INVALID"
+    assert "SLOs      missed by mean TBT, missed by every gap" in lines
     [ttft] = [line.split() for line in lines if line.startswith("TTFT")]
     assert ttft[1:] == ["-"] * 5
 
