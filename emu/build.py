@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -22,6 +22,8 @@ from emu import compose as composition
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.design import ClusterDesign
+from emu.core.machine_kind import MachineKind
+from emu.core.oracle import OutputOracle
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.specs import ModelSpec
 from emu.core.timing.family import TimingFamily
@@ -109,6 +111,7 @@ def _instantiate(node: Any) -> Any:
 def make_plan(
     model: ModelSpec,
     cluster: ClusterDesign,
+    machine: MachineKind,
     timing: TimingFamily,
     workload: WorkloadSource,
     placement: PlacementPolicy,
@@ -126,13 +129,16 @@ def make_plan(
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
-    parts = cluster.build(model, timing, placement, batching, runtime.control_latency_s, transfer.layerwise_min_tokens)
     requests = workload.build(seed)
+    if machine.wants_oracle:
+        machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
+    policies = (timing, machine, placement, batching)
+    parts = cluster.build(model, *policies, runtime.control_latency_s, transfer.layerwise_min_tokens)
     power.check(model)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
-        cluster=parts,
+        cluster=replace(parts, contention=transfer.contention),
         workload=requests,
         seed=seed,
         transfer=transfer,

@@ -1,5 +1,6 @@
 """Small clusters for tests, and their runs: every run is checked against the invariants and against itself."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -8,7 +9,9 @@ import pytest
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.policy import BatchingPolicy
-from emu.core.cluster import Cluster, MachineSpec
+from emu.core.cluster import Cluster
+from emu.core.machine_kind import MachineSpec
+from emu.core.paged_machines import PagedMachines
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
@@ -73,6 +76,7 @@ def make_cluster(
     block_tokens: int = 16,
     watermark: float = 0.0,
     max_held_fraction: float = 0.5,
+    layerwise_min_tokens: float = math.inf,
     **num_blocks_of: int,
 ) -> Cluster:
     """A cluster of the machines `names`, such as "p0 d0 d1 m0"; token_jsq and fcfs unless told otherwise.
@@ -84,7 +88,8 @@ def make_cluster(
         for index, name in enumerate(names.split())
     )
     policies = (placement or TokenJsq(), batching or Fcfs(max_batch_tokens=2048, max_num_pauses=4))
-    return Cluster(MODEL, machines, *policies, block_tokens, watermark, max_held_fraction, latency_s)
+    kind = PagedMachines(block_tokens, watermark, max_held_fraction)
+    return Cluster(MODEL, machines, kind, *policies, latency_s, layerwise_min_tokens)
 
 
 def make_workload(requests: Sequence[tuple[float, int, int]]) -> Workload:

@@ -30,6 +30,8 @@ CORE_ROWS = [
     {"heterogeneous"},
     {"design"},
     {"cluster"},
+    {"paged_machines", "splitwise_sim"},
+    {"machine_kind"},
     {"scheduler", "machine"},
     {"placement", "batching", "decode_batch"},
     {"kv_cache", "network", "timing", "pools", "codec"},

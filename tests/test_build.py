@@ -21,15 +21,18 @@ def cluster_of(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["foo=1"], "foo: no such setting; there are model, timing, workload, placement, batching, cluster, "),
+        (["foo=1"], "foo: no such setting; there are model, timing, workload, machine, placement, batching, "),
         (["workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
         (["+workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
         (
             ["cluster=baseline_h100", "cluster.num_prompt=2"],
-            "cluster.num_prompt: no such setting; cluster has hardware, num_machines, ",
+            "cluster.num_prompt: no such setting; cluster has hardware, num_machines",
         ),
-        (["placement=best"], "placement=best: no such option; expected one of jsq, random, round_robin, splitwise, token_jsq"),
-        (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, splitwise_aa, "),
+        (
+            ["placement=best"],
+            "placement=best: no such option; expected one of jsq, random, round_robin, splitwise, splitwise_sim, token_jsq",
+        ),
+        (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, heterogeneous, "),
         (
             ["hardware=dgx_a100"],
             "Could not override 'hardware'. Did you mean to override one of hardware@cluster.prompt_hardware, ",
@@ -60,7 +63,8 @@ def cluster_of(*overrides):
         (["workload.arrivals=weekly"], "workload.arrivals=weekly: expected one of poisson, gamma, constant"),
         (["cluster.num_prompt=0"], "cluster.num_prompt=0: expected a whole number from 1 to 10000"),
         (["cluster.num_token=two"], "cluster.num_token=two: expected a whole number"),
-        (["cluster.watermark=2"], "cluster.watermark=2: expected a number from 0 to 1"),
+        (["placement=splitwise_sim", "machine=paged"], "placement=splitwise_sim needs machine=splitwise_sim"),
+        (["machine.watermark=2"], "machine.watermark=2: expected a number from 0 to 1"),
         (["cluster.prompt_hardware=3"], "cluster.prompt_hardware=3: expected an option of this group, or settings below it"),
         (["cluster.prompt_hardware.nic_bytes_per_s=0"], "hardware.nic_bytes_per_s=0: expected a number > 0"),
         (

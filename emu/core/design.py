@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
-from emu.core.cluster import Cluster, MachineSpec
+from emu.core.cluster import Cluster
+from emu.core.machine_kind import MachineKind
 from emu.core.placement.policy import PlacementPolicy
-from emu.core.pools import Role
+from emu.core.pools import MachineLoad, Role
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.family import TimingFamily
 
@@ -14,12 +15,7 @@ MAX_NUM_MACHINES = 10_000
 
 
 class ClusterDesign(ABC):
-    """What every `conf/cluster/*.yaml` describes: machines, and how each manages its KV memory (see `KVCache`, `Machine`)."""
-
-    def __init__(self, block_tokens: int, watermark: float, max_held_fraction: float) -> None:
-        self.block_tokens = setting.whole("cluster.block_tokens", block_tokens, 1, 2**20)
-        self.watermark = setting.between("cluster.watermark", watermark, 0, 1)
-        self.max_held_fraction = setting.between("cluster.max_held_fraction", max_held_fraction, 0, 1)
+    """What every `conf/cluster/*.yaml` describes: the machines of a cluster."""
 
     @abstractmethod
     def machines(self) -> list[tuple[str, Role, HardwareSpec]]:
@@ -29,20 +25,25 @@ class ClusterDesign(ABC):
         self,
         model: ModelSpec,
         timing: TimingFamily,
+        kind: MachineKind,
         placement: PlacementPolicy,
         batching: BatchingPolicy,
         control_latency_s: float,
         layerwise_min_tokens: float,
     ) -> Cluster:
-        """The cluster that serves `model`. Raises SpecError or TimingError where its hardware cannot."""
+        """The cluster of machines of this `kind` that serves `model`.
+
+        Raises SpecError or TimingError where its hardware cannot, SettingError where `placement` needs another kind.
+        """
+        needed = getattr(placement, "load_type", MachineLoad)
+        if not issubclass(kind.load_type, needed):
+            raise setting.SettingError(f"placement={needed.machine_option} needs machine={needed.machine_option}")
         machines, timings = [], {}  # machines that are alike share one timing model
         for index, (name, role, hardware) in enumerate(self.machines()):
-            num_kv_blocks = hardware.num_kv_blocks(model, self.block_tokens)
             if hardware not in timings:
                 timings[hardware] = timing.for_machine(model, hardware)
-            machines.append(MachineSpec(index, name, role, hardware, num_kv_blocks, timings[hardware]))
-        memory = (self.block_tokens, self.watermark, self.max_held_fraction)
-        return Cluster(model, tuple(machines), placement, batching, *memory, control_latency_s, layerwise_min_tokens)
+            machines.append(kind.spec(index, name, role, hardware, model, timings[hardware]))
+        return Cluster(model, tuple(machines), kind, placement, batching, control_latency_s, layerwise_min_tokens)
 
 
 class SplitwiseDesign(ClusterDesign):
@@ -54,11 +55,7 @@ class SplitwiseDesign(ClusterDesign):
         num_token: int,
         prompt_hardware: HardwareSpec,
         token_hardware: HardwareSpec,
-        block_tokens: int,
-        watermark: float,
-        max_held_fraction: float,
     ) -> None:
-        super().__init__(block_tokens, watermark, max_held_fraction)
         self.num_prompt = setting.whole("cluster.num_prompt", num_prompt, 1, MAX_NUM_MACHINES)
         self.num_token = setting.whole("cluster.num_token", num_token, 1, MAX_NUM_MACHINES)
         self.prompt_hardware = prompt_hardware
@@ -72,10 +69,7 @@ class SplitwiseDesign(ClusterDesign):
 class BaselineDesign(ClusterDesign):
     """Machines m0, m1, ... that all prefill and decode: the colocated baseline."""
 
-    def __init__(
-        self, num_machines: int, hardware: HardwareSpec, block_tokens: int, watermark: float, max_held_fraction: float
-    ) -> None:
-        super().__init__(block_tokens, watermark, max_held_fraction)
+    def __init__(self, num_machines: int, hardware: HardwareSpec) -> None:
         self.num_machines = setting.whole("cluster.num_machines", num_machines, 1, MAX_NUM_MACHINES)
         self.hardware = hardware
 

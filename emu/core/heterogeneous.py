@@ -23,11 +23,7 @@ class HeterogeneousDesign(ClusterDesign):
         self,
         machines: list,
         hardware: Mapping[str, HardwareSpec],
-        block_tokens: int,
-        watermark: float,
-        max_held_fraction: float,
     ) -> None:
-        super().__init__(block_tokens, watermark, max_held_fraction)
         self.groups = [_group(f"cluster.machines[{i}]", group, hardware) for i, group in enumerate(machines)]
         roles = {role for role, _, _ in self.groups}
         for phase in (Role.PREFILL, Role.DECODE):

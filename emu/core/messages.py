@@ -100,6 +100,13 @@ class MachineDied(NamedTuple):
     cause: str
 
 
+class QueueChanged(NamedTuple):
+    """Whether any task waits at the machine. Only machines of the compatible mode say so: its placement asks for it."""
+
+    machine: int
+    is_waiting: bool
+
+
 class RunEnded(NamedTuple):
     """No more time is given to what is still unfinished."""
 

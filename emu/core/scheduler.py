@@ -129,9 +129,7 @@ class Scheduler:
         self.pools.changed(prefill_on)
         if decode_on is not prefill_on:
             self.pools.changed(decode_on)
-        for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
-            if machine.pool is opposite:
-                self._move(machine, Pool.MIXED, actions)
+        self._join_mixed_pool(prefill_on, decode_on, actions)
         request.move_to(Phase.PREFILLING, now_s)
         key = (request.request_id, request.attempt)
         actions.append(Place(*key, prefill_on.index, decode_on.index))
@@ -177,6 +175,11 @@ class Scheduler:
             self._move(machine, machine.home, actions)
         else:
             self.pools.changed(machine)
+
+    def _join_mixed_pool(self, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
+        for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
+            if machine.pool is opposite:
+                self._move(machine, Pool.MIXED, actions)
 
     def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
         self.pools.move(machine, pool)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.core.cluster import MachineSpec
+from emu.core.machine_kind import MachineSpec
 from emu.core.specs import ModelSpec
 from emu.results.recorder import Recorder
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from emu.core.cluster import MachineSpec
+from emu.core.machine_kind import MachineSpec
 
 
 class FaultError(ValueError):

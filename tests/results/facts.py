@@ -1,10 +1,14 @@
 """Runs for the tests of this folder: recorded from hand-written facts, or from a small cluster."""
 
+from math import inf
+
 import numpy as np
 
 from emu.core.batching.mixed_continuous import MixedContinuous
-from emu.core.cluster import Cluster, MachineSpec
+from emu.core.cluster import Cluster
+from emu.core.machine_kind import MachineSpec
 from emu.core.messages import Batch, DecodeJoin, Emit, Prefill
+from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec
@@ -116,7 +120,7 @@ def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_
     machines = tuple(
         MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_kv_blocks, TIMING) for index, name in enumerate(machine_names)
     )
-    cluster = Cluster(MODEL, machines, TokenJsq(), MixedContinuous(64, 2), 4, 0.01, 0.5, 0.005)
+    cluster = Cluster(MODEL, machines, PagedMachines(4, 0.01, 0.5), TokenJsq(), MixedContinuous(64, 2), 0.005, inf)
     recorder = KeepingRecorder(workload_of(requests), len(machines))
     runtime = VirtualRuntime(cluster, recorder.workload, recorder, max_drain_s, [Fault(*fault) for fault in faults])
     run = runtime.run(lambda now_s: True)

@@ -1,0 +1,63 @@
+"""What a machine is, and how its two halves are made: the state machine itself and what the scheduler keeps of it."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from emu.core.batching.policy import BatchingPolicy
+from emu.core.messages import KVReady
+from emu.core.placement.policy import PlacementPolicy
+from emu.core.pools import MachineLoad, Role
+from emu.core.scheduler import Scheduler
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.model import TimingModel
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """One machine: its index in the cluster, its name (p0, d1, m2), what it was bought for and how fast it is."""
+
+    index: int
+    name: str
+    role: Role
+    hardware: HardwareSpec
+    num_kv_blocks: int
+    timing: TimingModel
+
+
+class MachineState(Protocol):
+    """The state machine of machine `index`."""
+
+    index: int
+
+    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+        """Take one event and return what is to be done, in order."""
+        ...
+
+    def would_pull(self, event: KVReady) -> bool:
+        """Whether this hand-over, if it were offered now, would get its memory at once."""
+        ...
+
+
+class MachineKind(Protocol):
+    """What every `conf/machine/*.yaml` describes: how the machines of a cluster manage their memory and their work.
+
+    Its scheduler keeps loads of `load_type`. One that `wants_oracle` has `consult(oracle: OutputOracle) -> MachineKind`,
+    which gives the kind that is then asked.
+    """
+
+    wants_oracle: ClassVar[bool]
+    load_type: ClassVar[type[MachineLoad]]
+
+    def spec(
+        self, index: int, name: str, role: Role, hardware: HardwareSpec, model: ModelSpec, timing: TimingModel
+    ) -> MachineSpec:
+        """The machine of this hardware. Raises SpecError where the model does not fit it."""
+        ...
+
+    def make_machine(
+        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
+    ) -> MachineState: ...
+
+    def make_scheduler(self, specs: tuple[MachineSpec, ...], model: ModelSpec, placement: PlacementPolicy) -> Scheduler:
+        """The scheduler, with a load for each machine."""
+        ...

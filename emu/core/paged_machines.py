@@ -1,0 +1,45 @@
+"""Machines that keep KV caches in blocks and know no output length: those of an inference engine."""
+
+import copy
+from typing import ClassVar
+
+from emu.core import setting
+from emu.core.batching.policy import BatchingPolicy
+from emu.core.handover import Handover
+from emu.core.kv_cache import KVCache
+from emu.core.machine import Machine
+from emu.core.machine_kind import MachineSpec
+from emu.core.placement.policy import PlacementPolicy
+from emu.core.pools import MachineLoad, Role
+from emu.core.scheduler import Scheduler
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.model import TimingModel
+
+
+class PagedMachines:
+    """`Machine`s with blocks of `block_tokens` tokens; see `KVCache` for `watermark`, `Machine` for `max_held_fraction`."""
+
+    wants_oracle: ClassVar[bool] = False
+    load_type: ClassVar[type[MachineLoad]] = MachineLoad
+
+    def __init__(self, block_tokens: int, watermark: float, max_held_fraction: float) -> None:
+        self.block_tokens = setting.whole("machine.block_tokens", block_tokens, 1, 2**20)
+        self.watermark = setting.between("machine.watermark", watermark, 0, 1)
+        self.max_held_fraction = setting.between("machine.max_held_fraction", max_held_fraction, 0, 1)
+
+    def spec(
+        self, index: int, name: str, role: Role, hardware: HardwareSpec, model: ModelSpec, timing: TimingModel
+    ) -> MachineSpec:
+        num_kv_blocks = hardware.num_kv_blocks(model, self.block_tokens)
+        return MachineSpec(index, name, role, hardware, num_kv_blocks, timing)
+
+    def make_machine(
+        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
+    ) -> Machine:
+        kv = KVCache(spec.num_kv_blocks, self.block_tokens, self.watermark)
+        handover = Handover(model.kv_bytes_per_token, model.num_layers, spec.timing, layerwise_min_tokens)
+        return Machine(spec.index, kv, copy.deepcopy(batching), handover, self.max_held_fraction)
+
+    def make_scheduler(self, specs: tuple[MachineSpec, ...], model: ModelSpec, placement: PlacementPolicy) -> Scheduler:
+        loads = [MachineLoad(spec.index, spec.role, spec.num_kv_blocks * self.block_tokens) for spec in specs]
+        return Scheduler(loads, copy.deepcopy(placement))
