@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, get_origin
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -165,8 +165,9 @@ def explain(error: Exception) -> str:
     """What is wrong, in one line for the user."""
     cause = error.__cause__
     match error:
-        case MissingConfigException(missing_cfg_file=str(path), options=list(options)):
+        case MissingConfigException(missing_cfg_file=str(path)):
             group, _, option = path.rpartition("/")
+            options = sorted(file.stem for file in (composition.CONF_DIR / group).glob("*.yaml"))
             return f"{group}={option}: no such option; expected one of {', '.join(options)}"
         case OverrideParseException():
             return f"{error.override}: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{{}}"
@@ -212,7 +213,10 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
     elif all(type_ in TYPE_NAMES for type_ in types):
         if not any(_is_a(value, type_) for type_ in types):
             raise ConfigError(f"{key}={value}: expected {' or '.join(TYPE_NAMES[type_] for type_ in types)}")
-    elif inspect.isclass(annotation) and not isinstance(value, dict):
+    elif get_origin(annotation) is dict and isinstance(value, dict):
+        for name, item in value.items():
+            _check_value(f"{key}.{name}", item, get_args(annotation)[1])
+    elif get_origin(annotation) is dict or (inspect.isclass(annotation) and not isinstance(value, dict)):
         raise ConfigError(f"{key}={value}: expected an option of this group, or settings below it")
 
 

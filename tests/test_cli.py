@@ -105,7 +105,7 @@ def test_a_death_on_purpose(emu):
 def test_help_lists_the_groups(emu):
     code, out, _ = emu("--help")
     assert code == 0
-    assert "cluster: baseline_a100, baseline_h100, splitwise_aa, splitwise_ha, splitwise_hh, splitwise_hhcap" in out
+    assert "cluster: baseline_a100, baseline_h100, heterogeneous, splitwise_aa, splitwise_ha, splitwise_hh, splitwise_hhcap" in out
     assert len(out) < 30
 
 

@@ -65,9 +65,22 @@ def test_of_several_experiments_the_last_one_wins():
         assert config.workload.lengths == lengths
 
 
-def test_no_experiment_is_the_default_and_a_wrong_one_is_a_line():
-    assert compose(["experiment=[]"]) == compose([])
+@pytest.mark.parametrize("both", ["iso_power_conv_splitwise_hh,splitwise_sim", "splitwise_sim,iso_power_conv_splitwise_hh"])
+def test_the_published_simulator_on_a_cluster_of_the_tables(both):
+    plan = build(compose([f"experiment=[{both}]", "model=bloom_176b", "workload.duration_s=2"]))
+    cluster = plan.rehearse.keywords["cluster"]
+    assert [machine.name for machine in cluster.machines][::24] == ["p0", "p24"]
+    assert (len(cluster.machines), type(cluster.placement).__name__) == (40, "SplitwiseSim")
+    assert {type(machine.timing).__name__ for machine in cluster.machines} == {"SplitwiseSimTiming"}
+
+
+@pytest.mark.parametrize("override", ["experiment=iso_best", "experiment=[iso_power_conv_splitwise_hh,iso_best]"])
+def test_an_experiment_that_is_not_there_is_one_line(override):
     with pytest.raises(
         ConfigError, match=r"^experiment=iso_best: no such option; expected one of iso_cost_code_baseline_a100, "
     ):
-        compose(["experiment=iso_best"])
+        compose([override])
+
+
+def test_no_experiment_is_the_default():
+    assert compose(["experiment=[]"]) == compose([])

@@ -19,11 +19,10 @@ class HeterogeneousDesign(ClusterDesign):
     ... do both. Raises SettingError for a group that is wrong, or where no machine is there for one of the phases.
     """
 
-    def __init__(
-        self,
-        machines: list,
-        hardware: Mapping[str, HardwareSpec],
-    ) -> None:
+    def __init__(self, machines: list, hardware: dict[str, HardwareSpec]) -> None:
+        for name, spec in hardware.items():
+            if not isinstance(spec, HardwareSpec):
+                raise setting.SettingError(f"cluster.hardware.{name}={spec}: expected an option of hardware")
         self.groups = [_group(f"cluster.machines[{i}]", group, hardware) for i, group in enumerate(machines)]
         roles = {role for role, _, _ in self.groups}
         for phase in (Role.PREFILL, Role.DECODE):

@@ -83,6 +83,32 @@ def test_a_wrong_group_is_one_line(groups, line):
     assert str(caught.value) == line
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "+cluster.hardware.dgx_h100.foo=1",
+            "cluster.hardware.dgx_h100.foo: no such setting; cluster.hardware.dgx_h100 has name, ",
+        ),
+        ("~cluster.hardware.dgx_h100.num_gpus", "cluster.hardware.dgx_h100.num_gpus is required: set "),
+        ("cluster.hardware.dgx_h100.num_gpus=a", "cluster.hardware.dgx_h100.num_gpus=a: expected a whole number"),
+        ("cluster.hardware.dgx_h100=3", "cluster.hardware.dgx_h100=3: expected an option of this group, or settings below it"),
+        ("cluster.hardware=3", "cluster.hardware=3: expected an option of this group, or settings below it"),
+        ("+cluster.hardware.box={a: 1}", "cluster.hardware.box={'a': 1}: expected an option of hardware"),
+    ],
+)
+def test_wrong_hardware_is_one_line(override, line):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(override)
+    assert str(caught.value).startswith(line)
+
+
+def test_hardware_of_ones_own():
+    own = ("+hardware@cluster.hardware.box=dgx_a100", "cluster.hardware.box.nic_bytes_per_s=1e9")
+    plan = plan_of(*own, "cluster.machines=[{role: mixed, hardware: box, count: 2}]")
+    assert [machine.hardware.nic_bytes_per_s for machine in plan.rehearse.keywords["cluster"].machines] == [1e9, 1e9]
+
+
 @pytest.mark.parametrize(("placement", "least", "most"), [("token_jsq", 1.3, 4.0), ("round_robin", 0.99, 1.01)])
 def test_slower_machines_get_less_where_queues_are_compared(tmp_path, placement, least, most):
     """A DGX-H100 prefills 1,000 tokens in half the time of a DGX-A100; a policy that looks at queues finds its own shorter."""
