@@ -32,17 +32,17 @@ def slowdowns(columns: Columns, measured: np.ndarray, reference: TimingModel) ->
     the ratio is the same.
     """
     requests = columns.requests
-    prefill_s, decode_s = lone_times_s(reference, requests.prompt_tokens[measured], requests.output_tokens[measured])
-    first_s, last_s, arrival_s = (
-        column[measured] for column in (requests.first_token_s, requests.last_token_s, requests.arrival_s)
-    )
-    num_gaps = requests.output_tokens[measured] - 1
-    several = num_gaps > 0
-    tbt = np.divide(last_s - first_s, decode_s, out=np.full(len(decode_s), np.nan), where=several)
+    output_tokens = requests.output_tokens[measured]
+    prefill_s, decode_s = lone_times_s(reference, requests.prompt_tokens[measured], output_tokens)
+    ttft = (requests.first_token_s - requests.arrival_s)[measured] / prefill_s
+    e2e = (requests.last_token_s - requests.arrival_s)[measured] / (prefill_s + decode_s)
+    several = output_tokens > 1
+    tbt = np.full(len(ttft), np.nan)
+    np.divide((requests.last_token_s - requests.first_token_s)[measured], decode_s, out=tbt, where=several)
     unit_s = np.zeros(len(requests))
-    unit_s[measured] = np.divide(decode_s, num_gaps, out=np.zeros(len(decode_s)), where=several)
-    gaps, gap_weights = columns.tokens.gaps(measured, unit_s)
-    return Slowdowns((first_s - arrival_s) / prefill_s, tbt, (last_s - arrival_s) / (prefill_s + decode_s), gaps, gap_weights)
+    unit_s[measured] = decode_s / np.maximum(output_tokens - 1, 1)
+    del prefill_s, decode_s, output_tokens, several
+    return Slowdowns(ttft, tbt, e2e, *columns.tokens.gaps(measured, unit_s))
 
 
 def lone_times_s(timing: TimingModel, prompt_tokens: np.ndarray, output_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

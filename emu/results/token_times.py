@@ -93,23 +93,27 @@ class TokenTimes:
         of a step in common, so there are far fewer entries than tokens. With `unit_s` (one entry a request) gaps are multiples
         of their request's unit; one that several requests have in common, of the mean of their units.
         """
-        segments = self._segments
+        segments, step_end_s = self._segments, self._step_end_s
         sliced = np.flatnonzero((selected & ~self._listed)[segments.request_id])
         # A segment has the gaps from the one before its second step to the one before its last step.
         first_step, last_step = segments.first_step[sliced] + 1, segments.last_step[sliced]
-        weight = num_covering(first_step, last_step, len(self._step_end_s))
-        shared = np.flatnonzero(weight)
-        weight = weight[shared]
-        shared_gap_s = np.diff(self._step_end_s, prepend=0.0)[shared]
+        weight = num_covering(first_step, last_step, len(step_end_s))
+        shared = weight > 0
+        gap_s = step_end_s.copy()  # in place from here on: there may be tens of millions
+        gap_s[1:] -= step_end_s[:-1]
         gap_of = np.concatenate(self._gap_of)
         own = selected[gap_of]
         own_gap_s = np.concatenate(self._gap_s)[own]
         if unit_s is not None:
-            units = unit_s[segments.request_id[sliced]]
-            shared_gap_s *= weight
-            shared_gap_s /= sum_covering(first_step, last_step, units, len(self._step_end_s))[shared]
+            units = sum_covering(first_step, last_step, unit_s[segments.request_id[sliced]], len(step_end_s))
+            gap_s *= weight
+            np.divide(gap_s, units, out=gap_s, where=shared)
             own_gap_s /= unit_s[gap_of[own]]
-        return np.concatenate([shared_gap_s, own_gap_s]), np.concatenate([weight, np.ones(len(own_gap_s), weight.dtype)])
+            del units
+        del sliced, first_step, last_step
+        gap_s = gap_s[shared]
+        weight = weight[shared]
+        return np.concatenate([gap_s, own_gap_s]), np.concatenate([weight, np.ones(len(own_gap_s), weight.dtype)])
 
 
 def num_covering(first_step: np.ndarray, last_step: np.ndarray, num_steps: int) -> np.ndarray:
@@ -123,6 +127,7 @@ def num_covering(first_step: np.ndarray, last_step: np.ndarray, num_steps: int) 
 
 def sum_covering(first_step: np.ndarray, last_step: np.ndarray, amounts: np.ndarray, num_steps: int) -> np.ndarray:
     """As `num_covering`, with the sum of the `amounts` of these stretches (float64, to rounding)."""
-    total = np.bincount(first_step, amounts, num_steps + 1)
-    total -= np.bincount(last_step + 1, amounts, num_steps + 1)
+    total = np.zeros(num_steps + 1)
+    np.add.at(total, first_step, amounts)
+    np.subtract.at(total, last_step + 1, amounts)
     return np.cumsum(total, out=total)[:num_steps]
