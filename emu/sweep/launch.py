@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 from hydra._internal.callbacks import Callbacks
@@ -94,7 +94,9 @@ def _ends_its_children() -> Iterator[None]:
         yield
     except BaseException:
         for child in psutil.Process().children(recursive=True):
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                if "resource_tracker" not in " ".join(child.cmdline()):  # joblib's, which cleans up when we have ended
+                    child.kill()
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -47,10 +47,10 @@ class SweepRun:
         overrides, run_dir = list(job.overrides.task), Path(job.runtime.output_dir)
         if self.parent != here():
             _belong_to(self.parent)
-        (run_dir / SUMMARY).unlink(missing_ok=True)
-        (run_dir / FAILURE).unlink(missing_ok=True)
-        (run_dir / STARTED).touch()
         try:
+            for name in (SUMMARY, FAILURE):
+                (run_dir / name).unlink(missing_ok=True)
+            (run_dir / STARTED).touch()
             composed = compose([*self.hydra_overrides, *overrides])
             plan = build(composed.config)
             _write_config(run_dir / ".hydra", composed, overrides)
