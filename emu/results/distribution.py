@@ -27,7 +27,8 @@ def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> dict[
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percentiles: tuple[float, ...]) -> list[float]:
     """`np.percentile(np.repeat(values, weights), percentiles)` to the bit, without the repetition."""
     order = np.argsort(values)
-    num_up_to = np.cumsum(weights[order], dtype=np.int64)
+    num_up_to = weights[order].astype(np.int64)
+    np.cumsum(num_up_to, out=num_up_to)
     num_values = int(num_up_to[-1])
     result = []
     for rank in (num_values - 1) * np.true_divide(percentiles, 100):

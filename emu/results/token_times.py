@@ -98,19 +98,20 @@ class TokenTimes:
         # A segment has the gaps from the one before its second step to the one before its last step.
         first_step, last_step = segments.first_step[sliced] + 1, segments.last_step[sliced]
         weight = num_covering(first_step, last_step, len(step_end_s))
+        if unit_s is not None:
+            units_s = sum_covering(first_step, last_step, unit_s[segments.request_id[sliced]], len(step_end_s))
+        del sliced, first_step, last_step  # there may be tens of millions of steps and segments: nothing is kept in vain
         shared = weight > 0
-        gap_s = step_end_s.copy()  # in place from here on: there may be tens of millions
+        gap_s = step_end_s.copy()
         gap_s[1:] -= step_end_s[:-1]
         gap_of = np.concatenate(self._gap_of)
         own = selected[gap_of]
         own_gap_s = np.concatenate(self._gap_s)[own]
         if unit_s is not None:
-            units = sum_covering(first_step, last_step, unit_s[segments.request_id[sliced]], len(step_end_s))
             gap_s *= weight
-            np.divide(gap_s, units, out=gap_s, where=shared)
+            np.divide(gap_s, units_s, out=gap_s, where=shared)
             own_gap_s /= unit_s[gap_of[own]]
-            del units
-        del sliced, first_step, last_step
+            del units_s
         gap_s = gap_s[shared]
         weight = weight[shared]
         return np.concatenate([gap_s, own_gap_s]), np.concatenate([weight, np.ones(len(own_gap_s), weight.dtype)])

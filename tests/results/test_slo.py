@@ -144,6 +144,13 @@ def test_the_limits_are_those_of_the_paper():
     assert [slo.limit(*objective) for objective in OBJECTIVES] == [2, 3, 6, 1.25, 1.5, 5, 1.25, 1.5, 5]
 
 
+def test_another_reference_machine():
+    options = (["hardware@slo.reference=dgx_h100"], [])
+    faster, paper = (build(compose(["runtime=virtual", *option])).service_levels for option in options)
+    assert (faster.settings.reference.name, paper.settings.reference.name) == ("dgx_h100", "dgx_a100")
+    assert faster.timing.prefill_s([1000]) < paper.timing.prefill_s([1000])
+
+
 def test_goodput_counts_the_requests_within_all_three_p99_limits():
     columns = three_requests()
     for changed, num_within in (
