@@ -148,7 +148,7 @@ def simulate(
         runtime.run()
         columns = recorder.columns()
         assert violations(Ended(columns)) == []
-        assert_nothing_is_left(runtime.scheduler, runtime.machines)
+        assert_nothing_is_left(runtime.scheduler, runtime.machines, runtime.network)
         watch.assert_kv_bytes_add_up(columns)
         return Run(columns, len(cluster.machines), b"".join(watch.packed))
 

@@ -22,6 +22,7 @@ from emu.core.messages import (
     RunStarted,
     RunSteps,
     Send,
+    SetTimer,
 )
 from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
 from emu.execution.step_run import StepRun
@@ -59,15 +60,17 @@ class StallingRuntime:
         self._watch = watch
         self._stall_s = stall_s
         self.scheduler = cluster.make_scheduler()
+        self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
         self._nodes = [
             Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps))
             for spec in cluster.machines
         ]
         self.machines = [node.machine for node in self._nodes]
-        self._parties = dict(enumerate(self.machines)) | {SCHEDULER: self.scheduler, NETWORK: cluster.make_network()}
+        self._parties = dict(enumerate(self.machines)) | {SCHEDULER: self.scheduler, NETWORK: self.network}
         self._dead: set[int] = set()
         self._pulls: dict[tuple[int, int], int] = {}  # (request, attempt) -> source
+        self._ends: dict[tuple[int, int], KVReceived] = {}  # of each flow the end that was told last
         self._last_s: dict[tuple[int, int], float] = defaultdict(float)
         self._heap: list[tuple[float, int, int, int, object]] = []
         self._num_due = 0
@@ -90,7 +93,7 @@ class StallingRuntime:
                     event = node.done(event, now_s)
                 elif (passed := node.passed(now_s, sender)) is not None:
                     self._handle(receiver, passed, now_s)
-                if type(event) is KVReceived and not self._is_held(event):
+                if type(event) is KVReceived and not (self._ends[event] is event and self._is_held(event)):
                     continue
             if type(event) is Fault:
                 self._dead.add(receiver)
@@ -115,7 +118,10 @@ class StallingRuntime:
                     run = self._nodes[party].run
                     self._due(run.end_s, party, party, run)
             elif kind is CompleteFlow:
-                self._due(action.at_s, NETWORK, action.destination, KVReceived(action.request_id, action.attempt))
+                self._ends[action[:2]] = received = KVReceived(*action[:2])
+                self._due(action.at_s, NETWORK, action.destination, received)
+            elif kind is SetTimer:
+                self._due(action.at_s, party, party, action.message)
             elif kind is Pull:
                 self._pulls[action.request_id, action.attempt] = action.source
 

@@ -17,6 +17,7 @@ TRACE = """arrival_timestamp,prompt_size,token_size
 1.01,200,50
 """
 PUBLISHED = ["model=bloom_176b", "timing=splitwise_sim", "runtime=virtual", "runtime.control_latency_s=0", "workload=trace"]
+PUBLISHED += ["transfer.layerwise_min_tokens=inf", "transfer.contention=false"]
 
 
 @pytest.fixture

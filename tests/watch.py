@@ -1,8 +1,11 @@
 """What holds at every event of a run and at its end, checked on the state machines themselves."""
 
+import math
+
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import NETWORK, FlowRequested, HoldKV
+from emu.core.network import Network
 from emu.core.pools import Pool
 from emu.core.scheduler import Scheduler
 from emu.results.columns import FAILED, Columns
@@ -79,9 +82,10 @@ def assert_does_what_it_may(machine: Machine) -> None:
         assert not (may_hold and kv.can_admit(prompt.num_blocks, num_held_blocks))
 
 
-def assert_nothing_is_left(scheduler: Scheduler, machines: list[Machine]) -> None:
-    """Every request is over, and every machine alive is empty and known to be."""
+def assert_nothing_is_left(scheduler: Scheduler, machines: list[Machine], network: Network) -> None:
+    """Every request is over, every machine alive is empty and known to be, and nothing is on the links."""
     assert not scheduler.requests
+    assert network.rates(math.inf) == {}
     for load, machine in zip(scheduler.pools.machines, machines, strict=True):
         assert (load.num_prefills, load.num_decodes, load.pending_prompt_tokens, load.kv_tokens) == (0, 0, 0, 0)
         if load.pool is not Pool.DEAD:

@@ -11,6 +11,7 @@ from emu.core.messages import (
     NETWORK,
     SCHEDULER,
     Cancelled,
+    CompleteFlow,
     CutRun,
     FreeKV,
     HoldKV,
@@ -50,6 +51,7 @@ class MachineActor(Party):
         self.handles: dict[int, ActorHandle] = {}
         self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
         self._pulls: dict[Key, asyncio.Task] = {}
+        self._ends: dict[Key, KVReceived] = {}  # of each flow the newest notice that it is through, told ahead of its time
         self._due: dict[Key, float] = {}  # flows that are through by the model before the payload is
         self._num_overruns = 0
 
@@ -83,9 +85,8 @@ class MachineActor(Party):
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._beat))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
-        if type(event) is KVReceived:
-            # The network's notice that the flow is through: it carries its own time.
-            self.inbox.put(due_s, sender, seq, event)
+        if type(event) is CompleteFlow:
+            self._on_flow_timed(event, due_s, seq)
             return
         self.inbox.put_message(due_s, sender, seq, event)
         if type(event) is KVReady and self.node.machine.would_pull(event):
@@ -124,16 +125,26 @@ class MachineActor(Party):
                 self._handle(done, now_s)
             return
         if type(event) is KVReceived and sender == NETWORK:
-            pull = self._pulls.get(event)
-            if pull is None:
-                return  # called off
+            if self._ends.get(event) is not event:
+                return  # called off, or the flow has got another share since
+            pull = self._pulls[event]
             if not pull.done() or pull.exception() is not None:  # what was not verified never joins
                 self._due[event] = now_s
                 return
-            del self._pulls[event]
+            del self._pulls[event], self._ends[event]
         if (passed := self.node.passed(now_s, sender)) is not None:
             self._handle(passed, now_s)
         self._handle(event, now_s)
+
+    def _on_flow_timed(self, action: CompleteFlow, due_s: float, seq: int) -> None:
+        """The network knows, as of `due_s`, when a flow to here will be through; what it said before no longer holds."""
+        received = KVReceived(action.request_id, action.attempt)
+        if received in self._pulls:
+            self._ends[received] = received
+            self._due.pop(received, None)
+            self.inbox.put(action.at_s, NETWORK, seq, received)
+        elif (late_s := self.clock.now_s() - due_s) > 0:
+            self.inbox.message_late_s.append(late_s)  # the request has joined at the time that was told first
 
     def _handle(self, event: tuple, now_s: float) -> None:
         index = self.address
@@ -159,6 +170,7 @@ class MachineActor(Party):
                 self.inbox.put(action.at_s, index, self.next_seq(), action.message)
         if type(event) is Cancelled:
             self._due.pop(event, None)
+            self._ends.pop(event, None)
             if (pull := self._pulls.pop(event, None)) is not None:
                 pull.cancel()
 
@@ -178,5 +190,5 @@ class MachineActor(Party):
             # The flow was through by the model before the payload was here: the request joins now that it is verified.
             now_s = self.clock.now_s()
             self._num_overruns += now_s - due_s > self.settings.overrun_s
-            del self._pulls[key]
+            del self._pulls[key], self._ends[key]
             self.inbox.put(now_s, self.address, self.next_seq(), KVReceived(*key))

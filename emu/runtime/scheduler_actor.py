@@ -3,7 +3,7 @@
 import time
 
 from emu.core.cluster import Cluster
-from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, KVReceived, MachineDied, RunStarted, Send
+from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, MachineDied, RunStarted, Send, SetTimer
 from emu.runtime.inbox import Inbox
 from emu.runtime.party import NO_KV, Party, PartySettings
 
@@ -67,7 +67,10 @@ class SchedulerActor(Party):
         actions = self.scheduler.handle(event, now_s)
         self.record(SCHEDULER, now_s, event, actions)
         for action in actions:
-            if type(action) is Send:
+            if type(action) is Send and action.to == NETWORK:
+                due_s = now_s + self.settings.control_latency_s
+                self.network_inbox.put_message(due_s, SCHEDULER, self.next_seq(), action.message)
+            elif type(action) is Send:
                 self.send_message(SCHEDULER, action.to, now_s, action.message)
 
     def _on_network_event(self, event: tuple, now_s: float, sender: int) -> None:
@@ -77,5 +80,7 @@ class SchedulerActor(Party):
         self.record(NETWORK, now_s, event, actions)
         for action in actions:
             if type(action) is CompleteFlow:
-                received = KVReceived(action.request_id, action.attempt)
-                self.send_timed(NETWORK, action.destination, action.at_s, received)
+                # Due as of now: until then, what was said of the flow before holds.
+                self.send_timed(NETWORK, action.destination, now_s, action)
+            elif type(action) is SetTimer:
+                self.network_inbox.put(action.at_s, NETWORK, self.next_seq(), action.message)

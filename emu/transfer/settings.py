@@ -18,13 +18,17 @@ class TransferSettings:
 
     `layerwise_min_tokens`: the KV caches of a prefill step with so many tokens or more leave layer by layer while it runs,
     those of a smaller one when it is over (SPLITWISE.md §5); `inf`: all of them when it is over.
+
+    `contention`: transfers of one machine share its NIC. Without, each has it to itself.
     """
 
     payload_scale: float | str
     layerwise_min_tokens: float
+    contention: bool
 
     def __post_init__(self) -> None:
         scale = self.payload_scale
         if scale != "auto" and (isinstance(scale, str | bool) or not 0 <= scale <= 1):
             raise TransferError(f"transfer.payload_scale={scale}: expected auto or a number from 0 to 1")
         setting.positive_or_inf("transfer.layerwise_min_tokens", self.layerwise_min_tokens)
+        setting.flag("transfer.contention", self.contention)

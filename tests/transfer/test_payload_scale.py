@@ -48,4 +48,4 @@ def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transf
 @pytest.mark.parametrize("scale", [-0.1, 1.1, "much", True, float("nan")])
 def test_a_scale_that_is_none(scale):
     with pytest.raises(TransferError, match=r"transfer.payload_scale=.*: expected auto or a number from 0 to 1"):
-        TransferSettings(payload_scale=scale)
+        TransferSettings(payload_scale=scale, layerwise_min_tokens=512, contention=True)
