@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from heapq import merge
 from operator import attrgetter
 
+from emu.core.splitwise_sim.active_decodes import ActiveDecodes
 from emu.core.splitwise_sim.memory import Memory
 from emu.core.splitwise_sim.task import Task
 
@@ -27,7 +28,7 @@ class Batcher:
     `pending` is all that waits, each task put in by (times skipped, arrival) as they were then: what waits goes on being
     skipped, so the list need not be sorted. Of these, `prompts` are in order of arrival, `paused` are decodes that were
     left out of a batch, in that order, and `fresh` are decodes that never ran and whose prompt is done, in order of the
-    requests' arrival. `prefilling` and `active` (decodes, oldest member first) are the batch.
+    requests' arrival. `prefilling` and `active` are the batch.
     """
 
     def __init__(self, limits: BatchLimits, memory: Memory) -> None:
@@ -38,7 +39,7 @@ class Batcher:
         self.paused: dict[int, Task] = {}
         self.fresh: list[Task] = []
         self.prefilling: list[Task] = []
-        self.active: dict[int, Task] = {}
+        self.active = ActiveDecodes()
         self.num_starts = 0
         self.batch_tokens = 0  # of the batch when it was selected
 
@@ -48,6 +49,11 @@ class Batcher:
 
     def num_skips(self, task: Task) -> int:
         return task.num_skips if task.counted_from is None else task.num_skips + self.num_starts - task.counted_from
+
+    def has_room(self, num_tokens: int) -> bool:
+        """Whether the batch, as it was selected, could have taken so much more."""
+        limits = self.limits
+        return self.num_running < limits.max_num_seqs and self.batch_tokens + num_tokens <= limits.max_batch_tokens
 
     # --- what waits ---------------------------------------------------------------------------------------------------
 
@@ -88,17 +94,15 @@ class Batcher:
 
     # --- the next batch -----------------------------------------------------------------------------------------------
 
-    def select(self) -> tuple[list[Task], list[Task]]:
+    def select(self) -> list[Task]:
         """Form the next batch from the decodes still active and from what waits, and take the memory of what starts.
 
-        Returns who joins and which decodes are left out. Whatever waits and stays out has been skipped once more.
+        Returns who joins. Whatever waits and stays out has been skipped once more.
         """
         chosen, num_kept, self.batch_tokens = self._choose()
-        left_out: list[Task] = []
         if num_kept < len(self.active):
-            left_out = list(self.active.values())[num_kept:]
-            for task in left_out:
-                del self.active[task.request_id]
+            for task in list(self.active.tasks.values())[num_kept:]:
+                self.active.drop(task)
                 task.in_batch, task.is_paused = False, True
                 self._queue(task)
                 self.paused[task.request_id] = task
@@ -112,9 +116,9 @@ class Batcher:
             if task.prompt_tokens:
                 self.prefilling.append(task)
             else:
-                self.active[task.request_id] = task
+                self.active.join(task)
         self.num_starts += 1
-        return chosen, left_out
+        return chosen
 
     def _choose(self) -> tuple[list[Task], int, int]:
         """Who joins, in order; how many of the active decodes stay, from the oldest; the tokens of them all."""
