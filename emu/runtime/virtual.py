@@ -175,7 +175,7 @@ class VirtualRuntime:
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
         self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
         self._next_arrival(arrivals)
-        now_s, num_events = 0.0, 1
+        last_s, num_events = 0.0, 1
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
             kind = type(event)
@@ -207,11 +207,12 @@ class VirtualRuntime:
                 log.append(receiver, now_s, event, actions)
             if actions:
                 perform(receiver, actions, now_s)
+            last_s = now_s  # of what was handled: an event that is skipped is no part of the run
             num_events += 1
             if not num_events & 0xFFF and not goes_on(now_s):
                 self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
                 return VirtualRun(now_s, num_events + 1, is_complete=False)
-        return VirtualRun(now_s, num_events, is_complete=True)
+        return VirtualRun(last_s, num_events, is_complete=True)
 
     def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
         actions = state_machine.handle(event, now_s)

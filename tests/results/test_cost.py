@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from facts import HARDWARE, MODEL, decode, prefill, recorded, run_record, summary_of
+from facts import HARDWARE, MODEL, decode, prefill, recorded, run_cluster, run_record, summary_of
 
 from emu.build import ConfigError, build, compose
 from emu.core.messages import Batch, DecodeJoin, Emit, End, MovePool, Place, Prefill
@@ -162,3 +162,9 @@ def test_points_must_ascend():
 
 def test_energy_is_summed_a_machine():
     assert np.shape(PHASE.energy_j(record(), np.full(3, 10.0))) == (3,)
+
+
+def test_a_run_is_paid_to_its_last_event_and_not_to_the_limit_of_its_drain():
+    run = run_cluster(("p0", "d0"), [(0.1 * i, 20, 30) for i in range(20)], max_drain_s=60.0)
+    last_end_s = float(run.recorder.columns().requests.end_s.max())
+    assert last_end_s <= run.emulated_s < last_end_s + 0.1
