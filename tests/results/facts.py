@@ -109,10 +109,25 @@ class KeepingRecorder(Recorder):
     def __init__(self, workload, num_machines):
         super().__init__(workload, num_machines)
         self.facts = []
+        self.handlers = {kind: self._keeping(handler) for kind, handler in self.handlers.items()}
 
-    def record(self, now_s, fact):
-        self.facts.append((now_s, fact))
-        super().record(now_s, fact)
+    def _keeping(self, handler):
+        def record(now_s, fact):
+            self.facts.append((now_s, fact))
+            handler(now_s, fact)
+
+        return record
+
+    @property
+    def emitters(self):
+        def keeping(emitter):
+            def emit(fact):
+                self.facts.append((fact.boundaries_s[-1], fact))
+                emitter(fact)
+
+            return emit
+
+        return [keeping(emitter) for emitter in super().emitters]
 
 
 def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_s=60.0) -> RunRecord:
