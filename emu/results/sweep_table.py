@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+PER_MACHINE = ("utilisation.machines",)  # a thousand columns for a thousand machines: they stay in the summary
 SWEEP, TABLE, SUMMARY, FAILURE = "sweep.json", "results.parquet", "summary.json", "failure.json"
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 
@@ -40,8 +41,8 @@ def sweep_rows(sweep_dir: Path) -> list[dict[str, Any]]:
     """A row a run of the sweep: `run`, its settings, `status` (finished, failed or missing: not run), `error` (why it failed),
     `workload.digest` (equal where the requests are) and the figures of its summary by dotted name.
 
-    `host` is left out: the rows depend on the configurations alone. A summary's figure of the same name as a setting is left
-    out too. The columns are those of all rows, None where a run has no such figure.
+    `host` is left out: the rows depend on the configurations alone. So are figures of single machines, and those that have
+    the name of a setting. The columns are those of all rows, None where a run has no such figure.
     """
     runs = [_row(number, run, sweep_dir / str(number)) for number, run in enumerate(read_json(sweep_dir / SWEEP)["runs"])]
     columns = dict.fromkeys(column for run in runs for column in run)
@@ -89,7 +90,8 @@ def _row(number: int, run: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
 def _flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _flattened(value, f"{prefix}{key}.")
+            if f"{prefix}{key}" not in PER_MACHINE:
+                yield from _flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", "; ".join(map(str, value)) if isinstance(value, list) else value
 

@@ -63,11 +63,12 @@ class Figure:
         self._legend.append(_legend_item("dashes", "muted", name))
 
     def marker(self, x: float, y: float, shape: str, colour: str, text: str) -> None:
-        """A point of the shape `circle`, `square` or `diamond`, told in the legend as `text`."""
+        """A point of the shape `circle`, `square` or `diamond`, told in the legend as `text`, unless that is ''."""
         px, py = float(self.x.pixels(np.array(x))), float(self.y.pixels(np.array(y)))
         self._marks.append(f'<g class="marker {colour}" transform="translate({px:.1f} {py:.1f})">{SHAPES[shape]}</g>')
         symbol = f'<svg class="symbol" viewBox="-6 -6 12 12" aria-hidden="true"><g class="marker {colour}">'
-        self._legend.append(f"<li>{symbol}{SHAPES[shape]}</g></svg>{escape(text)}</li>")
+        if text:
+            self._legend.append(f"<li>{symbol}{SHAPES[shape]}</g></svg>{escape(text)}</li>")
 
     def svg(self, title: str) -> str:
         plot = json.dumps({"x": _axis_json(self.x), "y": _axis_json(self.y), "unit": list(self._labels)})

@@ -64,11 +64,16 @@ def render(run: Run, title: str) -> str:
         incidents_section(run),
         _footer(run),
     )
+    return document(f"{run.summary['verdict']}: {title}", sections)
+
+
+def document(title: str, sections: Sequence[str], further_css: str = "") -> str:
+    """A whole page of these sections, which are HTML."""
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(run.summary['verdict'])}: {escape(title)}</title><style>{CSS}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{CSS}{further_css}</style></head>\n"
         f"<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
     )
 

@@ -1,0 +1,86 @@
+"""A sweep as curves: one a design, each a figure of its runs against the load."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emu.results.sweep_table import is_usable
+
+LOADS = ("workload.rate_rps", "workload.rate_scale")
+SEED = "seed"
+
+
+class SweepError(ValueError):
+    """A sweep that cannot be shown as asked. The text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The runs of one design, those of the same load (with other seeds) together, in order of load."""
+
+    name: str
+    loads: tuple[float, ...]
+    runs: tuple[tuple[Mapping[str, Any], ...], ...]
+
+    def values(self, figure: str) -> np.ndarray:
+        """The mean of `figure` over the seeds at each load; NaN unless every run there may be compared and has it."""
+        return np.array([_mean(runs, figure) if all(map(is_usable, runs)) else np.nan for runs in self.runs])
+
+    def refused(self, figure: str) -> list[tuple[float, float]]:
+        """(load, mean of `figure`) where the runs ended, and yet one may not be compared: INVALID or SATURATED."""
+        points = [
+            (load, _mean(runs, figure))
+            for load, runs in zip(self.loads, self.runs, strict=True)
+            if not all(map(is_usable, runs))
+        ]
+        return [(load, value) for load, value in points if not np.isnan(value)]
+
+    def highest_load_within_slos(self) -> float | None:
+        """The highest load up to which every run may be compared and meets all its objectives; None where there is none."""
+        highest = None
+        for load, runs in zip(self.loads, self.runs, strict=True):
+            if not all(is_usable(run) and run.get("slo.met") for run in runs):
+                break
+            highest = load
+        return highest
+
+
+def settings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was set, of which all is not the same in all rows: their columns from `run` to `status`."""
+    names = list(rows[0])
+    return [name for name in names[1 : names.index("status")] if len({str(row[name]) for row in rows}) > 1]
+
+
+def load_of(rows: Sequence[Mapping[str, Any]], wanted: str | None = None) -> str | None:
+    """The setting that curves are drawn against: `wanted`, else the rate, else the only other number that varies; None where
+    there is none. Raises SweepError where `wanted` is none of these."""
+    numbers = [name for name in settings_of(rows) if all(_is_number(row[name]) for row in rows)]
+    if wanted is not None:
+        if wanted not in numbers:
+            raise SweepError(f"--load={wanted}: expected a number that varies: {', '.join(numbers) or 'this sweep has none'}")
+        return wanted
+    numbers = [name for name in numbers if name != SEED]
+    return next((name for name in LOADS if name in numbers), numbers[0] if len(numbers) == 1 else None)
+
+
+def curves_of(rows: Sequence[Mapping[str, Any]], load: str) -> list[Curve]:
+    """One curve for each combination of what varies beside the load and the seed, in order of the runs."""
+    naming = [name for name in settings_of(rows) if name not in (load, SEED)]
+    designs: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        words = (str(row[name]) if isinstance(row[name], str) else f"{name}={row[name]}" for name in naming)
+        designs.setdefault(" ".join(words) or "all runs", {}).setdefault(float(row[load]), []).append(row)
+    return [
+        Curve(name, tuple(sorted(runs)), tuple(tuple(runs[load]) for load in sorted(runs))) for name, runs in designs.items()
+    ]
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], figure: str) -> float:
+    values = [run.get(figure) for run in runs]
+    return float(np.mean(values)) if all(map(_is_number, values)) else float("nan")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

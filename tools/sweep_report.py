@@ -1,0 +1,77 @@
+#!/usr/bin/env python
+"""Print the runs of a sweep as a table, and write a page of its curves: `python tools/sweep_report.py SWEEP_DIR`.
+
+The page is SWEEP_DIR/report.html: TTFT, TBT and E2E at p50, p90 and p99 against the load, a line a design, their slowdowns with
+the objectives, throughput, cost and energy. Runs that failed, are INVALID or SATURATED are shown, marked, and never compared.
+A sweep that goes on, or was killed, is shown as far as it is.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from emu.results.report.quantity import count, duration
+from emu.results.report.sweep import METRICS, render_sweep
+from emu.results.sweep_curves import SweepError, curves_of, load_of, settings_of
+from emu.results.sweep_table import SWEEP, is_usable, outcome, read_json, sweep_rows
+
+STYLES = {"VALID": "green", "DEGRADED": "yellow", "SATURATED": "yellow"}
+
+
+def run_table(rows: list[dict]) -> Table:
+    """A row a run: what varies, how it ended, and its main figures; times as they are read best."""
+    settings = settings_of(rows)
+    latencies = [(f"{name} {statistic}", f"{metric}_s.{statistic}") for name, metric in METRICS for statistic in ("p50", "p99")]
+    table = Table("run", *settings, "outcome", box=None, pad_edge=False)
+    for name in (*(name for name, _ in latencies), "requests/s", "SLOs"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
+        figures = [duration(row.get(key)) for _, key in latencies]
+        table.add_row(
+            str(row["run"]),
+            *(str(row[name]) for name in settings),
+            Text(outcome(row), style=STYLES.get(outcome(row), "red")),
+            *figures,
+            count(row.get("throughput_rps")),
+            met,
+            style="" if is_usable(row) else "dim",
+        )
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR")
+    parser.add_argument("--load", metavar="KEY", help="the setting on the horizontal axis (default: the rate)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the page (default: SWEEP_DIR/report.html)")
+    arguments = parser.parse_args()
+    directory, output = arguments.sweep_dir, arguments.output or arguments.sweep_dir / "report.html"
+    try:
+        if not (read_json(directory / SWEEP) or {}).get("runs"):
+            raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
+        rows = sweep_rows(directory)
+        load = load_of(rows, arguments.load)
+        output.write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), encoding="utf-8")
+    except (SweepError, OSError) as error:
+        print(f"sweep_report: {error}", file=sys.stderr)
+        return 2
+    console = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
+    console.print(run_table(rows))
+    for row in rows:
+        if row["error"]:
+            console.print(f"run {row['run']} failed: {row['error']}", markup=False)
+    for curve in curves_of(rows, load) if load else []:
+        highest = curve.highest_load_within_slos()
+        text = "none" if highest is None else f"{highest:g}"
+        console.print(f"highest {load} within all objectives: {text}  {curve.name}", markup=False)
+    console.print(f"page: {output}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
