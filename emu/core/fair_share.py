@@ -21,13 +21,13 @@ def max_min_rates(paths: Sequence[Iterable[int]], demands: Sequence[float], capa
         level = min(levels.values())
         stopping = [flow for flow in rising if demands[flow] <= level]
         if not stopping:
-            full = {link for link in levels if levels[link] == level}
+            full = {link for link, at in levels.items() if at == level}
             stopping = [flow for flow in rising if not full.isdisjoint(paths[flow])]
+        stopped = set(stopping)
+        rising = [flow for flow in rising if flow not in stopped]
         for flow in stopping:
             rates[flow] = rate = min(level, demands[flow])
             for link in paths[flow]:
                 left[link] -= rate
                 num_rising[link] -= 1
-        stopped = set(stopping)
-        rising = [flow for flow in rising if flow not in stopped]
     return rates

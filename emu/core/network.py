@@ -83,7 +83,8 @@ class Network:
             self._unfold(link, now_s)
         flow = Flow(event, links, latency_s, now_s)
         self._add(flow)
-        self._divide(links, now_s)
+        if not self._fit(flow, now_s):
+            self._divide(links, now_s)
         return self._answer()
 
     def _on_other(self, event: Cancelled | MachineDied | SharesChange, now_s: float) -> list[tuple]:
@@ -147,8 +148,9 @@ class Network:
         links = (request.source, self._num_machines + request.destination)
         flow = self._as_flow(request, started_s, links, now_s)
         self._add(flow)
-        if flow.next_s > now_s:
-            self._push(flow)
+        if flow.next_s < now_s:
+            flow.set_rate(flow.rate, now_s)
+        self._push(flow)
 
     def _add(self, flow: Flow) -> None:
         for link in flow.links:
@@ -172,48 +174,97 @@ class Network:
         changes = self._changes
         while changes and changes[0][0] <= now_s:
             at_s = changes[0][0]
-            links: dict[int, None] = {}
+            changed: list[Flow] = []
             while changes and changes[0][0] <= at_s + TOGETHER_S:
                 change_s, _, flow = heappop(changes)
                 if flow.next_s != change_s:
                     continue
+                changed.append(flow)
                 if flow.is_released:
-                    self._remove(flow)
+                    flow.next_s = inf
                 else:
                     flow.step(change_s)
-                links |= dict.fromkeys(flow.links)
-            if links:
-                self._divide(links, at_s)
+            if len(changed) == 1 and self._fit(changed[0], at_s):
+                continue
+            for flow in changed:
+                if flow.next_s == inf:
+                    self._remove(flow)
+            if changed:
+                self._divide([link for flow in changed for link in flow.links], at_s)
 
     # --- shares -------------------------------------------------------------------------------------------------------
 
+    def _fit(self, flow: Flow, now_s: float) -> bool:
+        """Give one flow its share, or take it away with the flow if it has ended, if that changes none of the others'.
+
+        By definition: a flow has its demand, or a full link on which none has more. Returns whether it was done.
+        """
+        is_over = flow.next_s == inf
+        if not is_over:
+            flow.look(now_s)
+        rate = 0.0 if is_over else flow.demand
+        before = flow.rate
+        loads = []
+        for link in flow.links:
+            capacity, load, largest, is_satisfied = self._capacity[link], 0.0, 0.0, True
+            for other in self._sharing[link]:
+                if other is not flow:
+                    load += other.rate
+                    if other.rate > largest:
+                        largest = other.rate
+                    if other.rate < other.demand * (1 - RELATIVE):
+                        is_satisfied = False
+            if capacity - load < rate:
+                rate = capacity - load
+            loads.append((capacity, load, largest, is_satisfied))
+        for capacity, load, largest, is_satisfied in loads:
+            full = capacity * FULL
+            if load + rate >= full and rate < flow.demand and not (rate >= largest and is_satisfied):
+                return False
+            if load + max(rate, before) >= full and not is_satisfied:
+                return False
+        if is_over:
+            self._remove(flow)
+        else:
+            flow.set_rate(rate, now_s)
+            self._push(flow)
+            self._retimed[flow] = None
+        return True
+
     def _divide(self, links: Iterable[int], now_s: float) -> None:
         """Divide anew what the flows on `links` share with each other and, over full links, with others."""
-        whole = dict.fromkeys(links)  # links all of whose flows are divided
+        whole = set(links)  # links all of whose flows are divided
         flows: dict[Flow, None] = {}
-        fresh = list(whole)
+        fresh = list(links)
         while fresh:
             for link in fresh:
                 for flow in self._sharing[link]:
                     if flow not in flows:
                         flow.look(now_s)
                         flows[flow] = None
-            others = {link: 0.0 for flow in flows for link in flow.links if link not in whole}
-            for link in others:
-                others[link] = sum([flow.rate for flow in self._sharing[link] if flow not in flows])
             # A link on which there are others is part of it if it was full,
-            before = {link: sum([flow.rate for flow in self._sharing[link]]) for link, rate in others.items() if rate}
-            fresh = [link for link, rate in before.items() if self._is_full(link, rate)]
+            fresh = []
+            capacity: dict[int, float] = {}
+            others: dict[int, float] = {}
+            for flow in flows:
+                for link in flow.links:
+                    if link in whole:
+                        capacity[link] = self._capacity[link]
+                    elif link not in capacity:
+                        others_rate = sum([flow.rate for flow in self._sharing[link] if flow not in flows])
+                        capacity[link] = self._capacity[link] - others_rate
+                        if others_rate:
+                            others[link] = others_rate
+                            if self._is_full(link, sum([flow.rate for flow in self._sharing[link]])):
+                                fresh.append(link)
             if not fresh:
-                capacity = {link: self._capacity[link] - others.get(link, 0.0) for flow in flows for link in flow.links}
                 rates = max_min_rates([flow.links for flow in flows], [flow.demand for flow in flows], capacity)
-                load = dict.fromkeys(capacity, 0.0)
-                for flow, rate in zip(flows, rates, strict=True):
-                    for link in flow.links:
-                        load[link] += rate
                 # and if it is full now. A link that is neither is the bottleneck of none.
-                fresh = [link for link in before if self._is_full(link, others[link] + load[link])]
-            whole |= dict.fromkeys(fresh)
+                for link, load in others.items():
+                    load += sum([rate for flow, rate in zip(flows, rates, strict=True) if link in flow.links])
+                    if self._is_full(link, load):
+                        fresh.append(link)
+            whole.update(fresh)
         for flow, rate in zip(flows, rates if flows else (), strict=True):
             if flow.next_s <= now_s or abs(rate - flow.rate) > RELATIVE * flow.rate:
                 flow.set_rate(rate, now_s)
