@@ -18,7 +18,7 @@ CAUGHT_UP_S = 1e-10  # of production: a flow is behind only by more
 
 
 class Flow:
-    """A flow over `links`: the one out of its source and the one into its destination.
+    """A flow over `links`: the one into its destination and the one out of its source.
 
     At `as_of_s` there are `bytes_left`, which leave at `rate`. `next_s` is when its state changes by itself if its rate does
     not; minus infinity: its rate is to be set. `end_s` is when its last byte has left, known once it is released, and

@@ -52,10 +52,10 @@ class Network:
             latency_s = other_latency_s
         busy_until_s = self._busy_until_s
         if busy_until_s[outward] > now_s or busy_until_s[inward] > now_s:
-            return self._share(event, (outward, inward), latency_s, now_s)
+            return self._share(event, (inward, outward), latency_s, now_s)
         end_s = now_s + num_bytes / rate
         if until_s > now_s:
-            end_s = Flow(event, (outward, inward), latency_s, now_s).lone_end_s(rate)
+            end_s = Flow(event, (inward, outward), latency_s, now_s).lone_end_s(rate)
         if self._contention:
             busy_until_s[outward] = busy_until_s[inward] = end_s
             self._alone[outward] = self._alone[inward] = (event, now_s)
@@ -69,8 +69,7 @@ class Network:
                 rates |= {flow.request[:2]: flow.rate for flow in self._sharing[link]}
             elif self._busy_until_s[link] > now_s:
                 request, started_s = self._alone[link]
-                inward = self._num_machines + request.destination
-                flow = self._as_flow(request, started_s, (link, inward), now_s)
+                flow = self._as_flow(request, started_s, now_s)
                 rates[request[:2]] = flow.rate
         return rates
 
@@ -131,8 +130,9 @@ class Network:
 
     # --- flows on links -----------------------------------------------------------------------------------------------
 
-    def _as_flow(self, request: FlowRequested, started_s: float, links: tuple[int, int], now_s: float) -> Flow:
+    def _as_flow(self, request: FlowRequested, started_s: float, now_s: float) -> Flow:
         """What a flow that was alone on its links is by now, before its end."""
+        links = (self._num_machines + request.destination, request.source)
         latency_s = max(self._link_latency_s[request.source], self._link_latency_s[request.destination])
         flow = Flow(request, links, latency_s, started_s)
         end_s = self._busy_until_s[links[0]]
@@ -144,9 +144,7 @@ class Network:
         """Make a flow of the one that has this link alone, if there is one."""
         if self._busy_until_s[link] <= now_s or self._alone[link] is None:
             return
-        request, started_s = self._alone[link]
-        links = (request.source, self._num_machines + request.destination)
-        flow = self._as_flow(request, started_s, links, now_s)
+        flow = self._as_flow(*self._alone[link], now_s)
         self._add(flow)
         if flow.next_s < now_s:
             flow.set_rate(flow.rate, now_s)

@@ -1,0 +1,73 @@
+"""Transfers that share NICs, in whole clusters, against hand-computed times: 1 ms a prompt token, 30 ms a decode step, 5 ms a
+message, and a NIC moves a token's KV cache in 1 ms; 2 ms are added once (see `clusters`)."""
+
+import pytest
+
+from tests.clusters import exactly, make_cluster, simulate
+
+
+def received_s(run) -> list[float]:
+    transfers = run.columns.transfers
+    return transfers.received_s[transfers.request_id.argsort()].tolist()
+
+
+def test_two_prompt_machines_send_to_one_token_machine_at_once():
+    requests = [(0.0, 100, 3), (0.0, 100, 3)]
+    alone = simulate(make_cluster("p0 p1 d0", contention=False), requests)
+    shared = simulate(make_cluster("p0 p1 d0", contention=True), requests)
+    # First tokens at 0.105, flows from 0.115. With half of d0's NIC each, 100 tokens take 0.200 instead of 0.100.
+    assert received_s(alone) == exactly([0.217, 0.217])
+    assert received_s(shared) == exactly([0.317, 0.317])
+    # Both KV caches are there at once: d0 starts with one, the other joins at the next boundary.
+    assert shared.tokens_s(0) == exactly([0.105, 0.347, 0.377])
+    assert shared.tokens_s(1) == exactly([0.105, 0.377, 0.407])
+
+
+def test_the_rest_of_a_transfer_is_faster_when_the_other_is_through():
+    run = simulate(make_cluster("p0 p1 d0", contention=True), [(0.0, 100, 3), (0.0, 80, 4)])
+    # Request 1: first token 0.085, its flow from 0.095, alone until 0.115: 20 tokens. Then half: its other 60 take 0.120, to
+    # 0.235, + 0.002. Request 0 has moved 60 of its 100 by then; the rest, alone, takes until 0.275.
+    assert received_s(run) == exactly([0.277, 0.237])
+    # Request 1 decodes from 0.237; request 0 joins at the boundary after 0.277, which is 0.297.
+    assert run.tokens_s(1) == exactly([0.085, 0.267, 0.297, 0.327])
+    assert run.tokens_s(0) == exactly([0.105, 0.327, 0.357])
+
+
+def test_prompts_of_one_batch_share_the_nic_of_their_source():
+    run = simulate(make_cluster("p0 d0 d1", contention=True), [(0.0, 10, 1), (0.001, 100, 3), (0.002, 60, 3)])
+    # The two longer prompts run together from 0.015 to 0.175 and leave for d0 and d1, from 0.185: half of p0's NIC each. The
+    # shorter is through after 0.120, the longer has 40 left, alone: until 0.345.
+    assert set(run.columns.transfers.destination.tolist()) == {1, 2}
+    assert received_s(run) == exactly([0.347, 0.307])
+
+
+def test_a_dead_source_gives_up_its_share():
+    run = simulate(make_cluster("p0 p1 d0", contention=True), [(0.0, 100, 2), (0.0, 100, 2)], deaths={"p0": 0.165})
+    # Both flows at half from 0.115. The scheduler knows at 0.170, d0 calls the pull off at 0.175, and the flow ends at 0.180:
+    # 32.5 tokens of request 1 have come by then, the other 67.5, alone, are there at 0.2475.
+    assert received_s(run)[1] == exactly(0.2495)
+    # Request 0 again: p1 prefills it from 0.175 to 0.275, its flow is alone from 0.285 to 0.385.
+    assert received_s(run)[0] == exactly(0.387)
+    assert run.tokens_s(0) == exactly([0.105, 0.417])
+
+
+@pytest.mark.parametrize("contention", [False, True])
+def test_ten_prompt_machines_send_to_one(contention):
+    names = " ".join(f"p{index}" for index in range(10))
+    run = simulate(make_cluster(f"{names} d0", contention=contention), [(0.0, 100, 2)] * 10)
+    assert received_s(run) == exactly([0.115 + (1.0 if contention else 0.1) + 0.002] * 10)
+
+
+def test_layer_by_layer_alone():
+    run = simulate(make_cluster("p0 d0", contention=True, layerwise_min_tokens=1), [(0.0, 100, 2)])
+    # Prefill from 0.005 to 0.105, a fifth of the bytes each 0.020: as fast as the NIC takes them. The first fifth is there at
+    # 0.025, when the flow has been asked for since 0.015; the last leaves from 0.105 to 0.125.
+    assert received_s(run) == exactly([0.127])
+    assert run.tokens_s(0) == exactly([0.105, 0.157])
+
+
+def test_layer_by_layer_beside_another():
+    run = simulate(make_cluster("p0 p1 d0", contention=True, layerwise_min_tokens=90), [(0.0, 100, 2), (0.0, 45, 2)])
+    # Request 0 as above: 35 tokens have left by 0.060, when request 1's flow starts, serialized, as its prefill ended at 0.050.
+    # Half each: its 45 tokens take 0.090, to 0.150. Request 0 has fallen behind and has 20 tokens left: until 0.170.
+    assert received_s(run) == exactly([0.170 + 0.002, 0.150 + 0.002])
