@@ -64,6 +64,7 @@ def scenarios(draw) -> dict[str, Any]:
         block_tokens=block_tokens,
         watermark=draw(st.sampled_from([0.0, 0.01, 0.1])),
         max_held_fraction=draw(st.sampled_from([0.3, 0.5])),
+        contention=draw(st.booleans()),
     )
     num_requests = draw(st.integers(1, 25))
     arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))
