@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -21,10 +21,13 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from emu import compose as composition
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
+from emu.core.cluster import Cluster
 from emu.core.design import ClusterDesign
 from emu.core.machine_kind import MachineKind
 from emu.core.oracle import OutputOracle
+from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.policy import PlacementPolicy
+from emu.core.repurposing import RepurposingPolicy
 from emu.core.specs import ModelSpec
 from emu.core.timing.family import TimingFamily
 from emu.results.power import PowerMethod
@@ -35,6 +38,7 @@ from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import parse_faults
 from emu.runtime.rehearsal import Rehearsal
 from emu.transfer.settings import TransferSettings
+from emu.workload.prediction import Prediction
 from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
@@ -58,6 +62,7 @@ class Runtime(Protocol):
     name: str
     logs_events: bool
     control_latency_s: float
+    report_period_s: float
 
     def run(self, rehearsal: Rehearsal) -> RunRecord: ...
 
@@ -89,10 +94,16 @@ def compose(overrides: list[str]) -> DictConfig:
         return composition.compose(overrides).config
 
 
-def build(config: DictConfig) -> Plan:
-    """The run that `config` describes. Raises ConfigError."""
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The values of a configuration as plain data. Raises ConfigError where one is missing or refers to nothing."""
     with one_line_errors():
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def build(config: DictConfig | dict[str, Any]) -> Plan:
+    """The run that `config` describes; a dictionary is its plain values. Raises ConfigError."""
+    values = config if isinstance(config, dict) else plain(config)
+    with one_line_errors():
         _check_node("", values, make_plan)
         return make_plan(**_instantiate(values))
 
@@ -114,8 +125,10 @@ def make_plan(
     machine: MachineKind,
     timing: TimingFamily,
     workload: WorkloadSource,
+    prediction: Prediction,
     placement: PlacementPolicy,
     batching: BatchingPolicy,
+    repurposing: RepurposingPolicy,
     runtime: Runtime,
     transfer: TransferSettings,
     metrics: MetricsSettings,
@@ -129,16 +142,28 @@ def make_plan(
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
-    requests = workload.build(seed)
+    requests = prediction.apply(workload.build(seed), seed)
+    if isinstance(placement, DirectDecode) and requests.predicted_output_tokens is None:
+        raise ConfigError("placement=direct_decode needs predicted output lengths: set prediction=noisy")
     if machine.wants_oracle:
         machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
-    policies = (timing, machine, placement, batching)
-    parts = cluster.build(model, *policies, runtime.control_latency_s, transfer.layerwise_min_tokens)
+    parts = Cluster(
+        model=model,
+        machines=cluster.build(model, timing, machine),
+        kind=machine,
+        placement=placement,
+        batching=batching,
+        repurposing=repurposing,
+        control_latency_s=runtime.control_latency_s,
+        report_period_s=runtime.report_period_s,
+        layerwise_min_tokens=transfer.layerwise_min_tokens,
+        contention=transfer.contention,
+    )
     power.check(model)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
-        cluster=replace(parts, contention=transfer.contention),
+        cluster=parts,
         workload=requests,
         seed=seed,
         transfer=transfer,

@@ -15,6 +15,7 @@ from emu.core.paged_machines import PagedMachines
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
+from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
 from emu.core.timing.model import TimingModel
@@ -76,12 +77,16 @@ def make_cluster(
     block_tokens: int = 16,
     watermark: float = 0.0,
     max_held_fraction: float = 0.5,
+    repurposing: RepurposingPolicy = NEVER,
+    report_period_s: float = 0.0,
     layerwise_min_tokens: float = math.inf,
+    contention: bool = False,
     **num_blocks_of: int,
 ) -> Cluster:
     """A cluster of the machines `names`, such as "p0 d0 d1 m0"; token_jsq and fcfs unless told otherwise.
 
-    Each has `num_blocks` KV blocks but those named: `d0=10`.
+    Each has `num_blocks` KV blocks but those named: `d0=10`. Transfers have their NICs to themselves, unless told otherwise:
+    times by hand then hold whatever else is under way.
     """
     machines = tuple(
         MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_blocks_of.get(name, num_blocks), timing)
@@ -89,7 +94,8 @@ def make_cluster(
     )
     policies = (placement or TokenJsq(), batching or Fcfs(max_batch_tokens=2048, max_num_pauses=4))
     kind = PagedMachines(block_tokens, watermark, max_held_fraction)
-    return Cluster(MODEL, machines, kind, *policies, latency_s, layerwise_min_tokens)
+    network = (layerwise_min_tokens, contention)
+    return Cluster(MODEL, machines, kind, *policies, repurposing, latency_s, report_period_s, *network)
 
 
 def make_workload(requests: Sequence[tuple[float, int, int]]) -> Workload:

@@ -75,9 +75,8 @@ class StallingRuntime:
         self._heap: list[tuple[float, int, int, int, object]] = []
         self._num_due = 0
         self._due(0.0, DRIVER, SCHEDULER, RunStarted())
-        for request_id, arrival_s in enumerate(workload.arrival_s.tolist()):
-            arrived = RequestArrived(request_id, arrival_s, int(workload.prompt_tokens[request_id]))
-            self._due(arrival_s, DRIVER, SCHEDULER, arrived)
+        for request_id, request in enumerate(workload.rows()):
+            self._due(request[0], DRIVER, SCHEDULER, RequestArrived(request_id, *request))
         for fault in faults:
             self._due(fault.at_s, DRIVER, fault.machine, fault)
         self._due(float(workload.arrival_s[-1]) + max_drain_s, DRIVER, SCHEDULER, RunEnded("unfinished at the deadline"))

@@ -33,10 +33,10 @@ CORE_ROWS = [
     {"paged_machines", "splitwise_sim"},
     {"machine_kind"},
     {"scheduler", "machine"},
-    {"placement", "batching", "decode_batch"},
+    {"placement", "batching", "decode_batch", "handover", "prompt_queue", "reports", "repurposing"},
     {"kv_cache", "network", "timing", "pools", "codec"},
     {"flow", "fair_share"},
-    {"messages"},
+    {"messages", "oracle"},
     {"request", "specs", "sequence"},
     {"setting", "seeding"},
 ]
@@ -55,6 +55,8 @@ POLICIES = {
     "batching": ("core/batching", "next_batch", "prompts"),
     "timing": ("core/timing", "for_machine", "model"),
     "workload": ("workload", "build", "seed"),
+    "prediction": ("workload/prediction", "apply", "workload"),
+    "repurposing": ("core/repurposing", "choose", "pools"),
     "runtime": ("runtime", "run", "rehearsal"),
 }
 

@@ -21,7 +21,7 @@ def cluster_of(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["foo=1"], "foo: no such setting; there are model, timing, workload, machine, placement, batching, "),
+        (["foo=1"], "foo: no such setting; there are model, timing, workload, prediction, machine, placement, batching, "),
         (["workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
         (["+workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
         (
@@ -30,7 +30,7 @@ def cluster_of(*overrides):
         ),
         (
             ["placement=best"],
-            "placement=best: no such option; expected one of jsq, random, round_robin, splitwise, splitwise_sim, token_jsq",
+            "placement=best: no such option; expected one of direct_decode, jsq, least_kv, power_of_two, random, round_robin, splitwise, splitwise_sim, token_jsq",
         ),
         (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, heterogeneous, "),
         (
@@ -166,4 +166,5 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(CONF_DIR.glob("*
 
 @pytest.mark.parametrize("option", sorted({*OPTIONS} - {"workload=trace", "runtime=ray"}))
 def test_every_option_builds(option):
-    assert plan_of(option).num_requests > 0
+    needs = ["prediction=noisy"] if option == "placement=direct_decode" else []
+    assert plan_of(option, *needs).num_requests > 0

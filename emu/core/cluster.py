@@ -1,21 +1,26 @@
 """The cluster as configured, and how its state machines are made: always fresh, so that any runtime can make its own."""
 
+import copy
 from dataclasses import dataclass
 
+from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.machine_kind import MachineKind, MachineSpec, MachineState
 from emu.core.network import Network
 from emu.core.placement.policy import PlacementPolicy
+from emu.core.pools import MachineLoad
+from emu.core.repurposing import RepurposingPolicy
 from emu.core.scheduler import Scheduler
 from emu.core.specs import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything that decides, as configured. `control_latency_s` is how long each control message is under way.
+    """Everything that decides, as configured. Raises SettingError where `placement` needs machines of another kind.
 
-    KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do).
-    With `contention` transfers share the machines' NICs.
+    Each control message is under way for `control_latency_s`, and machines report their load every `report_period_s` (0: at
+    once). KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do). With
+    `contention` transfers share the machines' NICs.
     """
 
     model: ModelSpec
@@ -23,12 +28,21 @@ class Cluster:
     kind: MachineKind
     placement: PlacementPolicy
     batching: BatchingPolicy
+    repurposing: RepurposingPolicy
     control_latency_s: float
+    report_period_s: float
     layerwise_min_tokens: float
-    contention: bool = True
+    contention: bool
+
+    def __post_init__(self) -> None:
+        needed = getattr(self.placement, "load_type", MachineLoad)
+        if not issubclass(self.kind.load_type, needed):
+            raise setting.SettingError(f"placement={needed.machine_option} needs machine={needed.machine_option}")
 
     def make_scheduler(self) -> Scheduler:
-        return self.kind.make_scheduler(self.machines, self.model, self.placement)
+        loads = [self.kind.make_load(spec, self.model) for spec in self.machines]
+        policies = copy.deepcopy((self.placement, self.repurposing))
+        return self.kind.scheduler_type(loads, *policies, self.report_period_s)
 
     def make_machine(self, index: int) -> MachineState:
         return self.kind.make_machine(self.machines[index], self.model, self.batching, self.layerwise_min_tokens)

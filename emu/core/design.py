@@ -3,11 +3,8 @@
 from abc import ABC, abstractmethod
 
 from emu.core import setting
-from emu.core.batching.policy import BatchingPolicy
-from emu.core.cluster import Cluster
-from emu.core.machine_kind import MachineKind
-from emu.core.placement.policy import PlacementPolicy
-from emu.core.pools import MachineLoad, Role
+from emu.core.machine_kind import MachineKind, MachineSpec
+from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.family import TimingFamily
 
@@ -21,29 +18,14 @@ class ClusterDesign(ABC):
     def machines(self) -> list[tuple[str, Role, HardwareSpec]]:
         """Name, role and hardware of each machine, in order of index."""
 
-    def build(
-        self,
-        model: ModelSpec,
-        timing: TimingFamily,
-        kind: MachineKind,
-        placement: PlacementPolicy,
-        batching: BatchingPolicy,
-        control_latency_s: float,
-        layerwise_min_tokens: float,
-    ) -> Cluster:
-        """The cluster of machines of this `kind` that serves `model`.
-
-        Raises SpecError or TimingError where its hardware cannot, SettingError where `placement` needs another kind.
-        """
-        needed = getattr(placement, "load_type", MachineLoad)
-        if not issubclass(kind.load_type, needed):
-            raise setting.SettingError(f"placement={needed.machine_option} needs machine={needed.machine_option}")
-        machines, timings = [], {}  # machines that are alike share one timing model
+    def build(self, model: ModelSpec, timing: TimingFamily, kind: MachineKind) -> tuple[MachineSpec, ...]:
+        """The machines, of this `kind`, to serve `model`. Raises SpecError or TimingError where its hardware cannot."""
+        specs, timings = [], {}  # machines that are alike share one timing model
         for index, (name, role, hardware) in enumerate(self.machines()):
             if hardware not in timings:
                 timings[hardware] = timing.for_machine(model, hardware)
-            machines.append(kind.spec(index, name, role, hardware, model, timings[hardware]))
-        return Cluster(model, tuple(machines), kind, placement, batching, control_latency_s, layerwise_min_tokens)
+            specs.append(kind.spec(index, name, role, hardware, model, timings[hardware]))
+        return tuple(specs)
 
 
 class SplitwiseDesign(ClusterDesign):

@@ -5,7 +5,6 @@ from typing import ClassVar, Protocol
 
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.messages import KVReady
-from emu.core.placement.policy import PlacementPolicy
 from emu.core.pools import MachineLoad, Role
 from emu.core.scheduler import Scheduler
 from emu.core.specs import HardwareSpec, ModelSpec
@@ -41,12 +40,13 @@ class MachineState(Protocol):
 class MachineKind(Protocol):
     """What every `conf/machine/*.yaml` describes: how the machines of a cluster manage their memory and their work.
 
-    Its scheduler keeps loads of `load_type`. One that `wants_oracle` has `consult(oracle: OutputOracle) -> MachineKind`,
-    which gives the kind that is then asked.
+    Beside them goes a scheduler of `scheduler_type`, which keeps loads of `load_type`. A kind that `wants_oracle` has
+    `consult(oracle: OutputOracle) -> MachineKind`, which gives the kind that is then asked.
     """
 
     wants_oracle: ClassVar[bool]
     load_type: ClassVar[type[MachineLoad]]
+    scheduler_type: ClassVar[type[Scheduler]]
 
     def spec(
         self, index: int, name: str, role: Role, hardware: HardwareSpec, model: ModelSpec, timing: TimingModel
@@ -58,6 +58,6 @@ class MachineKind(Protocol):
         self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
     ) -> MachineState: ...
 
-    def make_scheduler(self, specs: tuple[MachineSpec, ...], model: ModelSpec, placement: PlacementPolicy) -> Scheduler:
-        """The scheduler, with a load for each machine."""
+    def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:
+        """What the scheduler keeps of the machine."""
         ...

@@ -55,9 +55,12 @@ class RunStarted(NamedTuple):
 
 
 class RequestArrived(NamedTuple):
+    """`predicted_output_tokens` is somebody's guess of its output's length, 0 where there is none."""
+
     request_id: int
     arrival_s: float
     prompt_tokens: int
+    predicted_output_tokens: int
 
 
 class PrefillDone(NamedTuple):

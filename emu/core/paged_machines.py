@@ -9,7 +9,6 @@ from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.machine import Machine
 from emu.core.machine_kind import MachineSpec
-from emu.core.placement.policy import PlacementPolicy
 from emu.core.pools import MachineLoad, Role
 from emu.core.scheduler import Scheduler
 from emu.core.specs import HardwareSpec, ModelSpec
@@ -21,6 +20,7 @@ class PagedMachines:
 
     wants_oracle: ClassVar[bool] = False
     load_type: ClassVar[type[MachineLoad]] = MachineLoad
+    scheduler_type: ClassVar[type[Scheduler]] = Scheduler
 
     def __init__(self, block_tokens: int, watermark: float, max_held_fraction: float) -> None:
         self.block_tokens = setting.whole("machine.block_tokens", block_tokens, 1, 2**20)
@@ -40,6 +40,5 @@ class PagedMachines:
         handover = Handover(model.kv_bytes_per_token, model.num_layers, spec.timing, layerwise_min_tokens)
         return Machine(spec.index, kv, copy.deepcopy(batching), handover, self.max_held_fraction)
 
-    def make_scheduler(self, specs: tuple[MachineSpec, ...], model: ModelSpec, placement: PlacementPolicy) -> Scheduler:
-        loads = [MachineLoad(spec.index, spec.role, spec.num_kv_blocks * self.block_tokens) for spec in specs]
-        return Scheduler(loads, copy.deepcopy(placement))
+    def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:
+        return MachineLoad(spec.index, spec.role, spec.num_kv_blocks * self.block_tokens)

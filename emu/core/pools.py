@@ -3,7 +3,7 @@
 from bisect import insort
 from collections.abc import Sequence as Seq
 from enum import StrEnum
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from operator import attrgetter
 
 from emu.core.request import Request
@@ -48,9 +48,7 @@ class MachineLoad:
         "kv_tokens",
         "num_decodes",
         "num_prefills",
-        "num_requests",
         "pending_prompt_tokens",
-        "pending_tokens",
         "pool",
     )
 
@@ -58,41 +56,48 @@ class MachineLoad:
         self.index = index
         self.home = self.pool = HOME_POOL[role]
         self.kv_capacity_tokens = kv_capacity_tokens
-        self.num_prefills = self.num_decodes = self.num_requests = 0
-        self.pending_prompt_tokens = self.pending_tokens = self.kv_tokens = 0
+        self.num_prefills = self.num_decodes = self.pending_prompt_tokens = self.kv_tokens = 0
 
     @property
     def can_go_home(self) -> bool:
         """Whether no task of the opposite kind keeps it in the mixed pool (SPLITWISE.md §4)."""
         return not (self.num_decodes if self.home is Pool.PROMPT else self.num_prefills)
 
+    @property
+    def num_requests(self) -> int:
+        return self.num_prefills + self.num_decodes
+
+    @property
+    def pending_tokens(self) -> int:
+        return self.pending_prompt_tokens + self.num_decodes
+
+    @property
+    def kv_share(self) -> float:
+        """The share of its KV cache that the contexts handed to its decodes take."""
+        return self.kv_tokens / self.kv_capacity_tokens
+
     def add_prefill(self, request: Request) -> None:
         self.num_prefills += 1
-        self.num_requests += 1
         self.pending_prompt_tokens += request.prefill_tokens
-        self.pending_tokens += request.prefill_tokens
 
     def end_prefill(self, request: Request) -> None:
         self.num_prefills -= 1
-        self.num_requests -= 1
         self.pending_prompt_tokens -= request.prefill_tokens
-        self.pending_tokens -= request.prefill_tokens
 
     def add_decode(self, request: Request) -> None:
         self.num_decodes += 1
-        self.num_requests += 1
-        self.pending_tokens += 1
         self.kv_tokens += request.prefill_tokens + 1
 
     def end_decode(self, request: Request) -> None:
         self.num_decodes -= 1
-        self.num_requests -= 1
-        self.pending_tokens -= 1
         self.kv_tokens -= request.prefill_tokens + 1
 
 
 class _Ranking:
-    """The members of one pool by one figure of their load: a heap that also holds outdated entries, skipped when met."""
+    """The members of one pool by one figure of their load.
+
+    A heap with an entry or more for each member, none above its load: outdated ones are put right when they come to the top.
+    """
 
     __slots__ = ("_load", "_members", "heap")
 
@@ -100,28 +105,36 @@ class _Ranking:
         self._load = attrgetter(figure)
         self._members = members
         self.heap: list[tuple[float, int, MachineLoad]] = []
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        load = self._load
+        self.heap[:] = [(load(member), member.index, member) for member in self._members]
+        heapify(self.heap)
 
     def note(self, machine: MachineLoad) -> None:
         heap = self.heap
         heappush(heap, (self._load(machine), machine.index, machine))
         if len(heap) > 64 + 4 * len(self._members):
-            load = self._load
-            heap[:] = [(load(member), member.index, member) for member in self._members]
-            heapify(heap)
+            self._rebuild()
 
     def least(self, pool: Pool) -> MachineLoad:
-        heap, load = self.heap, self._load
+        heap, load_of = self.heap, self._load
         while True:
-            noted, _, machine = heap[0]
-            if machine.pool is pool and load(machine) == noted:
+            noted, index, machine = heap[0]
+            if machine.pool is not pool:
+                heappop(heap)
+            elif (load := load_of(machine)) == noted:
                 return machine
-            heappop(heap)
+            else:
+                heapreplace(heap, (load, index, machine))
 
 
 class Pools:
     """All machines by pool, each pool in order of index.
 
-    Whoever changes the load of a machine says so by `changed`: then finding the least loaded one needs no scan.
+    Whoever takes load off a machine says so by `changed` (what is added needs no word): then the least loaded one is found
+    without a scan.
     """
 
     def __init__(self, machines: Seq[MachineLoad]) -> None:
@@ -151,8 +164,6 @@ class Pools:
         ranking = self._rankings[pool].get(figure)
         if ranking is None:
             ranking = self._rankings[pool][figure] = _Ranking(figure, self._by_pool[pool])
-            for machine in self._by_pool[pool]:
-                ranking.note(machine)
         return ranking.least(pool)
 
     def first_alive(self, pools: tuple[Pool, ...]) -> Pool:

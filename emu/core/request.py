@@ -38,24 +38,30 @@ class Request:
 
     `attempt` counts its starts from 1; messages of older attempts are stale. `num_generated` is how many output tokens
     precede this attempt (after an eviction; 0 after a death), which its prefill recomputes with the prompt.
+    `predicted_output_tokens` is somebody's guess of the output's length, 0 where there is none. `decodes_directly`: its
+    placement keeps it, short as it should be, where it is prefilled.
     """
 
     __slots__ = (
         "arrival_s",
         "attempt",
         "decode_on",
+        "decodes_directly",
         "num_generated",
         "phase",
+        "predicted_output_tokens",
         "prefill_on",
         "prompt_tokens",
         "request_id",
         "story",
     )
 
-    def __init__(self, request_id: int, arrival_s: float, prompt_tokens: int) -> None:
+    def __init__(self, request_id: int, arrival_s: float, prompt_tokens: int, predicted_output_tokens: int = 0) -> None:
         self.request_id = request_id
         self.arrival_s = arrival_s
         self.prompt_tokens = prompt_tokens
+        self.predicted_output_tokens = predicted_output_tokens
+        self.decodes_directly = False
         self.attempt = 1
         self.num_generated = 0
         self.phase = Phase.QUEUED

@@ -1,5 +1,7 @@
 """The global scheduler: who prefills and who decodes each request, who is in which pool, and what becomes of lost requests."""
 
+from collections.abc import Callable
+
 from emu.core.messages import (
     Assigned,
     Cancelled,
@@ -21,18 +23,29 @@ from emu.core.messages import (
 )
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.pools import MachineLoad, Pool, Pools
+from emu.core.reports import Reports
+from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
 
 
 class Scheduler:
     """State machine of the scheduler. It alone ends requests; `requests` are those not yet ended.
 
-    What it knows of the machines is what it assigned and what they have reported: nothing of outputs to come.
+    What it knows of the machines is what it assigned and what they have reported, every `report_period_s` seconds (0: at
+    once): nothing of outputs to come.
     """
 
-    def __init__(self, machines: list[MachineLoad], placement: PlacementPolicy) -> None:
+    def __init__(
+        self,
+        machines: list[MachineLoad],
+        placement: PlacementPolicy,
+        repurposing: RepurposingPolicy = NEVER,
+        report_period_s: float = 0.0,
+    ) -> None:
         self.pools = Pools(machines)
         self.placement = placement
+        self.repurposing = repurposing
+        self.reports = Reports(report_period_s, len(machines)) if report_period_s else None
         self.requests: dict[int, Request] = {}
         self._handlers = {
             RunStarted: self._on_run_started,
@@ -49,6 +62,9 @@ class Scheduler:
     def handle(self, event: tuple, now_s: float) -> list[tuple]:
         """Take one event and return what is to be done, in order."""
         actions: list[tuple] = []
+        if self.reports is not None:
+            for machine, change, request in self.reports.take(now_s):
+                self._unload(machine, change, request, actions)
         self._handlers[type(event)](event, now_s, actions)
         return actions
 
@@ -58,8 +74,11 @@ class Scheduler:
         actions += [MovePool(machine.index, str(machine.pool)) for machine in self.pools.machines]
 
     def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[tuple]) -> None:
-        request = Request(event.request_id, event.arrival_s, event.prompt_tokens)
-        self.requests[request.request_id] = request
+        request_id, arrival_s, prompt_tokens, predicted_output_tokens = event
+        request = Request(request_id, arrival_s, prompt_tokens, predicted_output_tokens)
+        self.requests[request_id] = request
+        if (move := self.repurposing.choose(self.pools, now_s)) is not None:
+            self._repurpose(*move, actions)
         self._place(request, now_s, actions)
 
     def _on_prefill_done(self, event: PrefillDone, now_s: float, actions: list[tuple]) -> None:
@@ -123,18 +142,29 @@ class Scheduler:
             return
         prefill_on, decode_on = self.placement.place(request, self.pools)
         request.prefill_on, request.decode_on = prefill_on.index, decode_on.index
-        num_tokens = request.prefill_tokens
         prefill_on.add_prefill(request)
         decode_on.add_decode(request)
-        self.pools.changed(prefill_on)
-        if decode_on is not prefill_on:
-            self.pools.changed(decode_on)
-        self._join_mixed_pool(prefill_on, decode_on, actions)
+        self._join_mixed_pool(request, prefill_on, decode_on, actions)
         request.move_to(Phase.PREFILLING, now_s)
-        key = (request.request_id, request.attempt)
-        actions.append(Place(*key, prefill_on.index, decode_on.index))
-        task = Assigned(*key, request.arrival_s, num_tokens, request.num_generated, decode_on.index)
+        request_id, attempt, decode_index = request.request_id, request.attempt, decode_on.index
+        actions.append(Place(request_id, attempt, prefill_on.index, decode_index))
+        num_generated = request.num_generated
+        task = Assigned(request_id, attempt, request.arrival_s, request.prefill_tokens, num_generated, decode_index)
         actions.append(Send(prefill_on.index, task))
+
+    def _join_mixed_pool(self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
+        """Where machines are to work for the other pool; decoding a short answer directly is none of its work."""
+        if prefill_on.pool is Pool.TOKEN:
+            self._move(prefill_on, Pool.MIXED, actions)
+        if decode_on.pool is Pool.PROMPT and not request.decodes_directly:
+            self._move(decode_on, Pool.MIXED, actions)
+
+    def _repurpose(self, machine: MachineLoad, home: Pool, actions: list[tuple]) -> None:
+        """Give the machine another home; what it still has of the other kind it does in the mixed pool."""
+        machine.home = home
+        pool = home if machine.can_go_home else Pool.MIXED
+        if machine.pool is not pool:
+            self._move(machine, pool, actions)
 
     def _start_again(self, request: Request, num_generated: int, now_s: float, actions: list[tuple]) -> None:
         self._withdraw(request, now_s, actions)
@@ -159,27 +189,34 @@ class Scheduler:
 
     def _leave_prefill(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         machine = self.pools.machines[request.prefill_on]
-        machine.end_prefill(request)
-        self._unloaded(machine, actions)
+        self._end_task(machine, machine.end_prefill, request, now_s, actions)
 
     def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         """Take the attempt off its machines' loads."""
         if request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
         machine = self.pools.machines[request.decode_on]
-        machine.end_decode(request)
-        self._unloaded(machine, actions)
+        self._end_task(machine, machine.end_decode, request, now_s, actions)
 
-    def _unloaded(self, machine: MachineLoad, actions: list[tuple]) -> None:
+    def _end_task(
+        self,
+        machine: MachineLoad,
+        change: Callable[[Request], None],
+        request: Request,
+        now_s: float,
+        actions: list[tuple],
+    ) -> None:
+        if self.reports is None:
+            self._unload(machine, change, request, actions)
+        else:
+            self.reports.put(now_s, machine, change, request)
+
+    def _unload(self, machine: MachineLoad, change: Callable[[Request], None], request: Request, actions: list[tuple]) -> None:
+        change(request)
         if machine.pool is Pool.MIXED and machine.home is not Pool.MIXED and machine.can_go_home:
             self._move(machine, machine.home, actions)
         else:
             self.pools.changed(machine)
-
-    def _join_mixed_pool(self, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
-        for machine, opposite in ((prefill_on, Pool.TOKEN), (decode_on, Pool.PROMPT)):
-            if machine.pool is opposite:
-                self._move(machine, Pool.MIXED, actions)
 
     def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
         self.pools.move(machine, pool)

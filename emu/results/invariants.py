@@ -106,7 +106,8 @@ def no_decode_starts_before_its_kv_is_there(run: Ended) -> Finding:
     requests = run.columns.requests
     handed_over = (requests.attempts == 1) & (requests.prefill_on != requests.decode_on)
     wrong = requests.decode_start_s < requests.kv_received_s
-    wrong |= requests.kv_ready_s < requests.first_token_s
+    # Layer by layer it may be offered while its prefill runs, but the last layer is computed with the first token.
+    wrong |= (requests.kv_ready_s < requests.prefill_start_s) | (requests.kv_received_s < requests.first_token_s)
     if not run.may_lose_facts:
         wrong |= ~np.isnan(requests.decode_start_s) & np.isnan(requests.kv_received_s)
     return "request", np.flatnonzero(handed_over & wrong)

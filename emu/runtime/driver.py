@@ -106,15 +106,15 @@ class Driver:
 
     async def _drive(self, load: HostLoad) -> None:
         workload, num_sent, has_ended = self.rehearsal.workload, 0, False
-        arrival_s, prompt_tokens = workload.arrival_s.tolist(), workload.prompt_tokens.tolist()
-        deadline_s = arrival_s[-1] + self.rehearsal.max_drain_s
+        requests = list(workload.rows())
+        deadline_s = requests[-1][0] + self.rehearsal.max_drain_s
         give_up = float("inf")
         next_sample = 0.0
         while self._num_ended < len(workload) and not self._failure and time.monotonic() < give_up:
             now_s = self._clock.now_s()
-            while num_sent < len(workload) and arrival_s[num_sent] <= now_s + SEND_AHEAD_S and not has_ended:
-                at_s = arrival_s[num_sent]
-                self._tell_scheduler(RequestArrived(num_sent, at_s, prompt_tokens[num_sent]), at_s)
+            while num_sent < len(workload) and requests[num_sent][0] <= now_s + SEND_AHEAD_S and not has_ended:
+                request = requests[num_sent]
+                self._tell_scheduler(RequestArrived(num_sent, *request), request[0])
                 num_sent += 1
             if self._interrupt.requested:
                 self.interrupted = CAUSE

@@ -41,6 +41,7 @@ class RayRuntime:
     def __init__(
         self,
         control_latency_s: float,
+        report_period_s: float,
         dilation: float,
         address: str,
         host: str,
@@ -50,6 +51,7 @@ class RayRuntime:
         facts_interval_s: float,
     ) -> None:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
+        self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
         self.dilation = setting.positive("runtime.dilation", dilation)
         self.address = address or ""
         self.host = host

@@ -53,8 +53,9 @@ class Virtual:
     name = "virtual"
     logs_events = False
 
-    def __init__(self, control_latency_s: float, max_num_steps: int) -> None:
+    def __init__(self, control_latency_s: float, report_period_s: float, max_num_steps: int) -> None:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
+        self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
         self.max_num_steps = setting.whole("runtime.max_num_steps", max_num_steps, 1)
 
     def run(self, rehearsal: Rehearsal) -> RunRecord:
@@ -169,7 +170,7 @@ class VirtualRuntime:
     def _run(self, goes_on: Callable[[float], bool]) -> VirtualRun:
         heap, nodes, perform = self._heap, self._nodes, self._perform
         scheduler, network, log = self.scheduler, self.network, self._event_log
-        arrivals = enumerate(zip(self._workload.arrival_s.tolist(), self._workload.prompt_tokens.tolist(), strict=True))
+        arrivals = enumerate(self._workload.rows())
         deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
@@ -269,8 +270,8 @@ class VirtualRuntime:
         heappush(self._heap, (at_s, sender, self._seq, receiver, event))
 
     def _next_arrival(self, arrivals) -> None:
-        for request_id, (arrival_s, prompt_tokens) in arrivals:
-            self._push(arrival_s, DRIVER, SCHEDULER, RequestArrived(request_id, arrival_s, prompt_tokens))
+        for request_id, request in arrivals:
+            self._push(request[0], DRIVER, SCHEDULER, RequestArrived(request_id, *request))
             return
 
     def _kill(self, node: _Node, fault: Fault, now_s: float) -> bool:

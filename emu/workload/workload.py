@@ -1,6 +1,8 @@
 """The requests of one run: when each arrives and how many tokens it reads and writes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -15,19 +17,24 @@ class WorkloadError(SettingError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """Requests in order of arrival; the i-th entries of the three arrays describe the i-th request.
+    """Requests in order of arrival; the i-th entries of the arrays describe the i-th request.
 
     `arrival_s` (float64) is seconds from the run's start, never negative and never decreasing; `prompt_tokens` and
-    `output_tokens` (int64) are at least 1. Raises WorkloadError for anything else, and where there is no request.
+    `output_tokens` (int64) are at least 1, as is `predicted_output_tokens` (int64), the scheduler's guess of them, if there is
+    one. Raises WorkloadError for anything else, and where there is no request.
     """
 
     name: str
     arrival_s: np.ndarray
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
+    predicted_output_tokens: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for column, dtype in (("arrival_s", np.float64), ("prompt_tokens", np.int64), ("output_tokens", np.int64)):
+        lengths = ["prompt_tokens", "output_tokens"]
+        if self.predicted_output_tokens is not None:
+            lengths.append("predicted_output_tokens")
+        for column, dtype in (("arrival_s", np.float64), *((column, np.int64) for column in lengths)):
             values = getattr(self, column)
             if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != np.shape(self.arrival_s):
                 raise WorkloadError(
@@ -38,7 +45,7 @@ class Workload:
         self._check("arrival_s", np.isfinite(self.arrival_s) & (self.arrival_s >= 0), "a number of seconds >= 0")
         in_order = np.diff(self.arrival_s, prepend=0.0) >= 0
         self._check("arrival_s", in_order, "no earlier than the request before it")
-        for column in ("prompt_tokens", "output_tokens"):
+        for column in lengths:
             values = getattr(self, column)
             self._check(column, (values >= 1) & (values <= MAX_NUM_TOKENS), f"from 1 to {MAX_NUM_TOKENS}")
 
@@ -50,6 +57,11 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    def rows(self) -> Iterator[tuple[float, int, int]]:
+        """Arrival, prompt tokens and predicted output tokens (0: no prediction) of each request, in order."""
+        predicted = repeat(0) if self.predicted_output_tokens is None else self.predicted_output_tokens.tolist()
+        return zip(self.arrival_s.tolist(), self.prompt_tokens.tolist(), predicted, strict=False)
 
     @property
     def num_requests(self) -> int:

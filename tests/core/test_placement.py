@@ -27,7 +27,7 @@ def told(policy, machines, story):
     events = {"prefilled": PrefillDone, "transferred": KVTransferred, "finished": RequestFinished}
     for item in story:
         if isinstance(item, int):
-            event = RequestArrived(num_arrived, 0.0, item)
+            event = RequestArrived(num_arrived, 0.0, item, 0)
             num_arrived += 1
         else:
             verb, what = item.split()

@@ -49,7 +49,7 @@ def handle(scheduler, *events):
 
 
 def arrived(request_id, prompt_tokens=100):
-    return RequestArrived(request_id, 0.0, prompt_tokens)
+    return RequestArrived(request_id, 0.0, prompt_tokens, 0)
 
 
 def assert_idle(scheduler):

@@ -11,6 +11,7 @@ from emu.core.messages import Batch, DecodeJoin, Emit, Prefill
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
+from emu.core.repurposing import NEVER
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
 from emu.results.power import RatedPower
@@ -135,7 +136,9 @@ def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_
     machines = tuple(
         MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_kv_blocks, TIMING) for index, name in enumerate(machine_names)
     )
-    cluster = Cluster(MODEL, machines, PagedMachines(4, 0.01, 0.5), TokenJsq(), MixedContinuous(64, 2), 0.005, inf)
+    cluster = Cluster(
+        MODEL, machines, PagedMachines(4, 0.01, 0.5), TokenJsq(), MixedContinuous(64, 2), NEVER, 0.005, 0.0, inf, True
+    )
     recorder = KeepingRecorder(workload_of(requests), len(machines))
     runtime = VirtualRuntime(cluster, recorder.workload, recorder, max_drain_s, [Fault(*fault) for fault in faults])
     run = runtime.run(lambda now_s: True)

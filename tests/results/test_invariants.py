@@ -87,7 +87,7 @@ def test_all_hold():
             "invariant 8: no decode starts before its KV cache is there: not so for 1, the first request 0",
         ),
         (
-            dict(transfer=(4, RecordTransfer(0, 1, 0, 1, 8, 1.5, 3))),
+            dict(transfer=(1.9, RecordTransfer(0, 1, 0, 1, 8, 1.5, 1.6))),
             "invariant 8: no decode starts before its KV cache is there: not so for 1, the first request 0",
         ),
         (

@@ -9,7 +9,6 @@ from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.machine_kind import MachineSpec
 from emu.core.oracle import OutputOracle
-from emu.core.placement.policy import PlacementPolicy
 from emu.core.placement.splitwise_sim import SplitwiseSimLoad
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec, SpecError
@@ -29,6 +28,7 @@ class SplitwiseSimMachines:
 
     wants_oracle: ClassVar[bool] = True
     load_type: ClassVar[type[SplitwiseSimLoad]] = SplitwiseSimLoad
+    scheduler_type: ClassVar[type[SplitwiseSimScheduler]] = SplitwiseSimScheduler
 
     def __init__(
         self,
@@ -84,17 +84,9 @@ class SplitwiseSimMachines:
             reports_queue=spec.role is not Role.MIXED,
         )
 
-    def make_scheduler(
-        self, specs: tuple[MachineSpec, ...], model: ModelSpec, placement: PlacementPolicy
-    ) -> SplitwiseSimScheduler:
-        per_token = model.kv_bytes_per_token
-        loads = [
-            SplitwiseSimLoad(
-                spec.index, spec.role, spec.num_kv_blocks, self._kv_bytes(spec.hardware, model), per_token, self.oracle
-            )
-            for spec in specs
-        ]
-        return SplitwiseSimScheduler(loads, copy.deepcopy(placement))
+    def make_load(self, spec: MachineSpec, model: ModelSpec) -> SplitwiseSimLoad:
+        num_bytes = self._kv_bytes(spec.hardware, model)
+        return SplitwiseSimLoad(spec.index, spec.role, spec.num_kv_blocks, num_bytes, model.kv_bytes_per_token, self.oracle)
 
     def _kv_bytes(self, hardware: HardwareSpec, model: ModelSpec) -> int:
         """What the weights leave. Raises SpecError for a model without."""

@@ -4,6 +4,7 @@ from emu.core.messages import KVTransferred, QueueChanged
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.placement.splitwise_sim import SplitwiseSim, SplitwiseSimLoad
 from emu.core.pools import MachineLoad, Pool
+from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
 from emu.core.scheduler import Scheduler
 
@@ -11,8 +12,14 @@ from emu.core.scheduler import Scheduler
 class SplitwiseSimScheduler(Scheduler):
     """Keeps the loads' own counts. Where `SplitwiseSim` places, that policy says which machines join the mixed pool."""
 
-    def __init__(self, machines: list[SplitwiseSimLoad], placement: PlacementPolicy) -> None:
-        super().__init__(machines, placement)
+    def __init__(
+        self,
+        machines: list[SplitwiseSimLoad],
+        placement: PlacementPolicy,
+        repurposing: RepurposingPolicy = NEVER,
+        report_period_s: float = 0.0,
+    ) -> None:
+        super().__init__(machines, placement, repurposing, report_period_s)
         self._handlers[QueueChanged] = self._on_queue_changed
         self._num_moves = len(machines)
 
@@ -37,12 +44,12 @@ class SplitwiseSimScheduler(Scheduler):
             source.end_hold(request)
             self.pools.changed(source)
 
-    def _join_mixed_pool(self, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
+    def _join_mixed_pool(self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
         if isinstance(self.placement, SplitwiseSim):
             for machine in self.placement.taken:
                 self._move(machine, Pool.MIXED, actions)
         else:
-            super()._join_mixed_pool(prefill_on, decode_on, actions)
+            super()._join_mixed_pool(request, prefill_on, decode_on, actions)
 
     def _move(self, machine: SplitwiseSimLoad, pool: Pool, actions: list[tuple]) -> None:
         machine.turn = self._num_moves

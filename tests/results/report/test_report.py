@@ -13,6 +13,7 @@ from emu.core.machine_kind import MachineSpec
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role
+from emu.core.repurposing import NEVER
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.constant import ConstantTiming
 from emu.results.power import RatedPower
@@ -74,7 +75,7 @@ def workload(num_requests=60, output_tokens=40, rate_rps=20.0):
 def record(roles, requests, faults=(), **changes):
     """The record of a virtual run on one machine of each of `roles`, named m0, m1, ..."""
     machines = tuple(MachineSpec(i, f"m{i}", Role(role), HARDWARE, 2000, TIMING) for i, role in enumerate(roles))
-    cluster = Cluster(MODEL, machines, PagedMachines(16, 0.01, 0.3), TokenJsq(), Fcfs(2048, 4), 0.005, inf)
+    cluster = Cluster(MODEL, machines, PagedMachines(16, 0.01, 0.3), TokenJsq(), Fcfs(2048, 4), NEVER, 0.005, 0.0, inf, True)
     recorder = Recorder(requests, len(machines))
     ended = VirtualRuntime(cluster, requests, recorder, 100.0, [Fault(*fault) for fault in faults]).run()
     facts = {

@@ -1,0 +1,22 @@
+"""Direct decode: short answers are decoded where they were prefilled, and spare their KV cache the way."""
+
+from emu.core import setting
+from emu.core.placement.policy import PlacementPolicy
+from emu.core.pools import MachineLoad, Pools
+from emu.core.request import Request
+
+
+class DirectDecode:
+    """`base` places every request; one predicted to answer in at most `max_output_tokens` tokens decodes on its prompt
+    machine, which stays in its pool. Needs predictions: `prediction=noisy`."""
+
+    wants_predictions = True
+
+    def __init__(self, base: PlacementPolicy, max_output_tokens: int) -> None:
+        self.base = base
+        self.max_output_tokens = setting.whole("placement.max_output_tokens", max_output_tokens, 1)
+
+    def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+        prefill_on, decode_on = self.base.place(request, pools)
+        request.decodes_directly = 0 < request.predicted_output_tokens <= self.max_output_tokens
+        return prefill_on, prefill_on if request.decodes_directly else decode_on
