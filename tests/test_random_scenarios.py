@@ -3,6 +3,7 @@ a second run leaves the same bytes, and that step-by-step execution decides and 
 
 from collections import Counter
 from itertools import accumulate
+from math import inf
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ def scenarios(draw) -> dict[str, Any]:
         watermark=draw(st.sampled_from([0.0, 0.01, 0.1])),
         max_held_fraction=draw(st.sampled_from([0.3, 0.5])),
         contention=draw(st.booleans()),
+        layerwise_min_tokens=draw(st.sampled_from([1.0, 60.0, inf])),
     )
     num_requests = draw(st.integers(1, 25))
     arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))

@@ -52,7 +52,9 @@ class Watch:
             if not requests.evictions[request_id]:
                 assert num_tokens == requests.prompt_tokens[request_id]
         for request_id, attempt in in_vain:
-            assert attempt < requests.attempts[request_id] or requests.status[request_id] == FAILED
+            was_over_with_its_prefill = math.isnan(requests.decode_start_s[request_id])
+            is_lost = attempt < requests.attempts[request_id] or requests.status[request_id] == FAILED
+            assert is_lost or was_over_with_its_prefill
 
 
 def assert_blocks_add_up(machine: Machine) -> None:

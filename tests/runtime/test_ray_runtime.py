@@ -50,9 +50,15 @@ def test_large_payloads_come_in_pieces(rehearse):
     assert record.kv.bytes_moved == num_bytes * record.kv.verified == num_bytes * len(requests_of(record))
 
 
-def test_decides_as_virtual_where_nothing_is_late(rehearse):
+# At 16 MB/s a KV cache of 33 MB is under way for 2 s, beside those that come after it.
+SHARED_NIC = ("cluster.num_token=1", "cluster.token_hardware.nic_bytes_per_s=16e6")
+
+
+@pytest.mark.parametrize("links", [(), SHARED_NIC], ids=["fast", "shared"])
+def test_decides_as_virtual_where_nothing_is_late(rehearse, links):
     # With so long a control latency, messages are late only where a host stands still for most of it.
     same = (
+        *links,
         "runtime.control_latency_s=0.4",
         "transfer.payload_scale=0",
         "workload.arrivals=poisson",
@@ -84,6 +90,24 @@ def test_a_colocated_cluster_moves_nothing(rehearse):
     )
     assert (requests_of(record).status == FINISHED).all()
     assert (record.kv.bytes_moved, record.kv.verified) == (0, 0)
+
+
+class FailsOnce(ObjectStoreTransfer):
+    """The first request's pull ends with an exception that nobody foresaw."""
+
+    async def pull(self, source, request_id, attempt, num_tokens):
+        if request_id == 0:
+            raise RuntimeError("unforeseen")
+        await super().pull(source, request_id, attempt, num_tokens)
+
+
+def test_what_was_not_pulled_never_joins(rehearse):
+    record = rehearse(*BASE, "metrics.max_drain_s=1", transfer_type=FailsOnce)
+    requests = requests_of(record)
+    assert requests.status.tolist() == [FAILED] + [FINISHED] * (len(requests) - 1)
+    assert requests.causes[requests.cause[0]] == "unfinished 1 s after the last arrival"
+    assert requests.num_tokens_out[0] == 1
+    assert record.kv.verified == len(requests) - 1 > 0
 
 
 class FlipsOneByte(ObjectStoreTransfer):
