@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.results.columns import FINISHED, Columns, Requests
+from emu.results.columns import FAILED, FINISHED, Columns, Requests
 
 NUM_SAMPLES = 101  # of the waiting work, over the second half of the arrivals
 
@@ -28,7 +28,7 @@ def waiting_work_s(columns: Columns, times_s: np.ndarray) -> np.ndarray:
     speed of the prefill machines where they are what is short, and less where blocks are.
 
     Hand-overs: the age of the oldest one that is offered and waits for blocks at its destination, which is how far the
-    token machines are behind.
+    token machines are behind. A request that fails before it could start to decode waited likewise.
     """
     return _queued_prompts_s(columns.requests, times_s) + _oldest_hand_over_s(columns, times_s)
 
@@ -56,9 +56,11 @@ def _total_until(times_s: np.ndarray, sorted_s: np.ndarray, amounts: np.ndarray)
 
 def _oldest_hand_over_s(columns: Columns, times_s: np.ndarray) -> np.ndarray:
     requests, transfers = columns.requests, columns.transfers
-    # No fact tells of one that was never pulled: it waited from the first token to the end of its request.
-    stuck = (requests.status != FINISHED) & (requests.prefill_on != requests.decode_on)
-    stuck &= (requests.num_tokens_out > 0) & np.isnan(requests.kv_received_s)
+    # No fact tells of one that was never pulled, or failed for want of memory to decode: it waited from the first token to
+    # the end of its request.
+    stuck = (requests.status != FINISHED) & (requests.prefill_on != requests.decode_on) & np.isnan(requests.kv_received_s)
+    stuck |= (requests.status == FAILED) & np.isnan(requests.decode_start_s)
+    stuck &= requests.num_tokens_out > 0
     until_s = np.where(np.isnan(requests.end_s), np.inf, requests.end_s)
     offered_s = np.concatenate([transfers.ready_s, requests.first_token_s[stuck]])
     taken_s = np.concatenate([transfers.pull_s, until_s[stuck]])

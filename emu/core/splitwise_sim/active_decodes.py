@@ -5,30 +5,30 @@ from emu.core.splitwise_sim.task import Task
 
 class ActiveDecodes:
     """`tasks` by request, oldest member first. `context_tokens` is what they attend to in their next step: the tokens
-    cached and the new one of each. `leaves` are those that left since last asked, other than by finishing."""
+    cached and the new one of each. `leaves` are those that left since last asked, other than by finishing; `step` counts steps."""
 
     def __init__(self) -> None:
         self.tasks: dict[int, Task] = {}
         self.context_tokens = 0
         self.leaves: list[int] = []
-        self._step = 0
+        self.step = 0
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def join(self, task: Task) -> None:
         self.tasks[task.request_id] = task
-        task.joined_at = self._step
+        task.joined_at = self.step
         self.context_tokens += task.num_cached + 1
 
     def advance(self, num_steps: int) -> None:
-        self._step += num_steps
+        self.step += num_steps
         self.context_tokens += num_steps * len(self.tasks)
 
     def leave(self, task: Task) -> None:
         """It has finished."""
         del self.tasks[task.request_id]
-        num_steps = self._step - task.joined_at
+        num_steps = self.step - task.joined_at
         task.num_cached += num_steps
         task.num_generated += num_steps
         self.context_tokens -= task.num_cached + 1
