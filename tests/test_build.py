@@ -30,7 +30,8 @@ def cluster_of(*overrides):
         ),
         (
             ["placement=best"],
-            "placement=best: no such option; expected one of direct_decode, jsq, least_kv, power_of_two, random, round_robin, splitwise, splitwise_sim, token_jsq",
+            "placement=best: no such option; expected one of direct_decode, jsq, least_kv, power_of_two, random, round_robin, "
+            "splitwise, splitwise_sim, token_jsq",
         ),
         (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, heterogeneous, "),
         (

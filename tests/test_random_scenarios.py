@@ -12,15 +12,20 @@ from hypothesis import strategies as st
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.jsq import Jsq
+from emu.core.placement.least_kv import LeastKV
+from emu.core.placement.power_of_two import PowerOfTwo
 from emu.core.placement.random import Random
 from emu.core.placement.round_robin import RoundRobin
 from emu.core.placement.splitwise import Splitwise
 from emu.core.placement.token_jsq import TokenJsq
+from emu.core.repurposing import NEVER, LoadDrift
 from emu.core.timing.constant import ConstantTiming
 from emu.results.columns import FAILED
 from emu.runtime.virtual import VirtualRuntime
-from tests.clusters import UNEVEN, Run, make_cluster, simulate
+from emu.workload.prediction import NoisyPrediction
+from tests.clusters import UNEVEN, Run, make_cluster, make_workload, simulate
 from tests.stalling import shuffled
 
 SETTINGS = settings(
@@ -37,7 +42,16 @@ placements = st.one_of(
     st.builds(RoundRobin),
     st.builds(Jsq),
     st.builds(TokenJsq),
+    st.builds(PowerOfTwo, st.integers(0, 9)),
+    st.builds(LeastKV),
+    st.builds(DirectDecode, st.builds(TokenJsq), st.just(40)),
     st.builds(Splitwise, st.sampled_from([300, 8192]), st.sampled_from([0.3, 0.9])),
+)
+repurposings = st.one_of(
+    st.just(NEVER),
+    st.builds(
+        lambda sustain_s, share: LoadDrift(0.1, sustain_s, 200, 100, share, share), st.just(0.3), st.sampled_from([0.01, 1])
+    ),
 )
 batchings = st.builds(
     lambda policy, *limits: policy(*limits),
@@ -50,9 +64,7 @@ batchings = st.builds(
 @st.composite
 def scenarios(draw) -> dict[str, Any]:
     """The arguments of a run for `simulate`."""
-    names = draw(
-        st.sampled_from(["m0", "m0 m1", "p0 d0", "d0 p0", "p0 p1 d0", "p0 p1 p2 d0", "d0 d1 p0", "p0 p1 d0 d1", "p0 d0 m0"])
-    )
+    names = draw(st.sampled_from(MACHINES))
     block_tokens = draw(st.sampled_from([4, 16]))
     cluster = make_cluster(
         names,
@@ -65,28 +77,34 @@ def scenarios(draw) -> dict[str, Any]:
         block_tokens=block_tokens,
         watermark=draw(st.sampled_from([0.0, 0.01, 0.1])),
         max_held_fraction=draw(st.sampled_from([0.3, 0.5])),
+        repurposing=draw(repurposings),
+        report_period_s=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])),
         contention=draw(st.booleans()),
         layerwise_min_tokens=draw(st.sampled_from([1.0, 60.0, inf])),
     )
     num_requests = draw(st.integers(1, 25))
     arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))
     requests = [(at_s, draw(st.integers(1, 200)), draw(st.integers(1, 80))) for at_s in arrivals_s]
+    workload = NoisyPrediction(log_error=0.4).apply(make_workload(requests), seed=0)
     death_times_s = st.integers(1, 64).map(lambda n: n / 16)
     max_num_deaths = draw(st.sampled_from([0, 1, 1, 2]))
     deaths = draw(st.dictionaries(st.sampled_from(names.split()), death_times_s, max_size=max_num_deaths))
     max_drain_s = draw(st.sampled_from([FOR_EVER_S, FOR_EVER_S, 0.7]))
-    return dict(cluster=cluster, requests=requests, deaths=deaths, max_drain_s=max_drain_s)
+    return dict(cluster=cluster, requests=workload, deaths=deaths, max_drain_s=max_drain_s)
 
 
 def incidents(run: Run) -> Counter[str]:
     """What a run had to cope with."""
     columns = run.columns
+    moves = columns.pool_moves
+    home = dict(zip(moves.machine[: run.num_machines].tolist(), moves.pool[: run.num_machines].tolist(), strict=True))
     return Counter(
         evicted=int(columns.requests.evictions.sum()),
         lost_by_death=int((~columns.requeues.evicted).sum()),
         failed=int((columns.requests.status == FAILED).sum()),
         paused=int(columns.batches.num_paused.sum()),
         waited_for_blocks=int((columns.transfers.pull_s > columns.transfers.ready_s).sum()),
+        repurposed=sum(pool in ("prompt", "token") and pool != home[machine] for _, machine, pool in run.pool_moves()),
         mixed_pool=sum(pool == "mixed" for _, _, pool in run.pool_moves()),
         stale=len(columns.drops),
     )

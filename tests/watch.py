@@ -4,7 +4,7 @@ import math
 
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
-from emu.core.messages import NETWORK, FlowRequested, HoldKV
+from emu.core.messages import NETWORK, FlowRequested, HoldKV, RunEnded
 from emu.core.network import Network
 from emu.core.pools import Pool
 from emu.core.scheduler import Scheduler
@@ -87,6 +87,7 @@ def assert_does_what_it_may(machine: Machine) -> None:
 def assert_nothing_is_left(scheduler: Scheduler, machines: list[Machine], network: Network) -> None:
     """Every request is over, every machine alive is empty and known to be, and nothing is on the links."""
     assert not scheduler.requests
+    scheduler.handle(RunEnded("over"), math.inf)  # takes the reports of load still to come
     assert network.rates(math.inf) == {}
     for load, machine in zip(scheduler.pools.machines, machines, strict=True):
         assert (load.num_prefills, load.num_decodes, load.pending_prompt_tokens, load.kv_tokens) == (0, 0, 0, 0)

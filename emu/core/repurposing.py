@@ -18,8 +18,8 @@ class LoadDrift:
     """Splitwise names coarse-grained re-purposing for load that deviates for long and gives no algorithm (SPLITWISE.md §4).
 
     This one weighs, at most every `check_s` seconds, the work of both phases over the whole cluster against the machines
-    bought for them: the pending prompt tokens for each prompt machine, and the share of the token machines' KV cache that
-    contexts take. If at every check for `sustain_s` the prompt side had more than `max_prompt_tokens` a machine while the
+    bought for them: the pending prompt tokens for each prompt machine, and the share of the token machines' KV cache that the
+    contexts of prefilled requests take. If at every check for `sustain_s` the prompt side had more than `max_prompt_tokens` a machine while the
     token side, with one machine less, would stay below `min_kv_share`, the token machine with the least KV is re-purposed;
     if the token side was above `max_kv_share` while the prompt side, with one machine less, would stay below
     `min_prompt_tokens` a machine, the prompt machine with the shortest queue is. Each side keeps one machine. The next move
@@ -65,7 +65,7 @@ class LoadDrift:
 
     def _short_side(self, alive: list[MachineLoad], prompt: list[MachineLoad], token: list[MachineLoad]) -> Pool | None:
         prompt_tokens = sum(machine.pending_prompt_tokens for machine in alive)
-        kv_tokens = sum(machine.kv_tokens for machine in alive)
+        kv_tokens = sum(machine.kv_tokens for machine in alive) - prompt_tokens
         capacities = [machine.kv_capacity_tokens for machine in token]
         if len(token) > 1 and prompt_tokens > self.max_prompt_tokens * len(prompt):
             return Pool.PROMPT if kv_tokens < self.min_kv_share * (sum(capacities) - max(capacities)) else None

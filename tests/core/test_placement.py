@@ -3,7 +3,10 @@
 import pytest
 
 from emu.core.messages import KVTransferred, MachineDied, MovePool, Place, PrefillDone, RequestArrived, RequestFinished
+from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.jsq import Jsq
+from emu.core.placement.least_kv import LeastKV
+from emu.core.placement.power_of_two import PowerOfTwo
 from emu.core.placement.random import Random
 from emu.core.placement.round_robin import RoundRobin
 from emu.core.placement.splitwise import Splitwise
@@ -18,8 +21,8 @@ CAPACITY_TOKENS = 1000
 def told(policy, machines, story):
     """Run `story` on a cluster of `machines` and return moves ("d1 mixed") and placements ("p0>d1") in order.
 
-    A number in the story is the arrival of a prompt of so many tokens; "p3 prefilled", "transferred 3" and "finished 3"
-    are about the fourth to arrive; "died p0".
+    A number in the story is the arrival of a prompt of so many tokens, a pair one whose output is predicted; "prefilled 3",
+    "transferred 3" and "finished 3" are about the fourth to arrive; "died p0".
     """
     names = machines.split()
     scheduler = Scheduler([MachineLoad(i, ROLES[name[0]], CAPACITY_TOKENS) for i, name in enumerate(names)], policy)
@@ -28,6 +31,9 @@ def told(policy, machines, story):
     for item in story:
         if isinstance(item, int):
             event = RequestArrived(num_arrived, 0.0, item, 0)
+            num_arrived += 1
+        elif isinstance(item, tuple):
+            event = RequestArrived(num_arrived, 0.0, *item)
             num_arrived += 1
         else:
             verb, what = item.split()
@@ -83,6 +89,38 @@ def test_random_draws_by_its_seed():
 
 def test_random_keeps_a_request_where_both_phases_are():
     assert set(told(Random(seed=0), "m0 m1", [1] * 20)) == {"m0>m0", "m1>m1"}
+
+
+def test_power_of_two_takes_the_less_loaded_of_its_draws():
+    """Of two machines both are drawn every time, so it is the shortest queue."""
+    first, *others = told(PowerOfTwo(seed=0), "p0 p1 d0", [100, 10, 10, 10])
+    assert {*others} == {"p0>d0", "p1>d0"} - {first}
+    assert told(PowerOfTwo(seed=0), "p0 d0", [1, 1]) == ["p0>d0", "p0>d0"]
+
+
+def test_power_of_two_never_takes_the_most_loaded_of_three():
+    placed = told(PowerOfTwo(seed=1), "p0 p1 p2 d0", [1000] + [1] * 60)
+    loaded = placed[0]
+    assert loaded not in placed[1:]
+    assert len({*placed}) == 3
+
+
+def test_power_of_two_draws_by_its_seed():
+    story = [1] * 40
+    assert told(PowerOfTwo(seed=3), "p0 p1 p2 d0", story) == told(PowerOfTwo(seed=3), "p0 p1 p2 d0", story)
+    assert told(PowerOfTwo(seed=3), "p0 p1 p2 d0", story) != told(PowerOfTwo(seed=4), "p0 p1 p2 d0", story)
+
+
+def test_least_kv_weighs_contexts_where_token_jsq_counts_requests():
+    story = [500, 10, 10, 10]
+    assert [line[-2:] for line in told(LeastKV(), "p0 d0 d1", story)] == ["d0", "d1", "d1", "d1"]
+    assert [line[-2:] for line in told(TokenJsq(), "p0 d0 d1", story)] == ["d0", "d1", "d0", "d1"]
+    assert told(LeastKV(), "m0 m1", story) == ["m0>m0", "m1>m1", "m1>m1", "m1>m1"]
+
+
+def test_short_answers_decode_directly_and_their_machine_keeps_its_pool():
+    policy = DirectDecode(TokenJsq(), max_output_tokens=8)
+    assert told(policy, "p0 p1 d0", [(10, 8), (10, 9), (10, 0)]) == ["p0>p0", "p1>d0", "p1>d0"]
 
 
 # --- splitwise: 100 prompt tokens may wait, half of 1,000 KV tokens may be in use -------------------------------------
