@@ -71,7 +71,12 @@ def _parse(override: str) -> Override:
 def _selects_files(override: Override) -> bool:
     """Whether the override is more than a value: a choice of a group, or Hydra's own (its search path)."""
     key = override.key_or_group
-    return key.startswith(("hydra.", "hydra/")) or _loader().repository.group_exists(key)
+    return key.startswith(("hydra.", "hydra/")) or _is_group(key)
+
+
+@cache
+def _is_group(key: str) -> bool:
+    return _loader().repository.group_exists(key)
 
 
 @cache

@@ -14,8 +14,11 @@ EXIT_CODE = 130  # the shell's code for a process that SIGINT ended
 class Interrupt:
     """A context in which the first Ctrl-C sets `requested` and calls `on_request`, and the second kills.
 
-    To be entered in the main thread, where Python handles signals.
+    To be entered in the main thread, where Python handles signals. `num_requests` counts over all contexts of the process: a
+    run may end by itself before it looks, and a sweep must not go on then.
     """
+
+    num_requests = 0
 
     def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self.requested = False
@@ -34,4 +37,5 @@ class Interrupt:
                 child.kill()
             os._exit(EXIT_CODE)
         self.requested = True
+        Interrupt.num_requests += 1
         self._on_request()

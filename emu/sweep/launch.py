@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
 from emu.results.sweep_table import FAILURE, finished_summary
+from emu.runtime.interrupt import Interrupt
 from emu.sweep.plan import Run, SweepPlan, is_basic
 from emu.sweep.run import STARTED, Rehearse, SweepRun, here, record_failure
 
@@ -31,26 +32,37 @@ def launch(plan: SweepPlan, runs: Sequence[Run], rehearse: Rehearse) -> None:
     on then run once more, each alone: one that dies again fails, and the rest go on. Raises whatever else a launcher raises.
     """
     task = SweepRun(rehearse, plan.hydra_overrides, plan.varying, here())
+    with _ends_its_children():
+        if is_basic(plan.hydra.hydra) and not plan.hydra.hydra.callbacks:
+            before = Interrupt.num_requests
+            for run in runs:  # as Hydra's launcher does, but that it copies the configuration six times, 15 ms
+                task.run(plan.directory / str(run.number), run.overrides)
+                if Interrupt.num_requests > before:
+                    raise KeyboardInterrupt
+        else:
+            _launch_until_all_ended(plan, runs, task)
+
+
+def _launch_until_all_ended(plan: SweepPlan, runs: Sequence[Run], task: SweepRun) -> None:
     launcher = _launcher(plan.hydra, task)
     if not is_basic(plan.hydra.hydra):
         for name in ONE_THREAD:
             os.environ.setdefault(name, "1")
     pending = list(runs)
-    with _ends_its_children():
-        while pending:
-            for run in pending:
-                (plan.directory / str(run.number) / STARTED).unlink(missing_ok=True)
-            try:
-                _launch(launcher, pending)
-                return
-            except Exception as error:
-                suspects = [run for run in pending if _was_going_on(plan, run)]
-                if not suspects:
-                    raise
-                _leave_ray()
-                for run in suspects:
-                    _launch_alone(plan, launcher, run, error)
-            pending = [run for run in pending if run not in suspects and not _has_ended(plan, run)]
+    while pending:
+        for run in pending:
+            (plan.directory / str(run.number) / STARTED).unlink(missing_ok=True)
+        try:
+            _launch(launcher, pending)
+            return
+        except Exception as error:
+            suspects = [run for run in pending if _was_going_on(plan, run)]
+            if not suspects:
+                raise
+            _leave_ray()
+            for run in suspects:
+                _launch_alone(plan, launcher, run, error)
+        pending = [run for run in pending if run not in suspects and not _has_ended(plan, run)]
 
 
 def _launch(launcher: Launcher, runs: Sequence[Run]) -> None:

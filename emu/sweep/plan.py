@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from emu.build import ConfigError, build, one_line_errors
+from emu.build import ConfigError, build, one_line_errors, plain
 from emu.compose import compose, compose_sweep
 from emu.workload.workload import Workload
 
@@ -103,7 +103,7 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
     for number, job in enumerate(jobs):
         overrides = [override.input_line for override in job]
         with one_line_errors():
-            config = compose([*hydra_overrides, *overrides]).config
+            config = plain(compose([*hydra_overrides, *overrides]).config)
         plan = build(config)
         if is_parallel and plan.runtime.name == "ray":
             raise ConfigError(
@@ -120,9 +120,8 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
         )
 
 
-def _config_digest(config: DictConfig) -> str:
-    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
-    return xxhash.xxh3_64_hexdigest(text.encode())
+def _config_digest(config: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(config, sort_keys=True).encode())
 
 
 def _workload_digest(workload: Workload) -> str:
