@@ -19,9 +19,10 @@ class Network:
     `link_latency_s` after its last byte has left, the larger of its two machines'. Without `contention` each has both its NICs
     to itself.
 
-    A flow alone on its links, as nearly all are, is a formula. When another joins it they become `Flow`s, each with the time
-    of its next change. Time is caught up with at each event; `SetTimer` asks for one where the end of a flow may change.
-    What is divided anew is a neighbourhood: the flows that share a full link, directly or through others.
+    A flow alone on its links is a formula. When another joins it they become `Flow`s, each with the time of its next change;
+    a timer makes the network look when the next of all is due, as ends of others may change then. An event that comes late
+    changes nothing but when that is told. The cost of an event follows its neighbourhood, the flows that share a full link
+    directly or through others, and not the size of the cluster.
     """
 
     def __init__(self, nic_bytes_per_s: list[float], link_latency_s: list[float], contention: bool = True) -> None:
@@ -39,7 +40,10 @@ class Network:
         self._retimed: dict[Flow, None] = {}  # while an event is handled
 
     def handle(self, event: tuple, now_s: float) -> list[tuple]:
-        """Take one event and say when flows will be through, as things stand: those of which that is new."""
+        """Take one event (FlowRequested, Cancelled, MachineDied, SharesChange) and return what is to be done, in order.
+
+        That is a `CompleteFlow` for each flow whose end is known now and was not, or has changed, and a timer.
+        """
         if type(event) is not FlowRequested:
             return self._on_other(event, now_s)
         request_id, attempt, source, destination, num_bytes, _, until_s, _ = event

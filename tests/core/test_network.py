@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.core.fair_share import max_min_rates
-from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer
+from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange
 from emu.core.network import Network
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
@@ -154,6 +154,15 @@ def test_the_larger_latency_is_added_once():
 def test_what_has_left_is_not_slowed_down_by_what_comes():
     # Its last byte left at 1.0, when the other starts; it is on its way.
     assert ends([100.0] * 3, (0.0, flow(0, 0, 2, 100)), (1.0, flow(1, 1, 2, 100)), latency_s=0.5) == exactly([1.5, 2.5])
+
+
+def test_a_timer_that_comes_late_changes_no_end():
+    # Half each until flow 0 is through at 1.0; of that and of all that follows the network hears at 3.0 only.
+    network = Network([100.0] * 3, [0.0] * 3)
+    for event in (flow(0, 0, 2, 50), flow(1, 1, 2, 100)):
+        network.handle(event, 0.0)
+    assert network.handle(SharesChange(), 3.0) == [CompleteFlow(1, 1, 2, exactly(1.5))]
+    assert network.handle(flow(2, 0, 2, 100), 3.0) == [CompleteFlow(2, 1, 2, exactly(4.0))]
 
 
 def test_without_contention_each_has_its_link():

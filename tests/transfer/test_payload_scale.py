@@ -49,3 +49,8 @@ def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transf
 def test_a_scale_that_is_none(scale):
     with pytest.raises(TransferError, match=r"transfer.payload_scale=.*: expected auto or a number from 0 to 1"):
         TransferSettings(payload_scale=scale, layerwise_min_tokens=512, contention=True)
+
+
+def test_contention_is_true_or_false():
+    with pytest.raises(ValueError, match=r"transfer.contention=1: expected true or false"):
+        TransferSettings(payload_scale="auto", layerwise_min_tokens=512, contention=1)
