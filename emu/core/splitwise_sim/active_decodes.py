@@ -4,8 +4,11 @@ from emu.core.splitwise_sim.task import Task
 
 
 class ActiveDecodes:
-    """`tasks` by request, oldest member first. `context_tokens` is what they attend to in their next step: the tokens
-    cached and the new one of each. `leaves` are those that left since last asked, other than by finishing; `step` counts steps."""
+    """`tasks` by request, oldest member first, after `step` steps of the machine.
+
+    `context_tokens` is what they attend to in their next step: the tokens cached and the new one of each. `leaves` are those
+    that left since last asked, other than by finishing.
+    """
 
     def __init__(self) -> None:
         self.tasks: dict[int, Task] = {}
