@@ -36,6 +36,7 @@ CORE_ROWS = [
     {"scheduler", "machine"},
     {"placement", "batching", "decode_batch", "handover", "prompt_queue", "reports", "repurposing"},
     {"kv_cache", "network", "timing", "pools", "codec"},
+    {"links"},
     {"flow", "fair_share"},
     {"messages", "oracle"},
     {"request", "specs", "sequence"},

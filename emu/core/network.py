@@ -1,14 +1,12 @@
 """The links: which flow gets which share of which NIC, and so when each is through."""
 
-from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
-from emu.core.fair_share import max_min_rates
-from emu.core.flow import RELATIVE, Flow
+from emu.core.flow import Flow
+from emu.core.links import Links
 from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange
 
-FULL = 1 - 1e-9  # of its capacity: a link is taken for full from here on
 TOGETHER_S = 1e-10  # what ends within this ends at once: what is left of it takes no share
 
 
@@ -33,7 +31,8 @@ class Network:
         # When a link is free again: minus infinity, the end of the flow that has it alone, or infinity where flows share it.
         self._busy_until_s = [-inf] * len(self._capacity)
         self._alone: list[tuple[FlowRequested, float] | None] = [None] * len(self._capacity)  # a flow and its start
-        self._sharing: list[dict[Flow, None]] = [{} for _ in self._capacity]
+        self._links = Links(self._capacity)
+        self._sharing = self._links.flows_on
         self._changes: list[tuple[float, int, Flow]] = []  # a heap of when flows change by themselves
         self._num_changes = 0
         self._timers: set[float] = set()
@@ -86,8 +85,7 @@ class Network:
             self._unfold(link, now_s)
         flow = Flow(event, links, latency_s, now_s)
         self._add(flow)
-        if not self._fit(flow, now_s):
-            self._divide(links, now_s)
+        self._change([flow], now_s)
         return self._answer()
 
     def _on_other(self, event: Cancelled | MachineDied | SharesChange, now_s: float) -> list[tuple]:
@@ -111,9 +109,9 @@ class Network:
             if self._alone[link] is not None and is_meant(self._alone[link][0]):
                 self._unfold(link, now_s)
             for flow in [flow for flow in self._sharing[link] if is_meant(flow.request)]:
-                self._remove(flow)
+                flow.next_s = inf
+                self._change([flow], now_s)
                 self._retimed.pop(flow, None)
-                self._divide(flow.links, now_s)
 
     def _answer(self) -> list[tuple]:
         actions: list[tuple] = []
@@ -160,13 +158,6 @@ class Network:
             self._busy_until_s[link] = inf
             self._sharing[link][flow] = None
 
-    def _remove(self, flow: Flow) -> None:
-        flow.next_s = inf
-        for link in flow.links:
-            del self._sharing[link][flow]
-            if not self._sharing[link]:
-                self._busy_until_s[link] = -inf
-
     def _push(self, flow: Flow) -> None:
         self._num_changes += 1
         heappush(self._changes, (flow.next_s, self._num_changes, flow))
@@ -186,92 +177,22 @@ class Network:
                     flow.next_s = inf
                 else:
                     flow.step(change_s)
-            if len(changed) == 1 and self._fit(changed[0], at_s):
-                continue
-            for flow in changed:
-                if flow.next_s == inf:
-                    self._remove(flow)
             if changed:
-                self._divide([link for flow in changed for link in flow.links], at_s)
+                self._change(changed, at_s)
 
-    # --- shares -------------------------------------------------------------------------------------------------------
-
-    def _fit(self, flow: Flow, now_s: float) -> bool:
-        """Give one flow its share, or take it away with the flow if it has ended, if that changes none of the others'.
-
-        By definition: a flow has its demand, or a full link on which none has more. Returns whether it was done.
-        """
-        is_over = flow.next_s == inf
-        if not is_over:
-            flow.look(now_s)
-        rate = 0.0 if is_over else flow.demand
-        before = flow.rate
-        loads = []
-        for link in flow.links:
-            capacity, load, largest, is_satisfied = self._capacity[link], 0.0, 0.0, True
-            for other in self._sharing[link]:
-                if other is not flow:
-                    load += other.rate
-                    if other.rate > largest:
-                        largest = other.rate
-                    if other.rate < other.demand * (1 - RELATIVE):
-                        is_satisfied = False
-            if capacity - load < rate:
-                rate = capacity - load
-            loads.append((capacity, load, largest, is_satisfied))
-        for capacity, load, largest, is_satisfied in loads:
-            full = capacity * FULL
-            if load + rate >= full and rate < flow.demand and not (rate >= largest and is_satisfied):
-                return False
-            if load + max(rate, before) >= full and not is_satisfied:
-                return False
-        if is_over:
-            self._remove(flow)
+    def _change(self, changed: list[Flow], now_s: float) -> None:
+        """Give these flows other shares, and their neighbours; those that are over leave."""
+        fits = len(changed) == 1 and self._links.fit(changed[0], now_s)
+        leaving = [flow for flow in changed if flow.next_s == inf]
+        for flow in leaving:
+            for link in flow.links:
+                del self._sharing[link][flow]
+                if not self._sharing[link]:
+                    self._busy_until_s[link] = -inf
+        if fits:
+            retimed = [] if leaving else changed
         else:
-            flow.set_rate(rate, now_s)
+            retimed = self._links.divide([link for flow in changed for link in flow.links], now_s)
+        for flow in retimed:
             self._push(flow)
             self._retimed[flow] = None
-        return True
-
-    def _divide(self, links: Iterable[int], now_s: float) -> None:
-        """Divide anew what the flows on `links` share with each other and, over full links, with others."""
-        whole = set(links)  # links all of whose flows are divided
-        flows: dict[Flow, None] = {}
-        fresh = list(links)
-        while fresh:
-            for link in fresh:
-                for flow in self._sharing[link]:
-                    if flow not in flows:
-                        flow.look(now_s)
-                        flows[flow] = None
-            # A link on which there are others is part of it if it was full,
-            fresh = []
-            capacity: dict[int, float] = {}
-            others: dict[int, float] = {}
-            for flow in flows:
-                for link in flow.links:
-                    if link in whole:
-                        capacity[link] = self._capacity[link]
-                    elif link not in capacity:
-                        others_rate = sum([flow.rate for flow in self._sharing[link] if flow not in flows])
-                        capacity[link] = self._capacity[link] - others_rate
-                        if others_rate:
-                            others[link] = others_rate
-                            if self._is_full(link, sum([flow.rate for flow in self._sharing[link]])):
-                                fresh.append(link)
-            if not fresh:
-                rates = max_min_rates([flow.links for flow in flows], [flow.demand for flow in flows], capacity)
-                # and if it is full now. A link that is neither is the bottleneck of none.
-                for link, load in others.items():
-                    load += sum([rate for flow, rate in zip(flows, rates, strict=True) if link in flow.links])
-                    if self._is_full(link, load):
-                        fresh.append(link)
-            whole.update(fresh)
-        for flow, rate in zip(flows, rates if flows else (), strict=True):
-            if flow.next_s <= now_s or abs(rate - flow.rate) > RELATIVE * flow.rate:
-                flow.set_rate(rate, now_s)
-                self._push(flow)
-                self._retimed[flow] = None
-
-    def _is_full(self, link: int, bytes_per_s: float) -> bool:
-        return bytes_per_s >= self._capacity[link] * FULL
