@@ -20,9 +20,10 @@ from emu.workload.workload import Workload
 
 SOURCE_DIR = Path(__file__).parents[1]
 SUBDIR = "${hydra.job.num}"
-RAY_LAUNCHER = (
-    "hydra/launcher=ray: needs Hydra's Ray launcher, which is not installed; "
-    "expected after pip install 'emu[ray-launcher]', or in a clone of emu: pip install -e '.[ray-launcher]'"
+LAUNCHERS = "no such option; expected basic (one run after the other), joblib (on all cores) or ray (across a Ray cluster)"
+NO_RAY_LAUNCHER = (
+    "needs Hydra's Ray launcher, which is not installed; "
+    "pip install 'emu[ray-launcher]', in a clone pip install -e '.[ray-launcher]'"
 )
 
 
@@ -73,7 +74,10 @@ def plan_sweep(overrides: list[str]) -> SweepPlan:
         try:
             config, jobs = compose_sweep([*overrides, "hydra.mode=MULTIRUN"])
         except MissingConfigException as error:
-            raise ConfigError(RAY_LAUNCHER) if error.missing_cfg_file == "hydra/launcher/ray" else error from error
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            if group != "hydra/launcher":
+                raise
+            raise ConfigError(f"hydra/launcher={option}: {LAUNCHERS if option != 'ray' else NO_RAY_LAUNCHER}") from error
         hydra = config.hydra
         _check(hydra)
         hydra_overrides = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
