@@ -81,7 +81,10 @@ def assert_batch_is_allowed(machine: SplitwiseSimMachine) -> None:
     batcher = machine.batcher
     num_prompt_tokens = sum(task.prompt_tokens for task in batcher.prefilling)
     assert batcher.num_running <= 512
-    assert num_prompt_tokens + len(batcher.active) <= 2048 or (len(batcher.prefilling), len(batcher.active)) == (1, 0)
+    assert num_prompt_tokens + len(batcher.active.tasks) <= 2048 or (len(batcher.prefilling), len(batcher.active.tasks)) == (
+        1,
+        0,
+    )
     waiting = {*batcher.prompts, *batcher.paused.values(), *batcher.fresh}
     decodes_of_prompts = {machine.decodes.get(task.request_id) for task in [*batcher.prompts, *batcher.prefilling]} - {None}
     assert waiting | decodes_of_prompts == {*batcher.pending}

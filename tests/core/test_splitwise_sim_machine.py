@@ -162,7 +162,7 @@ def test_decodes_do_not_cut_a_full_batch():
     for request_id in range(4):
         receive(machine, request_id)
     machine.handle(StepsDone((1.0,), ()), 1.0)
-    assert len(machine.batcher.active) == 4
+    assert len(machine.batcher.active.tasks) == 4
     assert CutRun() not in receive(machine, 4)
 
 

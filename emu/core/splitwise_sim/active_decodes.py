@@ -16,9 +16,6 @@ class ActiveDecodes:
         self.leaves: list[int] = []
         self.step = 0
 
-    def __len__(self) -> int:
-        return len(self.tasks)
-
     def join(self, task: Task) -> None:
         self.tasks[task.request_id] = task
         task.joined_at = self.step

@@ -45,7 +45,7 @@ class Batcher:
 
     @property
     def num_running(self) -> int:
-        return len(self.prefilling) + len(self.active)
+        return len(self.prefilling) + len(self.active.tasks)
 
     def num_skips(self, task: Task) -> int:
         return task.num_skips if task.counted_from is None else task.num_skips + self.num_starts - task.counted_from
@@ -99,8 +99,12 @@ class Batcher:
 
         Returns who joins. Whatever waits and stays out has been skipped once more.
         """
+        if not self.pending:  # who is in the batch stays
+            self.batch_tokens = len(self.active.tasks)
+            self.num_starts += 1
+            return []
         chosen, num_kept, self.batch_tokens = self._choose()
-        if num_kept < len(self.active):
+        if num_kept < len(self.active.tasks):
             for task in list(self.active.tasks.values())[num_kept:]:
                 self.active.drop(task)
                 task.in_batch, task.is_paused = False, True
@@ -156,11 +160,12 @@ class Batcher:
                 task.in_batch = True
                 chosen.append(task)
                 num_tokens += 1
-        num_kept = min(len(self.active), max_num_seqs - len(chosen), max_tokens - num_tokens)
+        num_kept = min(len(self.active.tasks), max_num_seqs - len(chosen), max_tokens - num_tokens)
         if num_kept < 0:  # a prompt beyond the limit, alone
             num_kept = 0
         num_tokens += num_kept
-        for task in merge(self.fresh, self.prompts, key=_rank) if self.prompts else self.fresh:
+        both = self.fresh and self.prompts
+        for task in merge(self.fresh, self.prompts, key=_rank) if both else self.fresh or self.prompts:
             if len(chosen) + num_kept == max_num_seqs:
                 break
             if task.in_batch:

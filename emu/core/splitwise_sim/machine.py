@@ -165,7 +165,7 @@ class SplitwiseSimMachine:
         active = self.batcher.active
         leaves, active.leaves = tuple(active.leaves), []
         num_paused = len(self.batcher.paused)
-        self._batch = Batch(prefills, joins, leaves, len(active), active.context_tokens, num_paused)
+        self._batch = Batch(prefills, joins, leaves, len(active.tasks), active.context_tokens, num_paused)
         actions.append(RunSteps(self._batch, 1 if prefills else NO_LIMIT))
 
     def _cut_block(self, actions: list[tuple]) -> None:
