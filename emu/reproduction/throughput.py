@@ -1,0 +1,110 @@
+"""Claims about throughput: the highest rate within all nine SLOs, of one cluster against another."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, Capacity, Lab, PaperCluster
+
+AS_PUBLISHED = "as published"  # the compatible mode, judged as the published analysis does
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One cluster over another, and the paper's number for it, if it has one. `note` says what is known beforehand."""
+
+    cluster: PaperCluster
+    baseline: PaperCluster
+    paper: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputClaim:
+    """Throughput of clusters over others'. With `is_change` the figure is the change, not the ratio: a loss is negative.
+
+    `cost` and `power` are the paper's changes against the baseline of the first comparison.
+    """
+
+    name: str
+    where: str
+    says: str
+    comparisons: tuple[Comparison, ...]
+    cost: float | None = None
+    power: float | None = None
+    is_change: bool = False
+
+    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
+        for comparison in self.comparisons:
+            for mode in MODES:
+                yield comparison.baseline, mode
+                yield comparison.cluster, mode
+
+    def measure(self, lab: Lab) -> Finding:
+        figures, why = [], []
+        for comparison in self.comparisons:
+            pairs = {mode: (lab.capacity(comparison.cluster, mode), lab.capacity(comparison.baseline, mode)) for mode in MODES}
+            figures.append(self._throughput(comparison, pairs))
+            why += explanation(lab, comparison, pairs)
+            why += [comparison.note] if comparison.note else []
+        if not self.is_change:
+            figures += self._prices(lab)
+        return Finding(self.name, self.where, self.says, tuple(figures), tuple(dict.fromkeys(why)))
+
+    def _throughput(self, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Figure:
+        values = {mode: ratio(*(capacity.goodput_rps for capacity in pair)) for mode, pair in pairs.items()}
+        values[AS_PUBLISHED] = ratio(*(capacity.published_rps for capacity in pairs[COMPATIBLE]))
+        if self.is_change:
+            values = {mode: None if value is None else value - 1 for mode, value in values.items()}
+        what = f"{comparison.cluster.label} over {comparison.baseline.label}"
+        workloads = dict.fromkeys(f"{cluster.workload}" for cluster in (comparison.cluster, comparison.baseline))
+        return Figure(f"{what}, {' and '.join(workloads)}", "change" if self.is_change else "times", comparison.paper, values)
+
+    def _prices(self, lab: Lab) -> Iterator[Figure]:
+        seen = set()
+        for comparison in self.comparisons:
+            here, there = (
+                lab.outcome(cluster, COMPATIBLE, lab.effort.from_rps).probe
+                for cluster in (comparison.cluster, comparison.baseline)
+            )
+            pair = f"{comparison.cluster.label} over {comparison.baseline.label}"
+            papers = {"cost": None, "power": None} if seen else {"cost": self.cost, "power": self.power}
+            if pair in seen:
+                continue
+            seen.add(pair)
+            cost = here.dollars_per_hour / there.dollars_per_hour - 1
+            power = here.relative_power / there.relative_power - 1
+            yield Figure(f"cost of {pair}", "change", papers["cost"], dict.fromkeys(MODES, cost))
+            yield Figure(f"power of {pair}", "change", papers["power"], dict.fromkeys(MODES, power))
+
+
+def ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base else None
+
+
+def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Iterator[str]:
+    """What limits each of the two in each mode, and what a decode step at the limit takes by both timings."""
+    for index, cluster in enumerate((comparison.cluster, comparison.baseline)):
+        for mode, pair in pairs.items():
+            capacity = pair[index]
+            found = "none" if capacity.goodput_rps is None else f"{capacity.goodput_rps:.4g} requests/s"
+            yield f"{cluster.label}, {cluster.workload}, {mode}: {found}; {capacity.binding or 'no limit found'}"
+        yield from decode_facts(lab, cluster, pairs[COMPATIBLE][index])
+
+
+def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[str]:
+    """A decode step as it is at the cluster's limit in the compatible mode, by the published lookup and calibrated."""
+    if capacity.goodput_rps is None:
+        return
+    at_limit = lab.outcome(cluster, COMPATIBLE, capacity.goodput_rps)
+    for hardware, num_seqs in at_limit.decode_seqs.items():
+        seqs = max(1, round(num_seqs))
+        context = round(seqs * at_limit.decode_context[hardware])
+        lookup_s, calibrated_s = (
+            lab.timing(cluster, mode, hardware).decode_s(seqs, context) for mode in (COMPATIBLE, CALIBRATED)
+        )
+        yield (
+            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences a step of "
+            f"{at_limit.decode_context[hardware]:,.0f} tokens each on {hardware}: {1000 * lookup_s:.1f} ms by the published "
+            f"lookup, {1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
+        )
