@@ -292,6 +292,11 @@ def test_a_sweep_that_cannot_be(sweep, tmp_path, arguments, line):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_launcher_that_cannot_start_is_one_line(sweep):
+    code, _, err = sweep(*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert (code, err) == (1, ["emu: hydra.launcher: ValueError: n_jobs == 0 in Parallel has no meaning"])
+
+
 def test_without_the_ray_launcher_one_line_says_how_to_get_it(sweep, tmp_path):
     try:
         import hydra_plugins.hydra_ray_launcher  # noqa: F401

@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
 from emu.results.sweep_table import FAILURE, finished_summary
+from emu.runtime.errors import RunError
 from emu.runtime.interrupt import Interrupt
 from emu.sweep.plan import Run, SweepPlan, is_basic
 from emu.sweep.run import STARTED, Rehearse, SweepRun, here, record_failure
@@ -29,7 +30,7 @@ def launch(plan: SweepPlan, runs: Sequence[Run], rehearse: Rehearse) -> None:
     """Run `runs` of the plan. Each leaves its summary.json or failure.json in its directory.
 
     A worker that is killed (by the kernel, out of memory) takes joblib's other workers with it. Those whose runs were going
-    on then run once more, each alone: one that dies again fails, and the rest go on. Raises whatever else a launcher raises.
+    on then run once more, each alone: one that dies again fails, and the rest go on. Raises RunError where the launcher fails.
     """
     task = SweepRun(rehearse, plan.hydra_overrides, plan.varying, here())
     with _ends_its_children():
@@ -58,7 +59,7 @@ def _launch_until_all_ended(plan: SweepPlan, runs: Sequence[Run], task: SweepRun
         except Exception as error:
             suspects = [run for run in pending if _was_going_on(plan, run)]
             if not suspects:
-                raise
+                raise RunError(f"hydra.launcher: {type(error).__name__}: {error}") from error
             _leave_ray()
             for run in suspects:
                 _launch_alone(plan, launcher, run, error)
@@ -136,6 +137,8 @@ def _launcher(config: DictConfig, task: SweepRun) -> Launcher:
     slim = copy.deepcopy(config)
     with flag_override(slim, ["struct", "readonly"], False):
         slim.hydra.help.template = slim.hydra.hydra_help.template = ""  # every run would get them
+        if "ray" in slim.hydra.launcher:  # else Hydra's launcher sets a size, which Ray refuses where it joins a cluster
+            slim.hydra.launcher.ray.init.setdefault("object_store_memory", None)
     callbacks = Callbacks(config)
     callbacks.callbacks.append(_Forgetful())
     context = HydraContext(config_loader=_RunConfigs(), callbacks=callbacks)
