@@ -45,7 +45,7 @@ class SweepRun:
     def __call__(self, config: DictConfig) -> None:
         job = HydraConfig.get()
         if self.parent != here():
-            _belong_to(self.parent)
+            belong_to(self.parent)
         self.run(Path(job.runtime.output_dir), list(job.overrides.task))
 
     def run(self, run_dir: Path, overrides: list[str]) -> None:
@@ -94,7 +94,7 @@ def here() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
 
 
-def _belong_to(parent: tuple[str, int]) -> None:
+def belong_to(parent: tuple[str, int]) -> None:
     """Leave Ctrl-C to the parent, who ends this process, and end with the parent where that is what started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     is_watching = any(thread.name == _end_with.__name__ for thread in threading.enumerate())
