@@ -43,9 +43,9 @@ def test_prompts_of_one_batch_share_the_nic_of_their_source():
 
 def test_a_dead_source_gives_up_its_share():
     run = simulate(make_cluster("p0 p1 d0", contention=True), [(0.0, 100, 2), (0.0, 100, 2)], deaths={"p0": 0.165})
-    # Both flows at half from 0.115. The scheduler knows at 0.170, d0 calls the pull off at 0.175, and the flow ends at 0.180:
-    # 32.5 tokens of request 1 have come by then, the other 67.5, alone, are there at 0.2475.
-    assert received_s(run)[1] == exactly(0.2495)
+    # Both flows at half from 0.115. The scheduler knows at 0.170 and the network at 0.175: 30 tokens of request 1 have come by
+    # then, the other 70, alone, are there at 0.245.
+    assert received_s(run)[1] == exactly(0.247)
     # Request 0 again: p1 prefills it from 0.175 to 0.275, its flow is alone from 0.285 to 0.385.
     assert received_s(run)[0] == exactly(0.387)
     assert run.tokens_s(0) == exactly([0.105, 0.417])
@@ -71,3 +71,15 @@ def test_layer_by_layer_beside_another():
     # Request 0 as above: 35 tokens have left by 0.060, when request 1's flow starts, serialized, as its prefill ended at 0.050.
     # Half each: its 45 tokens take 0.090, to 0.150. Request 0 has fallen behind and has 20 tokens left: until 0.170.
     assert received_s(run) == exactly([0.170 + 0.002, 0.150 + 0.002])
+
+
+def test_a_dead_destination_gives_up_its_share_of_the_source():
+    # As above, the two longer prompts leave p0 at half of its NIC each from 0.185. The destination of the shorter dies at 0.205;
+    # the network knows at 0.215, when 15 tokens of each have left. The longer one has all of p0's NIC: 70 more by 0.285. Then the
+    # shorter comes again, prefilled by p0 from 0.215 to 0.275, and to the same machine: half each for the last 15, to 0.315.
+    cluster = make_cluster("p0 d0 d1", contention=True)
+    requests = [(0.0, 10, 1), (0.001, 100, 3), (0.002, 60, 3)]
+    run = simulate(cluster, requests)
+    dies = cluster.machines[run.columns.requests.decode_on[2]].name
+    run = simulate(cluster, requests, deaths={dies: 0.205})
+    assert received_s(run) == exactly([0.317, 0.362])

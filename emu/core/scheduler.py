@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from emu.core.messages import (
+    NETWORK,
     Assigned,
     Cancelled,
     DropStale,
@@ -120,6 +121,7 @@ class Scheduler:
             return
         self.pools.move(machine, Pool.DEAD)
         actions.append(MovePool(machine.index, str(Pool.DEAD)))
+        actions.append(Send(NETWORK, event))
         cause = f"machine {machine.index} died: {event.cause}"
         for request in list(self.requests.values()):
             needs_source = request.phase in (Phase.PREFILLING, Phase.TRANSFERRING)

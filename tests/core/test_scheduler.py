@@ -3,6 +3,7 @@
 import pytest
 
 from emu.core.messages import (
+    NETWORK,
     Assigned,
     Cancelled,
     DropStale,
@@ -157,6 +158,7 @@ def test_a_death_restarts_those_it_served_from_scratch():
     cause = "machine 2 died: power"
     assert handle(scheduler, MachineDied(D0, "power")) == [
         MovePool(D0, "dead"),
+        Send(NETWORK, MachineDied(D0, "power")),
         *(
             action
             for request_id, prefill_on in ((0, P0), (1, P0), (2, P1))  # prefilling, handed over, decoding: all lost
@@ -175,6 +177,7 @@ def test_the_death_of_its_prompt_machine_is_nothing_to_a_request_that_decodes():
     handle(scheduler, arrived(0), arrived(1), PrefillDone(0, 1), KVTransferred(0, 1), PrefillDone(1, 1))
     assert handle(scheduler, MachineDied(P0, "power")) == [
         MovePool(P0, "dead"),
+        Send(NETWORK, MachineDied(P0, "power")),
         Requeue(1, 1, False, "machine 0 died: power"),  # its KV cache was held there
         Send(D1, Cancelled(1, 1)),
         Place(1, 2, P1, D1),
@@ -184,7 +187,8 @@ def test_the_death_of_its_prompt_machine_is_nothing_to_a_request_that_decodes():
 
 def test_a_machine_dies_once():
     scheduler = scheduler_of()
-    assert handle(scheduler, MachineDied(D0, "x"), MachineDied(D0, "y")) == [MovePool(D0, "dead")]
+    once = [MovePool(D0, "dead"), Send(NETWORK, MachineDied(D0, "x"))]
+    assert handle(scheduler, MachineDied(D0, "x"), MachineDied(D0, "y")) == once
 
 
 def test_with_the_last_machine_every_request_fails():
@@ -192,6 +196,7 @@ def test_with_the_last_machine_every_request_fails():
     handle(scheduler, arrived(0))
     assert handle(scheduler, MachineDied(0, "power"), arrived(1)) == [
         MovePool(0, "dead"),
+        Send(NETWORK, MachineDied(0, "power")),
         Requeue(0, 1, False, "machine 0 died: power"),
         End(0, 2, "no machine is left alive"),
         End(1, 1, "no machine is left alive"),
