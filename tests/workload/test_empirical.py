@@ -61,9 +61,7 @@ def test_committed_tables_are_what_the_tool_writes(data_dir, lengths, tmp_path):
     spec.loader.exec_module(tool)
     trace = data_dir / "azure_llm_2023" / f"AzureLLMInferenceTrace_{lengths.removeprefix('azure_')}.csv"
     tool.write_table(trace, "some", tmp_path / "table.csv")
-    written, committed = (
-        np.loadtxt(path, delimiter=",") for path in (tmp_path / "table.csv", LENGTHS_DIR / f"{lengths}.csv")
-    )
+    written, committed = (np.loadtxt(path, delimiter=",") for path in (tmp_path / "table.csv", LENGTHS_DIR / f"{lengths}.csv"))
     np.testing.assert_allclose(written, committed, rtol=0, atol=1)  # a half may round either way
 
 

@@ -6,9 +6,7 @@ import pytest
 from emu.workload.trace_format import TRACE_FORMATS, read_trace
 from emu.workload.workload import WorkloadError
 
-AZURE = (
-    "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 23:59:59.5000000,4808,10\n2023-11-17 00:00:01.7500010,3180,8\n"
-)
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 23:59:59.5000000,4808,10\n2023-11-17 00:00:01.7500010,3180,8\n"
 MOONCAKE = (
     '{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}\n'
     '{"timestamp": 3250, "input_length": 7322, "output_length": 490, "hash_ids": []}\n'

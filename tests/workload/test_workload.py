@@ -15,9 +15,7 @@ CONF_DIR = Path(__file__).parents[2] / "conf" / "workload"
 
 
 def make(arrival_s=(0.0, 0.5, 4.0), prompt_tokens=(10, 20, 30), output_tokens=(1, 2, 3)) -> Workload:
-    return Workload(
-        "w", np.array(arrival_s, float), np.array(prompt_tokens, np.int64), np.array(output_tokens, np.int64)
-    )
+    return Workload("w", np.array(arrival_s, float), np.array(prompt_tokens, np.int64), np.array(output_tokens, np.int64))
 
 
 def test_derived_figures():
