@@ -14,9 +14,10 @@ from emu.core.messages import (
     SCHEDULER,
     CompleteFlow,
     CutRun,
+    Emit,
+    FlowRequested,
     KVReceived,
     MachineDied,
-    Pull,
     RequestArrived,
     RunEnded,
     RunStarted,
@@ -24,11 +25,10 @@ from emu.core.messages import (
     Send,
     SetTimer,
 )
-from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
-from emu.execution.step_run import StepRun
+from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.results.recorder import Recorder
 from emu.runtime.fault import Fault
-from emu.runtime.node import Node
+from emu.runtime.node import BOUNDARY, Node
 from emu.workload.workload import Workload
 from tests.watch import Watch
 
@@ -51,7 +51,7 @@ class StallingRuntime:
         max_drain_s: float,
         faults: Sequence[Fault],
         watch: Watch,
-        max_num_steps: int = MAX_STEPS_A_RUN,
+        max_num_steps: int = NO_LIMIT,
         *,
         stall_s: Callable[[int, int], float],
     ) -> None:
@@ -63,7 +63,11 @@ class StallingRuntime:
         self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
         self._nodes = [
-            Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps))
+            Node(
+                cluster.make_machine(spec.index),
+                EmulatedExecutor(spec.timing, output_tokens, max_num_steps),
+                partial(self._tell_steps, spec.index),
+            )
             for spec in cluster.machines
         ]
         self.machines = [node.machine for node in self._nodes]
@@ -88,41 +92,48 @@ class StallingRuntime:
                 continue
             if receiver >= 0:
                 node = self._nodes[receiver]
-                if type(event) is StepRun:
-                    event = node.done(event, now_s)
-                elif (passed := node.passed(now_s, sender)) is not None:
-                    self._handle(receiver, passed, now_s)
+                if event is BOUNDARY:
+                    if node.end_s != now_s:
+                        continue
+                    event = node.done()
+                    if event is None:
+                        self._due(node.end_s, receiver, receiver, BOUNDARY)
+                        continue
+                elif (passed := node.passed(event, now_s, sender)) is not None:
+                    self._handle(receiver, passed, now_s, sender)
                 if type(event) is KVReceived and not (self._ends[event] is event and self._is_held(event)):
                     continue
             if type(event) is Fault:
+                node.tell_passed(now_s, sender)
                 self._dead.add(receiver)
                 self._send(now_s, DRIVER, SCHEDULER, MachineDied(receiver, "killed by faults"))
-            elif event is not None:
-                self._handle(receiver, event, now_s)
+            else:
+                self._handle(receiver, event, now_s, sender)
 
-    def _handle(self, party: int, event: tuple, now_s: float) -> None:
+    def _tell_steps(self, machine: int, *steps) -> None:
+        self._recorder.record(0.0, Emit(machine, *steps))
+
+    def _handle(self, party: int, event: tuple, now_s: float, sender: int) -> None:
         actions = self._parties[party].handle(event, now_s)
         self._watch.append(party, now_s, event, actions)
         for action in actions:
             kind = type(action)
             if kind is Send:
+                if type(action.message) is FlowRequested:
+                    self._pulls[action.message[:2]] = action.message.source
                 self._send(now_s, party, *action)
             elif kind in FACTS:
                 self._recorder.record(now_s, action)
             elif kind is RunSteps:
-                run = self._nodes[party].start(action, now_s)
-                self._due(run.end_s, party, party, run)
+                self._due(self._nodes[party].start(action, now_s), party, party, BOUNDARY)
             elif kind is CutRun:
-                if self._nodes[party].cut():
-                    run = self._nodes[party].run
-                    self._due(run.end_s, party, party, run)
+                if self._nodes[party].cut(now_s, sender):
+                    self._due(self._nodes[party].end_s, party, party, BOUNDARY)
             elif kind is CompleteFlow:
                 self._ends[action[:2]] = received = KVReceived(*action[:2])
                 self._due(action.at_s, NETWORK, action.destination, received)
             elif kind is SetTimer:
                 self._due(action.at_s, party, party, action.message)
-            elif kind is Pull:
-                self._pulls[action.request_id, action.attempt] = action.source
 
     def _send(self, now_s: float, sender: int, receiver: int, message: tuple) -> None:
         stream = (sender, receiver)

@@ -6,10 +6,9 @@ from emu.core.messages import (
     Cancelled,
     FlowRequested,
     FreeKV,
-    HoldKV,
     KVReady,
-    Pull,
     Send,
+    make,
 )
 from emu.core.sequence import Sequence
 from emu.core.timing.model import TimingModel
@@ -59,15 +58,12 @@ class Handover:
         self, seq: Sequence, num_generated: int, source: int, from_s: float, until_s: float, actions: list[tuple]
     ) -> None:
         request_id, attempt, num_tokens = seq.request_id, seq.attempt, seq.num_cached
-        actions.append(HoldKV(request_id, attempt, num_tokens))
-        ready = KVReady(request_id, attempt, seq.arrival_s, num_tokens, num_generated, source, from_s, until_s)
-        actions.append(Send(seq.decode_on, ready))
+        ready = make(KVReady, (request_id, attempt, seq.arrival_s, num_tokens, num_generated, source, from_s, until_s))
+        actions.append(make(Send, (seq.decode_on, ready)))
 
     def pull(self, seq: Sequence, destination: int, actions: list[tuple]) -> None:
         """The blocks at the destination are reserved: the flow may start."""
-        _, _, _, num_tokens, _, source, from_s, until_s = seq.offer
-        request_id, attempt = seq.request_id, seq.attempt
+        request_id, attempt, _, num_tokens, _, source, from_s, until_s = seq.offer
         num_bytes = num_tokens * self._kv_bytes_per_token
-        flow = FlowRequested(request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_layers)
-        actions.append(Send(NETWORK, flow))
-        actions.append(Pull(request_id, attempt, source, num_tokens))
+        flow = (request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_layers)
+        actions.append(make(Send, (NETWORK, make(FlowRequested, flow))))

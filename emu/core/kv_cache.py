@@ -53,26 +53,28 @@ class KVCache:
 
     def join(self, num_cached: int) -> None:
         """A decode with `num_cached` tokens, holding the blocks of one more, takes part from the next step on."""
-        self._count(num_cached, 1)
+        slot, slots = (num_cached - self.step) % self.block_tokens, self._slots
+        slots[slot] += 1
+        slots[slot + self.block_tokens] += 1
+        self._num_growing += 1
 
     def leave(self, num_cached: int) -> None:
         """It takes part no more; its blocks stay taken until they are released."""
-        self._count(num_cached, -1)
-
-    def _count(self, num_cached: int, sign: int) -> None:
-        slot = (num_cached - self.step) % self.block_tokens
-        self._slots[slot] += sign
-        self._slots[slot + self.block_tokens] += sign
-        self._num_growing += sign
+        slot, slots = (num_cached - self.step) % self.block_tokens, self._slots
+        slots[slot] -= 1
+        slots[slot + self.block_tokens] -= 1
+        self._num_growing -= 1
 
     def advance(self, num_steps: int) -> None:
         """Pass `num_steps` steps, each followed at once by the next: every growing decode has so many more tokens."""
-        cycles, rest = divmod(num_steps, self.block_tokens)
-        growth = cycles * self._num_growing
-        if rest:
-            end = self.block_tokens - self.step % self.block_tokens + self.block_tokens
-            growth += sum(self._slots[end - rest : end])
-        self.step += num_steps
+        step, block_tokens = self.step, self.block_tokens
+        self.step = step + num_steps
+        end = 2 * block_tokens - step % block_tokens
+        if num_steps < block_tokens:
+            growth = sum(self._slots[end - num_steps : end])
+        else:
+            cycles, rest = divmod(num_steps, block_tokens)
+            growth = cycles * self._num_growing + sum(self._slots[end - rest : end])
         if growth:
             self.reserve(growth)
 
@@ -82,13 +84,20 @@ class KVCache:
             self.advance(num_steps - 1)
         self.step += 1
 
-    def growth(self) -> int:
-        """Blocks that the growing decodes need to hold one token more than they have cached."""
-        return self._slots[-self.step % self.block_tokens]
+    @property
+    def shortage(self) -> int:
+        """Blocks that are not free of those that `grow` takes; 0 or less where all are."""
+        return self._slots[-self.step % self.block_tokens] - self.num_free
 
-    def grow(self) -> None:
-        """Take the blocks of the next step. Raises RuntimeError where they are not free."""
-        self.reserve(self.growth())
+    def grow(self) -> bool:
+        """Take the blocks that the growing decodes need to hold one token more than they have cached; False where they are not
+        free.
+        """
+        num_free = self.num_free - self._slots[-self.step % self.block_tokens]
+        if num_free < 0:
+            return False
+        self.num_free = num_free
+        return True
 
     def max_num_steps(self) -> int:
         """A number of steps for which no growing decode misses a block, the one they hold slots for included.
@@ -97,8 +106,8 @@ class KVCache:
         """
         if not self._num_growing:
             return 0
-        if cycles := self.num_free // self._num_growing:
-            return 1 + cycles * self.block_tokens
+        if self.num_free >= self._num_growing:
+            return 1 + self.num_free // self._num_growing * self.block_tokens
         num_steps, free = 1, self.num_free
         for offset in range(1, self.block_tokens):
             free -= self._slots[-(self.step + offset) % self.block_tokens]

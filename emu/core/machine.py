@@ -22,7 +22,6 @@ from emu.core.messages import (
     Cancelled,
     CutRun,
     DropStale,
-    Emit,
     FreeKV,
     KVPulled,
     KVReady,
@@ -38,6 +37,7 @@ from emu.core.messages import (
     Send,
     StepsDone,
     StepsPassed,
+    make,
 )
 from emu.core.prompt_queue import PromptQueue
 from emu.core.sequence import Sequence
@@ -68,8 +68,6 @@ class Machine:
         self.decodes = DecodeBatch(kv)
         self.num_steps_left = 0  # of the run in flight, the step in flight included; 0 = idle
         self._cut = False
-        self._batch: Batch | None = None  # the run's, until its first steps are told
-        self._step_start_s = 0.0
         self._called_off: dict[int, int] = {}  # request -> newest attempt that was cancelled
         self._handlers = {
             Assigned: self._on_assigned,
@@ -128,9 +126,12 @@ class Machine:
         del self.pulling[request_id]
         self.ready[request_id] = seq
         source = seq.offer.source
-        actions.append(Send(source, KVPulled(request_id, attempt)))
-        actions.append(Send(SCHEDULER, KVTransferred(request_id, attempt)))
-        actions.append(RecordTransfer(request_id, attempt, source, self.index, seq.num_cached, seq.ready_s, seq.pull_s))
+        transfer = (request_id, attempt, source, self.index, seq.num_cached, seq.ready_s, seq.pull_s)
+        actions += (
+            make(Send, (source, make(KVPulled, event))),
+            make(Send, (SCHEDULER, make(KVTransferred, event))),
+            make(RecordTransfer, transfer),
+        )
         self._wake(now_s, actions)
 
     def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
@@ -160,27 +161,23 @@ class Machine:
         self._blocks_came_free(now_s, actions)
 
     def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[tuple]) -> None:
-        boundaries_s = event.boundaries_s
-        self.decodes.advance(len(boundaries_s))
-        self.num_steps_left -= len(boundaries_s)
-        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, ()))
-        self._step_start_s = boundaries_s[-1]
-        self._batch = None
+        (num_steps,) = event
+        self.kv.advance(num_steps)
+        self.num_steps_left -= num_steps
 
     def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[tuple]) -> None:
-        boundaries_s, finished = event
+        num_steps, finished = event
         decodes = self.decodes
         active = decodes.active
-        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, finished))
         self.num_steps_left = 0
         if active:
-            decodes.end_run(len(boundaries_s))
+            self.kv.end_run(num_steps)
             for request_id in finished:
                 seq = active.get(request_id)
                 if seq is not None:
                     decodes.remove(seq)
-                    if not self._is_called_off(seq):
-                        actions.append(Send(SCHEDULER, RequestFinished(request_id, seq.attempt)))
+                    if not (self._called_off and self._is_called_off(seq)):
+                        actions.append(make(Send, (SCHEDULER, make(RequestFinished, (request_id, seq.attempt)))))
         if self.prefilling:
             self._end_prefills(finished, actions)
         if self._called_off:
@@ -203,38 +200,34 @@ class Machine:
         """Build the next step from what is here and run it; stay idle where nothing can run."""
         decodes, kv = self.decodes, self.kv
         active = decodes.active
-        if active and (growth := kv.growth()):
-            if growth > kv.num_free:
-                self._evict(actions)
+        if active and not kv.grow():
+            self._evict(actions)
             kv.grow()
         if self.inbound:
             self._admit_inbound(now_s, actions)
-        prompts: list[Sequence] = []
-        left_out: list[Sequence] = []
-        if self.prompts.waiting:
-            candidates = [*active.values(), *decodes.paused.values(), *self.ready.values()]
+        ready, waiting = self.ready, self.prompts.waiting
+        prompts = left_out = joins = leaves = prefills = ()
+        if waiting:
+            candidates = [*active.values(), *decodes.paused.values(), *ready.values()]
             prompts, left_out = self.batching.next_batch(self.prompts.admissible(self.index), candidates)
             self.prompts.take(prompts, self.index)
-        joins: tuple = ()
-        if self.ready or decodes.paused or left_out:
-            joins = decodes.form(self.ready, left_out)
+        if ready or decodes.paused or left_out:
+            joins = decodes.form(ready, left_out)
             self.ready = {}
-        if prompts:
-            prefills = tuple([Prefill(seq.request_id, seq.attempt, seq.num_cached, seq.num_generated) for seq in prompts])
-        elif active:
-            prefills = ()
-        else:
+        if not (prompts or active):
             return
-        self.prefilling = prompts
-        batch = Batch(prefills, joins, tuple(decodes.leaves), len(active), decodes.context_tokens, len(left_out))
         if decodes.leaves:
-            decodes.leaves = []
-        self._batch = batch
-        self._step_start_s = now_s
+            leaves, decodes.leaves = tuple(decodes.leaves), []
+        if prompts:
+            self.prefilling = prompts
+            prefills = tuple(
+                [make(Prefill, (seq.request_id, seq.attempt, seq.num_cached, seq.num_generated)) for seq in prompts]
+            )
         self._cut = False
         # With prompts waiting, every boundary is a decision.
-        self.num_steps_left = num_steps = 1 if prompts or self.prompts.waiting else kv.max_num_steps()
-        actions.append(RunSteps(batch, num_steps))
+        self.num_steps_left = num_steps = 1 if prompts or waiting else kv.max_num_steps()
+        batch = make(Batch, (prefills, joins, leaves, len(active), decodes.context_tokens, len(left_out)))
+        actions.append(make(RunSteps, (batch, num_steps)))
         if prompts:
             self.handover.begin(prompts, batch, self.index, now_s, actions)
 
@@ -247,7 +240,7 @@ class Machine:
         for seq in prefilled:
             request_id, attempt = seq.request_id, seq.attempt
             local = seq.decode_on == self.index
-            if request_id in finished or self._is_called_off(seq):
+            if request_id in finished or (self._called_off and self._is_called_off(seq)):
                 if local:
                     self.kv.release(seq.num_blocks)
                 else:
@@ -256,7 +249,7 @@ class Machine:
                 if not self._is_called_off(seq):
                     actions.append(Send(SCHEDULER, RequestFinished(request_id, attempt)))
                 continue
-            actions.append(Send(SCHEDULER, PrefillDone(request_id, attempt)))
+            actions.append(make(Send, (SCHEDULER, make(PrefillDone, (request_id, attempt)))))
             seq.num_generated += 1
             if local:
                 self.ready[request_id] = seq
@@ -305,7 +298,7 @@ class Machine:
                 actions.append(DropStale(request_id, attempt, type(event).__name__))
                 return None
             self._on_cancelled(Cancelled(request_id, attempt - 1), now_s, actions)
-        if self.kv.blocks_for(num_tokens + 1) > self.kv.num_blocks:
+        if num_tokens >= self.kv.num_blocks * self.kv.block_tokens:
             cause = f"{num_tokens} tokens do not fit the {self.kv.num_blocks} KV blocks of machine {self.index}"
             actions.append(Send(SCHEDULER, RequestRejected(request_id, attempt, cause)))
             return None

@@ -8,6 +8,9 @@ start. `attempt` counts the starts of a request: a message of an older attempt i
 from typing import NamedTuple
 
 DRIVER, NETWORK, SCHEDULER = -3, -2, -1
+make = (
+    tuple.__new__
+)  # make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request
 
 
 # --- what one step computes -------------------------------------------------------------------------------------------
@@ -169,15 +172,18 @@ class Cancelled(NamedTuple):
 
 
 class StepsPassed(NamedTuple):
-    """Steps of the run in flight that ended before the next event; the run goes on."""
+    """Steps of the run in flight that ended before the next event; the run goes on.
 
-    boundaries_s: tuple[float, ...]
+    Told before events that ask how many blocks are free: not before those that a `CutRun` may answer at most.
+    """
+
+    num_steps: int
 
 
 class StepsDone(NamedTuple):
-    """The run is over. `boundaries_s` are the ends of its steps not yet told; `finished` ended with the last of them."""
+    """The run is over after `num_steps` steps more than were told; `finished` ended with the last of them."""
 
-    boundaries_s: tuple[float, ...]
+    num_steps: int
     finished: tuple[int, ...]
 
 
@@ -185,7 +191,7 @@ class StepsDone(NamedTuple):
 
 
 class FlowRequested(NamedTuple):
-    """Move `num_bytes` from `source` to `destination`.
+    """Move `num_bytes` from `source` to `destination`: stands for the pull from the source as well.
 
     They come into being in `num_pieces` equal pieces, one at the end of each equal part of `produced_from_s` to
     `produced_until_s`; both in the past: all of them are there.
@@ -223,7 +229,7 @@ class RunSteps(NamedTuple):
 
 
 class CutRun(NamedTuple):
-    """End the run in flight at its first boundary not yet passed."""
+    """End the run in flight at its first boundary after this event."""
 
 
 class SetTimer(NamedTuple):
@@ -233,28 +239,11 @@ class SetTimer(NamedTuple):
     message: tuple
 
 
-class HoldKV(NamedTuple):
-    """Keep the KV cache of `num_tokens` prefilled tokens ready to be pulled."""
-
-    request_id: int
-    attempt: int
-    num_tokens: int
-
-
 class FreeKV(NamedTuple):
     """Drop the held KV cache."""
 
     request_id: int
     attempt: int
-
-
-class Pull(NamedTuple):
-    """Copy the KV cache that `source` holds, and verify it."""
-
-    request_id: int
-    attempt: int
-    source: int
-    num_tokens: int
 
 
 class CompleteFlow(NamedTuple):
@@ -272,7 +261,8 @@ class CompleteFlow(NamedTuple):
 class Emit(NamedTuple):
     """Steps that ended, and so the tokens that came out: one at the boundary of each step for each request in the batch.
 
-    `batch` is given with the first steps of a run and None with the later ones. `finished` left after the last boundary.
+    A fact of the execution, which the runtime adds to those that the state machines decide. `batch` is given with the first
+    steps of a run and None with the later ones. `finished` left after the last boundary.
     """
 
     machine: int

@@ -5,68 +5,110 @@ from heapq import heappop, heappush
 
 from emu.core.messages import Batch
 from emu.core.timing.model import TimingModel
-from emu.execution.step_run import StepRun
 
-# Boundaries beyond the next event are computed in vain: the end of a run at this many steps costs one more event instead.
-MAX_STEPS_A_RUN = 128
+# Most runs are cut after a few steps: boundaries beyond that would be computed in vain. A run that lasts goes on from its last
+# boundary, each time by so many times what it has.
+NUM_STEPS_AHEAD = 4
+GROWTH = 3
+NO_LIMIT = 2**31  # to the steps of a run
 
 
 class EmulatedExecutor:
-    """Executes batches of one machine by its timing model. `output_tokens[request_id]` is what only an executor knows."""
+    """Executes batches of one machine by its timing model. `output_tokens[request_id]` is what only an executor knows.
 
-    def __init__(self, timing: TimingModel, output_tokens: Sequence[int], max_num_steps: int = MAX_STEPS_A_RUN) -> None:
+    `max_num_steps` bounds every run: 1 executes step by step. `num_more_steps` is how many the run in flight may have beyond
+    those whose ends are computed.
+    """
+
+    __slots__ = (
+        "_by_last_step",
+        "_context_tokens",
+        "_has_gone",
+        "_last_step",
+        "_max_num_steps",
+        "_num_decodes",
+        "_output_tokens",
+        "_prefills",
+        "_step",
+        "_timing",
+        "num_more_steps",
+    )
+
+    def __init__(self, timing: TimingModel, output_tokens: Sequence[int], max_num_steps: int) -> None:
         self._timing = timing
         self._output_tokens = output_tokens
         self._max_num_steps = max_num_steps
         self._step = 0
-        self._next_end = 0  # the step with which the first decode of the batch ends
         self._last_step: dict[int, int] = {}  # of each decode in the batch
         self._by_last_step: list[tuple[int, int]] = []  # heap over the same, with entries of some that have left
+        self._has_gone = False
+        # Of the run in flight.
         self._prefills: tuple = ()
+        self._num_decodes = self._context_tokens = 0
+        self.num_more_steps = 0
 
-    def start(self, batch: Batch, max_num_steps: int, start_s: float) -> StepRun:
-        """Begin `batch` at `start_s`: one step where it has prefills, else up to the first end of a request."""
+    def start(self, batch: Batch, max_num_steps: int, start_s: float) -> list[float]:
+        """Begin `batch` at `start_s` and return the ends of its first steps.
+
+        The run has one step where it has prefills, else as many as lead to the first end of a request: `extend` has more.
+        """
         prefills, joins, leaves, num_decodes, context_tokens, _ = batch
         for request_id in leaves:
-            self._last_step.pop(request_id, None)
+            del self._last_step[request_id]
+            self._has_gone = True
         for request_id, _, _, num_generated in joins:
             last_step = self._step + self._output_tokens[request_id] - num_generated
             self._last_step[request_id] = last_step
             heappush(self._by_last_step, (last_step, request_id))
-        if num_decodes:
-            self._find_next_end()
         self._prefills = prefills
         if prefills:
-            num_tokens = [prefill.num_tokens for prefill in prefills]
+            num_tokens = [prefill[2] for prefill in prefills]
             if num_decodes:
-                duration_s = self._timing.mixed_s(num_tokens, num_decodes, context_tokens)
-            else:
-                duration_s = self._timing.prefill_s(num_tokens)
-            return StepRun([start_s + duration_s])
-        num_steps = min(max_num_steps, self._max_num_steps, self._next_end - self._step)
-        return StepRun(self._timing.decode_boundaries(start_s, num_decodes, context_tokens, num_steps))
+                return [start_s + self._timing.mixed_s(num_tokens, num_decodes, context_tokens)]
+            return [start_s + self._timing.prefill_s(num_tokens)]
+        if self._has_gone:
+            self._forget_gone()
+        num_steps = self._by_last_step[0][0] - self._step
+        if num_steps > max_num_steps:
+            num_steps = max_num_steps
+        if num_steps > self._max_num_steps:
+            num_steps = self._max_num_steps
+        if num_steps > NUM_STEPS_AHEAD:
+            self.num_more_steps = num_steps - NUM_STEPS_AHEAD
+            num_steps = NUM_STEPS_AHEAD
+            self._num_decodes, self._context_tokens = num_decodes, context_tokens
+        return self._timing.decode_boundaries(start_s, num_decodes, context_tokens, num_steps)
+
+    def extend(self, boundaries_s: list[float]) -> None:
+        """Append the ends of some of the `num_more_steps` of the run in flight to those before."""
+        num_done, num_decodes = len(boundaries_s), self._num_decodes
+        num_steps = min(self.num_more_steps, GROWTH * num_done)
+        self.num_more_steps -= num_steps
+        context_tokens = self._context_tokens + num_done * num_decodes
+        boundaries_s += self._timing.decode_boundaries(boundaries_s[-1], num_decodes, context_tokens, num_steps)
 
     def finish(self, num_steps: int) -> tuple[int, ...]:
         """The run is over after `num_steps` steps: return the requests that got their last token from its last step."""
-        self._step += num_steps
+        self._step = step = self._step + num_steps
+        by_last_step = self._by_last_step
         if self._prefills:
             output_tokens = self._output_tokens
             finished = [
                 request_id for request_id, _, _, generated in self._prefills if generated + 1 >= output_tokens[request_id]
             ]
-        elif self._next_end != self._step:
+        elif by_last_step[0][0] > step:
             return ()
         else:
             finished = []
-        while self._next_end == self._step and self._last_step:
-            request_id = heappop(self._by_last_step)[1]
-            del self._last_step[request_id]
-            finished.append(request_id)
-            self._find_next_end()
+        while by_last_step and by_last_step[0][0] <= step:
+            last_step, request_id = heappop(by_last_step)
+            if self._last_step.get(request_id) == last_step:
+                del self._last_step[request_id]
+                finished.append(request_id)
         return tuple(finished)
 
-    def _find_next_end(self) -> None:
-        heap, last_step = self._by_last_step, self._last_step
-        while heap and last_step.get(heap[0][1]) != heap[0][0]:
+    def _forget_gone(self) -> None:
+        """Those that left the batch and would have ended first: the run must not end for them."""
+        heap = self._by_last_step
+        while self._last_step.get(heap[0][1]) != heap[0][0]:
             heappop(heap)
-        self._next_end = heap[0][0] if heap else 0

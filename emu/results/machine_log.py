@@ -2,51 +2,66 @@
 
 from array import array
 
-from emu.core.messages import DecodeJoin, Emit
+import numpy as np
+
+from emu.core.messages import Batch, Prefill
+from emu.results.rows import RowFormat
+
+BATCH = RowFormat("first_step num_decodes context_tokens num_paused num_prefills", "start_s")
+PREFILL = RowFormat(" ".join(Prefill._fields))
+STRETCH = RowFormat("request_id attempt first_step last_step first_token")
+_JOIN = RowFormat("request_id attempt first_step first_token")
+_LEAVE = RowFormat("request_id last_step")
+_pack_batch, _pack_prefill, _pack_join, _pack_leave = BATCH.pack, PREFILL.pack, _JOIN.pack, _LEAVE.pack
 
 
 class MachineLog:
     """Takes the Emits of one machine in order. Steps are counted from 0; nothing is stored a token.
 
-    `step_ends_s` has an entry a step. The others are flat rows: `prefills` of 4 (the fields of `Prefill`), `batches` of 5
-    (first step, num_decodes, context_tokens, num_paused, num_prefills) with `batch_starts_s` beside it, and `decodes` of 5
-    (request, attempt, first step, last step, first token): the stretches of steps that are over.
+    `step_ends_s` has an entry a step; `batches` and `prefills` are packed rows.
     """
 
-    __slots__ = ("_open", "batch_starts_s", "batches", "decodes", "prefills", "step_ends_s")
+    __slots__ = ("_joins", "_leaves", "batches", "prefills", "step_ends_s")
 
     def __init__(self) -> None:
         self.step_ends_s = array("d")
-        self.batch_starts_s = array("d")
-        self.batches = array("i")
-        self.prefills = array("i")
-        self.decodes = array("i")
-        self._open: dict[int, tuple[DecodeJoin, int]] = {}  # request -> how it joined, and at which step
+        self.batches, self.prefills = bytearray(), bytearray()
+        self._joins, self._leaves = bytearray(), bytearray()
 
-    def emit(self, fact: Emit) -> None:
-        _, start_s, boundaries_s, batch, finished = fact
-        step_ends_s, running = self.step_ends_s, self._open
+    def emit(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
+        """Take an Emit, less its machine."""
+        step_ends_s = self.step_ends_s
         if batch is not None:
             step = len(step_ends_s)
             prefills, joins, leaves, num_decodes, context_tokens, num_paused = batch
             for request_id in leaves:
-                self._close(request_id, step - 1)
-            for join in joins:
-                running[join[0]] = join, step
-            for prefill in prefills:
-                self.prefills.extend(prefill)
-            self.batches.fromlist([step, num_decodes, context_tokens, num_paused, len(prefills)])
-            self.batch_starts_s.append(start_s)
-        step_ends_s.extend(boundaries_s)
+                self._leaves += _pack_leave(request_id, step - 1)
+            for request_id, attempt, _, num_generated in joins:
+                self._joins += _pack_join(request_id, attempt, step, num_generated + 1)
+            if prefills:
+                for prefill in prefills:
+                    self.prefills += _pack_prefill(*prefill)
+                if finished:  # with its prefill: it never joined
+                    prefilled = {prefill[0] for prefill in prefills}
+                    finished = [request_id for request_id in finished if request_id not in prefilled]
+            self.batches += _pack_batch(step, num_decodes, context_tokens, num_paused, len(prefills), start_s)
+        step_ends_s.fromlist(boundaries_s)
         for request_id in finished:
-            if request_id in running:  # else it ended with its prefill
-                self._close(request_id, len(step_ends_s) - 1)
+            self._leaves += _pack_leave(request_id, len(step_ends_s) - 1)
 
-    def end(self) -> None:
-        """No more Emits will come: what still runs got its last token at the last step."""
-        for request_id in list(self._open):
-            self._close(request_id, len(self.step_ends_s) - 1)
-
-    def _close(self, request_id: int, last_step: int) -> None:
-        (_, attempt, _, num_generated), first_step = self._open.pop(request_id)
-        self.decodes.fromlist([request_id, attempt, first_step, last_step, num_generated + 1])
+    def stretches(self) -> np.ndarray:
+        """Which steps gave a token each to whom, rows of STRETCH by request. What still runs got its last at the last step."""
+        joins, leaves = _JOIN.unpack(self._joins), _LEAVE.unpack(self._leaves)
+        joins = joins[np.argsort(joins["request_id"], kind="stable")]
+        leaves = leaves[np.argsort(leaves["request_id"], kind="stable")]
+        rows = STRETCH.empty(len(joins))
+        for name in ("request_id", "attempt", "first_step", "first_token"):
+            rows[name] = joins[name]
+        # The k-th time that a request leaves ends the stretch that began when it joined for the k-th time.
+        request_id = rows["request_id"]
+        num_before = np.arange(len(rows)) - np.searchsorted(request_id, request_id)
+        left = np.searchsorted(leaves["request_id"], request_id) + num_before
+        is_over = left < np.searchsorted(leaves["request_id"], request_id, side="right")
+        rows["last_step"] = len(self.step_ends_s) - 1
+        rows["last_step"][is_over] = leaves["last_step"][left[is_over]]
+        return rows

@@ -1,38 +1,33 @@
 """What became of the requests: where they were placed, handed over, and how they ended."""
 
-from array import array
-
 from emu.core.messages import End, Place, RecordTransfer
+from emu.results.rows import RowFormat
+
+PLACE = RowFormat(" ".join(Place._fields))
+TRANSFER = RowFormat("request_id attempt source destination num_tokens", "ready_s pull_s received_s")
+END = RowFormat("request_id cause", "end_s")
+_pack_place, _pack_transfer, _pack_end = PLACE.pack, TRANSFER.pack, END.pack
 
 
 class RequestLog:
-    """Takes Place, RecordTransfer and End facts, as flat rows with their times beside them.
+    """Takes Place, RecordTransfer and End facts, as packed rows. The cause of an end is its number in `causes`."""
 
-    `places` has rows of 4 (the fields of Place); `transfers` of 5 (the fields of RecordTransfer up to its times) beside
-    `transfer_times_s` of 3 (ready, pull, received); `ends` of 2 (request, number of its cause in `causes`) beside
-    `end_times_s`.
-    """
-
-    __slots__ = ("_causes", "end_times_s", "ends", "places", "transfer_times_s", "transfers")
+    __slots__ = ("_causes", "ends", "places", "transfers")
 
     def __init__(self) -> None:
-        self.places = array("i")
-        self.transfers = array("i")
-        self.transfer_times_s = array("d")
-        self.ends = array("i")
-        self.end_times_s = array("d")
+        self.places, self.transfers, self.ends = bytearray(), bytearray(), bytearray()
         self._causes = {"": 0}
 
     def place(self, now_s: float, fact: Place) -> None:
-        self.places.extend(fact)
+        self.places += _pack_place(*fact)
 
     def transfer(self, now_s: float, fact: RecordTransfer) -> None:
-        self.transfers.extend(fact[:5])
-        self.transfer_times_s.fromlist([fact.ready_s, fact.pull_s, now_s])
+        self.transfers += _pack_transfer(*fact, now_s)
 
     def end(self, now_s: float, fact: End) -> None:
-        self.ends.fromlist([fact.request_id, self._causes.setdefault(fact.cause, len(self._causes))])
-        self.end_times_s.append(now_s)
+        request_id, _, cause = fact
+        number = self._causes.setdefault(cause, len(self._causes)) if cause else 0
+        self.ends += _pack_end(request_id, number, now_s)
 
     @property
     def causes(self) -> tuple[str, ...]:

@@ -10,22 +10,22 @@ from emu.core.cluster import Cluster
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
+    Batch,
     Cancelled,
     CompleteFlow,
     CutRun,
+    Emit,
+    FlowRequested,
     FreeKV,
-    HoldKV,
     KVReady,
     KVReceived,
-    Pull,
     RunSteps,
     Send,
     SetTimer,
 )
-from emu.execution.emulated import EmulatedExecutor
-from emu.execution.step_run import StepRun
+from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.runtime.inbox import Inbox
-from emu.runtime.node import Node
+from emu.runtime.node import BOUNDARY, Node
 from emu.runtime.party import Endpoint, Party, PartySettings
 from emu.runtime.wire import FrameKind
 from emu.transfer.object_store import ObjectStoreTransfer, SourceLost
@@ -43,8 +43,8 @@ class MachineActor(Party):
         self, index: int, cluster: Cluster, output_tokens: np.ndarray, settings: PartySettings, transfer_type: type
     ) -> None:
         super().__init__(index, settings)
-        executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist())
-        self.node = Node(cluster.make_machine(index), executor)
+        executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT)
+        self.node = Node(cluster.make_machine(index), executor, self._tell_steps)
         self.inbox: Inbox | None = None
         self.transfer_type = transfer_type
         self.transfer: ObjectStoreTransfer | None = None
@@ -96,9 +96,7 @@ class MachineActor(Party):
 
     def before_report(self) -> None:
         # Tokens are told when something happens; without this a quiet machine would tell none for seconds.
-        now_s = min(self.clock.now_s(), self.inbox.next_s)
-        if (passed := self.node.passed(now_s, SCHEDULER)) is not None:
-            self._handle(passed, now_s)
+        self.node.tell_passed(min(self.clock.now_s(), self.inbox.next_s), SCHEDULER)
 
     def measurements(self) -> tuple[list[float], list[float], tuple]:
         counts = self.transfer.take_counts()
@@ -120,9 +118,13 @@ class MachineActor(Party):
     def _on_event(self, event: object, now_s: float, sender: int) -> None:
         if self.stopped.is_set():
             return
-        if type(event) is StepRun:
-            if (done := self.node.done(event, now_s)) is not None:
-                self._handle(done, now_s)
+        if event is BOUNDARY:
+            if self.node.end_s != now_s:
+                return  # the run was cut
+            if (done := self.node.done()) is not None:
+                self._handle(done, now_s, sender)
+            else:
+                self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
             return
         if type(event) is KVReceived and sender == NETWORK:
             if self._ends.get(event) is not event:
@@ -132,9 +134,9 @@ class MachineActor(Party):
                 self._due[event] = now_s
                 return
             del self._pulls[event], self._ends[event]
-        if (passed := self.node.passed(now_s, sender)) is not None:
-            self._handle(passed, now_s)
-        self._handle(event, now_s)
+        if (passed := self.node.passed(event, now_s, sender)) is not None:
+            self._handle(passed, now_s, sender)
+        self._handle(event, now_s, sender)
 
     def _on_flow_timed(self, action: CompleteFlow, due_s: float, seq: int) -> None:
         """The network knows, as of `due_s`, when a flow to here will be through; what it said before no longer holds."""
@@ -146,26 +148,22 @@ class MachineActor(Party):
         elif (late_s := self.clock.now_s() - due_s) > 0:
             self.inbox.message_late_s.append(late_s)  # the request has joined at the time that was told first
 
-    def _handle(self, event: tuple, now_s: float) -> None:
+    def _handle(self, event: tuple, now_s: float, sender: int) -> None:
         index = self.address
         actions = self.node.machine.handle(event, now_s)
         self.record(index, now_s, event, actions)
         for action in actions:
             kind = type(action)
             if kind is Send:
+                self._on_sending(action.message)
                 self.send_message(index, action.to, now_s, action.message)
             elif kind is RunSteps:
-                run = self.node.start(action, now_s)
-                self.inbox.put(run.end_s, index, self.next_seq(), run)
+                self.inbox.put(self.node.start(action, now_s), index, self.next_seq(), BOUNDARY)
             elif kind is CutRun:
-                if self.node.cut():
-                    self.inbox.put(self.node.run.end_s, index, self.next_seq(), self.node.run)
-            elif kind is HoldKV:
-                self.transfer.hold(*action)
+                if self.node.cut(now_s, sender):
+                    self.inbox.put(self.node.end_s, index, self.next_seq(), BOUNDARY)
             elif kind is FreeKV:
                 self.transfer.free(*action)
-            elif kind is Pull:
-                self._start_pull(action.source, action.request_id, action.attempt, action.num_tokens)
             elif kind is SetTimer:
                 self.inbox.put(action.at_s, index, self.next_seq(), action.message)
         if type(event) is Cancelled:
@@ -173,6 +171,18 @@ class MachineActor(Party):
             self._ends.pop(event, None)
             if (pull := self._pulls.pop(event, None)) is not None:
                 pull.cancel()
+
+    def _on_sending(self, message: tuple) -> None:
+        """The payload follows the messages: it is held from its offer on, and pulled as soon as its flow may start."""
+        if type(message) is KVReady:
+            self.transfer.hold(message.request_id, message.attempt, message.num_tokens)
+        elif type(message) is FlowRequested:
+            num_tokens = message.num_bytes // self._kv_bytes_per_token
+            self._start_pull(message.source, message.request_id, message.attempt, num_tokens)
+
+    def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
+        fact = Emit(self.address, start_s, tuple(boundaries_s), batch, finished)
+        self.record_fact(self.address, boundaries_s[-1], fact)
 
     def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int) -> None:
         key = (request_id, attempt)

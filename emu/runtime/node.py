@@ -1,42 +1,112 @@
-"""A machine with what executes its steps."""
+"""A machine with what executes its steps, and its run of steps in flight."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from math import inf
 
 from emu.core.machine import Machine
-from emu.core.messages import RunSteps, StepsDone, StepsPassed
+from emu.core.messages import Assigned, Batch, KVReceived, RunSteps, StepsDone, StepsPassed, make
 from emu.execution.emulated import EmulatedExecutor
-from emu.execution.step_run import StepRun
+
+JOINS = (Assigned, KVReceived)
+BOUNDARY = "boundary"  # the event that a runtime schedules for a node at the `end_s` of its run
+
+# Of steps that are over: start of the first, the end of each, their batch (None: it has been told), who finished with the last.
+TellSteps = Callable[[float, list[float], Batch | None, tuple[int, ...]], None]
 
 
 class Node:
-    """Keeps a machine's run in flight, and tells the machine of its steps in time."""
+    """Tells the machine of its steps where it has to know, and `tell` of every step once: those are facts.
 
-    __slots__ = ("executor", "machine", "run")
+    `end_s` is the last boundary that has been computed: the end of the run, unless the executor goes on from there; minus
+    infinity where nothing runs. `next_s` is the first boundary but the last that the machine has not been told of, infinity
+    where there is none.
+    """
 
-    def __init__(self, machine: Machine, executor: EmulatedExecutor) -> None:
+    __slots__ = (
+        "_batch",
+        "_boundaries_s",
+        "_num_facts",
+        "_num_passed",
+        "_start_s",
+        "_tell",
+        "end_s",
+        "executor",
+        "machine",
+        "next_s",
+    )
+
+    def __init__(self, machine: Machine, executor: EmulatedExecutor, tell: TellSteps) -> None:
         self.machine = machine
         self.executor = executor
-        self.run: StepRun | None = None
+        self.end_s, self.next_s = -inf, inf
+        self._num_passed = self._num_facts = 0  # of the run's steps: the machine has been told of so many, `tell` of so many
+        self._tell = tell
 
-    def start(self, action: RunSteps, now_s: float) -> StepRun:
-        run = self.run = self.executor.start(action[0], action[1], now_s)
-        return run
+    def start(self, action: RunSteps, now_s: float) -> float:
+        """Begin a run. Returns its `end_s`: look at it then."""
+        batch, max_num_steps = action
+        self._start_s, self._batch = now_s, batch
+        self._boundaries_s = boundaries_s = self.executor.start(batch, max_num_steps, now_s)
+        self.end_s = end_s = boundaries_s[-1]
+        self.next_s = boundaries_s[0] if len(boundaries_s) > 1 else inf
+        return end_s
 
-    def cut(self) -> bool:
-        """End the run in flight at its next boundary. Returns whether that is earlier than before."""
-        end_s = self.run.end_s
-        self.run.cut()
-        return self.run.end_s != end_s
-
-    def passed(self, now_s: float, sender: int) -> StepsPassed | None:
-        """The steps that ended before an event of `sender` at `now_s`; of equal times the lower address goes first."""
-        run = self.run
-        if run is None or run.next_s > now_s:
+    def done(self) -> StepsDone | None:
+        """At `end_s`: the run is over, or it goes on to a later `end_s` and nothing is done."""
+        boundaries_s, executor = self._boundaries_s, self.executor
+        if executor.num_more_steps:
+            executor.extend(boundaries_s)
+            self.next_s = boundaries_s[self._num_passed]
+            self.end_s = boundaries_s[-1]
             return None
-        boundaries_s = run.pass_until(now_s, inclusive=self.machine.index < sender)
-        return StepsPassed(boundaries_s) if boundaries_s else None
+        num_steps = len(boundaries_s)
+        finished = executor.finish(num_steps)
+        if self._num_facts:
+            boundaries_s = boundaries_s[self._num_facts :]
+            self._num_facts = 0
+        self._tell(self._start_s, boundaries_s, self._batch, finished)
+        self.end_s, self.next_s = -inf, inf
+        if self._num_passed:
+            num_steps -= self._num_passed
+            self._num_passed = 0
+        return make(StepsDone, (num_steps, finished))
 
-    def done(self, run: StepRun, now_s: float) -> StepsDone | None:
-        """The end of `run` at `now_s`, or None where it was cut and that was not its end."""
-        if run is not self.run or run.end_s != now_s:
+    def cut(self, now_s: float, sender: int) -> bool:
+        """End the run at its first boundary after an event of `sender` at `now_s`. Returns whether `end_s` is earlier now."""
+        self.executor.num_more_steps = 0
+        boundaries_s = self._boundaries_s
+        num_passed = self._num_before(now_s, sender)
+        if num_passed + 1 == len(boundaries_s):
+            return False
+        del boundaries_s[num_passed + 1 :]
+        self.end_s = boundaries_s[-1]
+        if num_passed == self._num_passed:
+            self.next_s = inf
+        return True
+
+    def passed(self, event: tuple, now_s: float, sender: int) -> StepsPassed | None:
+        """The steps that ended before this event and that the machine has to be told of first.
+
+        What joins the batch may cut the run, but asks for no blocks; a new attempt frees those of the one before.
+        """
+        if self.next_s > now_s or (type(event) in JOINS and event[1] == 1):
             return None
-        self.run = None
-        return StepsDone(run.rest(), self.executor.finish(len(run.boundaries_s)))
+        num_told, self._num_passed = self._num_passed, self._num_before(now_s, sender)
+        num_passed = self._num_passed
+        self.next_s = self._boundaries_s[num_passed] if num_passed + 1 < len(self._boundaries_s) else inf
+        return StepsPassed(num_passed - num_told) if num_passed > num_told else None
+
+    def tell_passed(self, now_s: float, sender: int) -> None:
+        """Tell of the steps that ended before an event of `sender` at `now_s`, though nothing needs to know yet."""
+        if self.end_s == -inf:
+            return
+        num_passed = self._num_before(now_s, sender)
+        if boundaries_s := self._boundaries_s[self._num_facts : num_passed]:
+            self._tell(self._start_s, boundaries_s, self._batch, ())
+            self._batch, self._start_s, self._num_facts = None, boundaries_s[-1], num_passed
+
+    def _num_before(self, now_s: float, sender: int) -> int:
+        """How many steps, not counting the last, ended before that event; of equal times the lower address goes first."""
+        bisect = bisect_right if self.machine.index < sender else bisect_left
+        return bisect(self._boundaries_s, now_s, 0, len(self._boundaries_s) - 1)

@@ -161,6 +161,10 @@ class Party:
         elif facts := [action for action in actions if type(action) in FACTS]:
             self._packed.append(pack_record(party, now_s, (), facts))
 
+    def record_fact(self, party: int, now_s: float, fact: tuple) -> None:
+        """Keep a fact that no state machine decided for the next report."""
+        self._packed.append(pack_record(party, now_s, (), [fact]))
+
     def spawn(self, coroutine) -> asyncio.Task:
         """Run a task that is kept from being collected until it is done."""
         task = asyncio.ensure_future(coroutine)

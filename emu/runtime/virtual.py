@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from time import perf_counter
 
 from emu.core import setting
@@ -16,15 +17,17 @@ from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import (
     DRIVER,
+    FACTS,
     NETWORK,
     SCHEDULER,
+    Batch,
     Cancelled,
     CompleteFlow,
     CutRun,
     Emit,
+    FlowRequested,
     KVReceived,
     MachineDied,
-    Pull,
     RequestArrived,
     RunEnded,
     RunStarted,
@@ -32,14 +35,13 @@ from emu.core.messages import (
     Send,
     SetTimer,
 )
-from emu.execution.emulated import MAX_STEPS_A_RUN, EmulatedExecutor
-from emu.execution.step_run import StepRun
+from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
 from emu.results.run_record import KVStats, RunRecord
 from emu.runtime.fault import Fault
 from emu.runtime.interrupt import CAUSE, Interrupt
-from emu.runtime.node import Node
+from emu.runtime.node import BOUNDARY, Node, TellSteps
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.workload.workload import Workload
 
@@ -94,11 +96,12 @@ class Virtual:
 class _Node(Node):
     """A machine and its executor, until it dies."""
 
-    __slots__ = ("dead",)
+    __slots__ = ("dead", "handle")
 
-    def __init__(self, machine: Machine, executor: EmulatedExecutor) -> None:
-        super().__init__(machine, executor)
+    def __init__(self, machine: Machine, executor: EmulatedExecutor, tell: TellSteps) -> None:
+        super().__init__(machine, executor, tell)
         self.dead = False
+        self.handle = machine.handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class VirtualRuntime:
         max_drain_s: float,
         faults: Sequence[Fault] = (),
         event_log: EventLog | None = None,
-        max_num_steps: int = MAX_STEPS_A_RUN,
+        max_num_steps: int = NO_LIMIT,
     ) -> None:
         self._workload = workload
         self._recorder = recorder
@@ -136,19 +139,19 @@ class VirtualRuntime:
         self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
         self._nodes = [
-            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps))
-            for spec in cluster.machines
+            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps), tell)
+            for spec, tell in zip(cluster.machines, self._tellers(), strict=True)
         ]
-        self._heap: list[tuple[float, int, int, int, object]] = []
-        self._seq = 0
-        self._emit = recorder.emitters
-        self._facts = recorder.handlers
+        self._heap: list[tuple[float, int, int, int, object]] = [(0.0, DRIVER, 0, SCHEDULER, RunStarted())]
         self._special = {KVReceived: self._is_through, Cancelled: self._forget_flow, Fault: self._kill}
-        # Of each flow under way, by (request, attempt): where it comes from, and when it will be through.
-        self._sources: dict[tuple[int, int], int] = {}
+        # Of each flow under way, by (request, attempt): when it will be through, and, where machines die, its source.
         self._due_s: dict[tuple[int, int], float] = {}
-        for fault in faults:
-            self._push(fault.at_s, DRIVER, fault.machine, fault)
+        self._sources: dict[tuple[int, int], int] = {}
+        self._has_faults = bool(faults)
+        for seq, fault in enumerate(faults, start=1):
+            died = MachineDied(fault.machine, "killed by faults")
+            heappush(self._heap, (fault.at_s, DRIVER, seq, fault.machine, fault))
+            heappush(self._heap, (fault.at_s + self._latency_s, DRIVER, seq, SCHEDULER, died))
 
     @property
     def machines(self) -> list[Machine]:
@@ -168,115 +171,129 @@ class VirtualRuntime:
                 gc.enable()
 
     def _run(self, goes_on: Callable[[float], bool]) -> VirtualRun:
-        heap, nodes, perform = self._heap, self._nodes, self._perform
+        """Takes one event after the other, has it handled, and performs what it is answered with: all in one loop, because a
+        call more for each event is a cost that shows.
+        """
+        heap, nodes, seq = self._heap, self._nodes, len(self._heap)
         scheduler, network, log = self.scheduler, self.network, self._event_log
-        arrivals = enumerate(self._workload.rows())
-        deadline_s = float(self._workload.arrival_s[-1]) + self._max_drain_s
+        facts, special, due_s, latency_s = self._recorder.handlers, self._special, self._due_s, self._latency_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
-        self._push(deadline_s, len(nodes), SCHEDULER, unfinished)  # after every other event of that time
-        self._handle(SCHEDULER, scheduler, RunStarted(), 0.0)
-        self._next_arrival(arrivals)
-        last_s, num_events = 0.0, 1
+        arrivals = enumerate(self._workload.rows())
+        last_s, num_events = 0.0, 0
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
-            kind = type(event)
             if receiver >= 0:
                 node = nodes[receiver]
-                if kind is StepRun:
-                    event = node.done(event, now_s)
+                if event is BOUNDARY:
+                    if node.end_s != now_s:
+                        continue  # the run was cut, or its machine died
+                    event = node.done()
                     if event is None:
-                        continue  # it was cut, or its machine died
+                        seq += 1
+                        heappush(heap, (node.end_s, receiver, seq, receiver, BOUNDARY))
+                        continue
                 elif node.dead:
                     continue
                 else:
-                    run = node.run
-                    if run is not None and run.next_s <= now_s and (passed := node.passed(now_s, sender)) is not None:
-                        self._handle(receiver, node.machine, passed, now_s)
-                        num_events += 1
-                    if kind in self._special and not self._special[kind](node, event, now_s):
+                    kind = type(event)
+                    if kind in special and not special[kind](node, event, now_s):
                         continue
-                actions = node.machine.handle(event, now_s)
+                    if node.next_s <= now_s and (passed := node.passed(event, now_s, sender)) is not None:
+                        actions = node.handle(passed, now_s)  # none: nothing is decided by it
+                        if log is not None:
+                            log.append(receiver, now_s, passed, actions)
+                        num_events += 1
+                actions = node.handle(event, now_s)
             elif receiver == SCHEDULER:
-                if kind is RequestArrived:
-                    self._next_arrival(arrivals)
+                if sender == DRIVER:
+                    kind = type(event)
+                    if kind is RequestArrived or kind is RunStarted:
+                        for request_id, request in arrivals:
+                            arrived = RequestArrived(request_id, *request)
+                            seq += 1
+                            heappush(heap, (request[0], DRIVER, seq, SCHEDULER, arrived))
+                            break
+                        else:
+                            # After every other event of that time.
+                            seq += 1
+                            heappush(heap, (event.arrival_s + self._max_drain_s, len(nodes), seq, SCHEDULER, unfinished))
                 elif event is unfinished and not scheduler.requests:
                     continue
                 actions = scheduler.handle(event, now_s)
             else:
+                if self._has_faults and type(event) is FlowRequested:
+                    self._sources[event[:2]] = event.source
                 actions = network.handle(event, now_s)
             if log is not None:
                 log.append(receiver, now_s, event, actions)
-            if actions:
-                perform(receiver, actions, now_s)
+            for action in actions:
+                kind = type(action)
+                if kind is Send:
+                    seq += 1  # counts for all senders at once: only its order for one sender matters
+                    heappush(heap, (now_s + latency_s, receiver, seq, action[0], action[1]))
+                elif kind is RunSteps:
+                    seq += 1
+                    heappush(heap, (node.start(action, now_s), receiver, seq, receiver, BOUNDARY))
+                elif kind in facts:
+                    facts[kind](now_s, action)
+                elif kind is CutRun:
+                    if node.cut(now_s, sender):
+                        seq += 1
+                        heappush(heap, (node.end_s, receiver, seq, receiver, BOUNDARY))
+                elif kind is CompleteFlow:
+                    request_id, attempt, destination, at_s = action
+                    received = KVReceived(request_id, attempt)
+                    due_s[received] = at_s
+                    seq += 1
+                    heappush(heap, (at_s, NETWORK, seq, destination, received))
+                elif kind is SetTimer:
+                    seq += 1
+                    heappush(heap, (action.at_s, receiver, seq, receiver, action.message))
             last_s = now_s  # of what was handled: an event that is skipped is no part of the run
             num_events += 1
             if not num_events & 0xFFF and not goes_on(now_s):
-                self._handle(SCHEDULER, scheduler, RunEnded("the run was interrupted"), now_s)
+                self._end(RunEnded("the run was interrupted"), now_s)
                 return VirtualRun(now_s, num_events + 1, is_complete=False)
         return VirtualRun(last_s, num_events, is_complete=True)
 
-    def _handle(self, party: int, state_machine, event: tuple, now_s: float) -> None:
-        actions = state_machine.handle(event, now_s)
+    def _end(self, ended: RunEnded, now_s: float) -> None:
+        """Have the requests ended. Nobody will receive what the scheduler sends."""
+        actions = self.scheduler.handle(ended, now_s)
         if self._event_log is not None:
-            self._event_log.append(party, now_s, event, actions)
-        self._perform(party, actions, now_s)
-
-    def _perform(self, party: int, actions: list[tuple], now_s: float) -> None:
-        heap, seq = self._heap, self._seq
-        due_s = now_s + self._latency_s
+            self._event_log.append(SCHEDULER, now_s, ended, actions)
         for action in actions:
-            kind = type(action)
-            if kind is Send:
-                seq += 1
-                heappush(heap, (due_s, party, seq, action[0], action[1]))
-            elif kind is Emit:
-                self._emit[party](action)
-            elif kind is RunSteps:
-                run = self._nodes[party].start(action, now_s)
-                seq += 1
-                heappush(heap, (run.end_s, party, seq, party, run))
-            elif kind in self._facts:
-                self._facts[kind](now_s, action)
-            elif kind is CutRun:
-                node = self._nodes[party]
-                if node.cut():
-                    seq += 1
-                    heappush(heap, (node.run.end_s, party, seq, party, node.run))
-            elif kind is CompleteFlow:
-                received = KVReceived(action.request_id, action.attempt)
-                self._due_s[received] = action.at_s
-                seq += 1
-                heappush(heap, (action.at_s, NETWORK, seq, action.destination, received))
-            elif kind is Pull:
-                self._sources[action.request_id, action.attempt] = action.source
-            elif kind is SetTimer:
-                seq += 1
-                heappush(heap, (action.at_s, party, seq, party, action.message))
-        self._seq = seq
+            if type(action) in FACTS:
+                self._recorder.record(now_s, action)
 
     def _is_through(self, node: _Node, received: KVReceived, now_s: float) -> bool:
         """Whether the flow that was to be through now still is: its share may have changed, or its source died."""
         if self._due_s.get(received) != now_s:
             return False
         del self._due_s[received]
-        return not self._nodes[self._sources.pop(received)].dead
+        return not (self._has_faults and self._nodes[self._sources.pop(received)].dead)
 
     def _forget_flow(self, node: _Node, cancelled: Cancelled, now_s: float) -> bool:
         self._due_s.pop(cancelled, None)
         return True
 
-    def _push(self, at_s: float, sender: int, receiver: int, event: object) -> None:
-        self._seq += 1  # counts for all senders at once: only its order for one sender matters
-        heappush(self._heap, (at_s, sender, self._seq, receiver, event))
+    def _tellers(self) -> list[TellSteps]:
+        """What records the steps of each machine, in the event log as well if there is one."""
+        emitters = self._recorder.emitters
+        if self._event_log is None:
+            return emitters
 
-    def _next_arrival(self, arrivals) -> None:
-        for request_id, request in arrivals:
-            self._push(request[0], DRIVER, SCHEDULER, RequestArrived(request_id, *request))
-            return
+        def teller(machine: int, emit: TellSteps) -> TellSteps:
+            def tell(start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
+                emit(start_s, boundaries_s, batch, finished)
+                fact = Emit(machine, start_s, tuple(boundaries_s), batch, finished)
+                self._event_log.append(machine, boundaries_s[-1], (), [fact])
+
+            return tell
+
+        return [teller(machine, emit) for machine, emit in enumerate(emitters)]
 
     def _kill(self, node: _Node, fault: Fault, now_s: float) -> bool:
+        node.tell_passed(now_s, DRIVER)
         node.dead = True
-        node.run = None
-        died = MachineDied(fault.machine, "killed by faults")
-        self._push(now_s + self._latency_s, DRIVER, SCHEDULER, died)
+        node.end_s = -inf
         return False

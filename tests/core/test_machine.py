@@ -22,17 +22,14 @@ from emu.core.messages import (
     CutRun,
     DecodeJoin,
     DropStale,
-    Emit,
     FlowRequested,
     FreeKV,
-    HoldKV,
     KVPulled,
     KVReady,
     KVReceived,
     KVTransferred,
     Prefill,
     PrefillDone,
-    Pull,
     RecordTransfer,
     RequestEvicted,
     RequestFinished,
@@ -100,11 +97,9 @@ def test_a_prompt_is_prefilled_held_and_freed(machine):
         (1.0, assigned(7, 8), [RunSteps(batch, 1)]),
         (
             1.2,
-            StepsDone((1.2,), ()),
+            StepsDone(1, ()),
             [
-                Emit(ME, 1.0, (1.2,), batch, ()),
                 Send(SCHEDULER, PrefillDone(7, 1)),
-                HoldKV(7, 1, 8),
                 Send(PEER, KVReady(7, 1, 7.0, 8, 1, ME, 0.0, 0.0)),
             ],
         ),
@@ -118,21 +113,21 @@ def test_a_one_token_answer_ends_with_its_prefill(machine):
     play(
         machine,
         (1.0, assigned(7, 8), [RunSteps(prefills((7, 8)), 1)]),
-        (1.2, StepsDone((1.2,), (7,)), [Emit(ME, 1.0, (1.2,), ANY, (7,)), Send(SCHEDULER, RequestFinished(7, 1))]),
+        (1.2, StepsDone(1, (7,)), [Send(SCHEDULER, RequestFinished(7, 1))]),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_what_arrives_during_a_prefill_shares_the_next_ones(machine):
-    held = [Send(SCHEDULER, ANY), HoldKV(ANY, 1, ANY), Send(PEER, ANY)]
+    held = [Send(SCHEDULER, ANY), Send(PEER, ANY)]
     play(
         machine,
         (0.0, assigned(1, 4), [RunSteps(prefills((1, 4)), 1)]),
         (0.1, assigned(2, 4), []),
         (0.2, assigned(3, 6), []),
         (0.3, assigned(4, 1), []),
-        (0.5, StepsDone((0.5,), ()), [Emit(ME, 0.0, (0.5,), ANY, ()), *held, RunSteps(prefills((2, 4), (3, 6)), 1)]),
-        (0.9, StepsDone((0.9,), ()), [Emit(ME, 0.5, (0.9,), ANY, ()), *held, *held, RunSteps(prefills((4, 1)), 1)]),
+        (0.5, StepsDone(1, ()), [*held, RunSteps(prefills((2, 4), (3, 6)), 1)]),
+        (0.9, StepsDone(1, ()), [*held, *held, RunSteps(prefills((4, 1)), 1)]),
     )
 
 
@@ -143,8 +138,8 @@ def test_a_restart_prefills_its_tokens_again(machine):
         (1.0, assigned(7, 12, attempt=2, num_generated=4), [RunSteps(batch, 1)]),
         (
             1.2,
-            StepsDone((1.2,), ()),
-            [ANY, Send(SCHEDULER, PrefillDone(7, 2)), HoldKV(7, 2, 12), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME, 0.0, 0.0))],
+            StepsDone(1, ()),
+            [Send(SCHEDULER, PrefillDone(7, 2)), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME, 0.0, 0.0))],
         ),
     )
 
@@ -155,7 +150,7 @@ def test_prompts_wait_while_half_of_the_blocks_is_held():
         machine,
         (0.0, assigned(1, 8), [RunSteps(prefills((1, 8)), 1)]),
         (0.1, assigned(2, 8), []),
-        (0.5, StepsDone((0.5,), ()), [ANY, Send(SCHEDULER, PrefillDone(1, 1)), HoldKV(1, 1, 8), ANY]),
+        (0.5, StepsDone(1, ()), [Send(SCHEDULER, PrefillDone(1, 1)), ANY]),
         (0.7, KVPulled(1, 1), [FreeKV(1, 1), RunSteps(prefills((2, 8)), 1)]),
     )
 
@@ -168,7 +163,7 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
     batch = joins((7, 8, 1), context_tokens=9)
     play(
         machine,
-        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 0.0, 0.0, 4)), Pull(7, 1, PEER, 8)]),
+        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 0.0, 0.0, 4))]),
         (
             2.4,
             KVReceived(7, 1),
@@ -179,8 +174,8 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
                 RunSteps(batch, 4),  # 3 blocks hold 12 tokens: those of 4 more steps
             ],
         ),
-        (2.5, StepsPassed((2.43, 2.46)), [Emit(ME, 2.4, (2.43, 2.46), batch, ())]),
-        (2.49, StepsDone((2.49,), (7,)), [Emit(ME, 2.46, (2.49,), None, (7,)), Send(SCHEDULER, RequestFinished(7, 1))]),
+        (2.5, StepsPassed(2), []),
+        (2.49, StepsDone(1, (7,)), [Send(SCHEDULER, RequestFinished(7, 1))]),
     )
     assert machine.kv.num_used == 0
 
@@ -191,8 +186,8 @@ def test_where_both_phases_are_here_the_decode_follows_its_prefill(machine):
         (1.0, assigned(7, 8, decode_on=ME), [RunSteps(prefills((7, 8)), 1)]),
         (
             1.2,
-            StepsDone((1.2,), ()),
-            [ANY, Send(SCHEDULER, PrefillDone(7, 1)), RunSteps(joins((7, 8, 1), context_tokens=9), ANY)],
+            StepsDone(1, ()),
+            [Send(SCHEDULER, PrefillDone(7, 1)), RunSteps(joins((7, 8, 1), context_tokens=9), ANY)],
         ),
     )
     assert machine.kv.num_used == 3  # the slot of its second token included
@@ -206,12 +201,10 @@ def test_a_kv_cache_waits_for_blocks_to_come_free():
         (1.0, ready(2, 8), []),
         (
             2.0,
-            StepsDone((2.0,), (1,)),
+            StepsDone(1, (1,)),
             [
-                ANY,
                 Send(SCHEDULER, RequestFinished(1, 1)),
                 Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
-                Pull(2, 1, PEER, 8),
             ],
         ),
         (2.5, KVReceived(2, 1), [ANY, ANY, RecordTransfer(2, 1, PEER, ME, 8, 1.0, 2.0), ANY]),
@@ -228,9 +221,8 @@ def test_a_newcomer_joins_at_the_next_boundary_of_the_run(machine):
         (0.25, KVReceived(3, 1), [ANY, ANY, ANY]),  # cut already
         (
             0.3,
-            StepsDone((0.3,), ()),
+            StepsDone(1, ()),
             [
-                Emit(ME, 0.1, (0.3,), ANY, ()),
                 # 9 + 1 tokens of the first by now, 4 + 1 and 5 + 1 of the others
                 RunSteps(joins((2, 4, 1), (3, 5, 1), num_decodes=3, context_tokens=21), ANY),
             ],
@@ -241,7 +233,7 @@ def test_a_newcomer_joins_at_the_next_boundary_of_the_run(machine):
 def test_a_run_is_cut_when_a_reservation_takes_the_blocks_it_counts_on():
     machine = machine_of(num_blocks=4)
     assert start_decode(machine, 1, 3)[-1] == RunSteps(ANY, 13)
-    play(machine, (0.1, ready(2, 7), [Send(NETWORK, ANY), Pull(2, 1, PEER, 7), CutRun()]))
+    play(machine, (0.1, ready(2, 7), [Send(NETWORK, ANY), CutRun()]))
 
 
 # --- both phases at once ----------------------------------------------------------------------------------------------
@@ -253,12 +245,12 @@ def test_fcfs_pauses_the_decodes_for_a_prompt(machine):
     play(
         machine,
         (0.1, assigned(2, 6), [CutRun()]),
-        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(batch, 1)]),
+        (0.3, StepsDone(1, ()), [RunSteps(batch, 1)]),
         (
             0.5,
-            StepsDone((0.5,), ()),
+            StepsDone(1, ()),
             # It comes back with the token of its first step.
-            [Emit(ME, 0.3, (0.5,), batch, ()), ANY, ANY, ANY, RunSteps(joins((1, 9, 2), context_tokens=10), ANY)],
+            [ANY, ANY, RunSteps(joins((1, 9, 2), context_tokens=10), ANY)],
         ),
     )
 
@@ -267,17 +259,17 @@ def test_fcfs_gives_paused_decodes_a_step_when_they_have_waited_twice(machine):
     start_decode(machine, 1, 8)
     for request_id in (2, 3, 4):
         machine.handle(assigned(request_id, 10), 0.1)
-    held = [ANY, ANY, ANY]
+    held = [ANY, ANY]
 
     def prefill(request_id, leaves):
         return RunSteps(Batch((Prefill(request_id, 1, 10, 0),), (), leaves, 0, 0, 1), 1)
 
     play(
         machine,
-        (0.2, StepsDone((0.2,), ()), [ANY, prefill(2, leaves=(1,))]),
-        (0.3, StepsDone((0.3,), ()), [ANY, *held, prefill(3, leaves=())]),
-        (0.4, StepsDone((0.4,), ()), [ANY, *held, RunSteps(joins((1, 9, 2), context_tokens=10), 1)]),
-        (0.5, StepsDone((0.5,), ()), [ANY, prefill(4, leaves=(1,))]),
+        (0.2, StepsDone(1, ()), [prefill(2, leaves=(1,))]),
+        (0.3, StepsDone(1, ()), [*held, prefill(3, leaves=())]),
+        (0.4, StepsDone(1, ()), [*held, RunSteps(joins((1, 9, 2), context_tokens=10), 1)]),
+        (0.5, StepsDone(1, ()), [prefill(4, leaves=(1,))]),
     )
 
 
@@ -287,8 +279,8 @@ def test_while_a_prompt_waits_for_blocks_every_step_is_a_decision():
     play(
         machine,
         (0.1, assigned(2, 8, decode_on=ME), [CutRun()]),
-        (0.2, StepsDone((0.2,), ()), [ANY, RunSteps(joins(context_tokens=10), 1)]),
-        (0.3, StepsDone((0.3,), (1,)), [ANY, Send(SCHEDULER, RequestFinished(1, 1)), RunSteps(prefills((2, 8)), 1)]),
+        (0.2, StepsDone(1, ()), [RunSteps(joins(context_tokens=10), 1)]),
+        (0.3, StepsDone(1, (1,)), [Send(SCHEDULER, RequestFinished(1, 1)), RunSteps(prefills((2, 8)), 1)]),
     )
 
 
@@ -296,20 +288,20 @@ def test_mixed_batching_shares_the_step_and_pauses_what_does_not_fit():
     machine = machine_of(batching=MixedContinuous(max_batch_tokens=7, max_num_pauses=2))
     start_decode(machine, 1, 8)
     start_decode(machine, 2, 8)
-    machine.handle(StepsDone((0.1,), ()), 0.1)  # the second joins
+    machine.handle(StepsDone(1, ()), 0.1)  # the second joins
     play(
         machine,
         (0.2, assigned(3, 6), [CutRun()]),
         (
             0.3,
-            StepsDone((0.3,), ()),
+            StepsDone(1, ()),
             # The later one is left out; the earlier one has cached 10 tokens by now.
-            [Emit(ME, 0.1, (0.3,), ANY, ()), RunSteps(Batch((Prefill(3, 1, 6, 0),), (), (2,), 1, 11, 1), 1)],
+            [RunSteps(Batch((Prefill(3, 1, 6, 0),), (), (2,), 1, 11, 1), 1)],
         ),
         (
             0.4,
-            StepsDone((0.4,), ()),
-            [ANY, ANY, ANY, ANY, RunSteps(joins((2, 9, 2), num_decodes=2, context_tokens=12 + 10), ANY)],
+            StepsDone(1, ()),
+            [ANY, ANY, RunSteps(joins((2, 9, 2), num_decodes=2, context_tokens=12 + 10), ANY)],
         ),
     )
 
@@ -323,11 +315,11 @@ def test_without_blocks_the_latest_arrival_is_evicted():
         (0.1, KVReceived(1, 1), [ANY, ANY, ANY, RunSteps(joins((1, 3, 1), context_tokens=4), 5)]),
         (0.2, KVReceived(2, 1), [ANY, ANY, ANY, CutRun()]),
         # The first takes the last free block; the second needs one for its next token but this.
-        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(joins((2, 7, 1), num_decodes=2, context_tokens=13), 1)]),
+        (0.3, StepsDone(1, ()), [RunSteps(joins((2, 7, 1), num_decodes=2, context_tokens=13), 1)]),
         (
             0.4,
-            StepsDone((0.4,), ()),
-            [ANY, Send(SCHEDULER, RequestEvicted(2, 1, 2)), RunSteps(joins(context_tokens=6, leaves=(2,)), ANY)],
+            StepsDone(1, ()),
+            [Send(SCHEDULER, RequestEvicted(2, 1, 2)), RunSteps(joins(context_tokens=6, leaves=(2,)), ANY)],
         ),
     )
     assert machine.kv.num_used == 2
@@ -356,7 +348,7 @@ def test_a_waiting_prompt_is_called_off(machine):
         (0.0, assigned(1, 10), [ANY]),
         (0.1, assigned(2, 10), []),
         (0.2, Cancelled(2, 1), []),
-        (0.3, StepsDone((0.3,), ()), [ANY, ANY, HoldKV(1, 1, 10), ANY]),
+        (0.3, StepsDone(1, ()), [ANY, ANY]),
     )
 
 
@@ -365,14 +357,14 @@ def test_a_prompt_in_the_step_in_flight_is_called_off_at_its_end(machine):
         machine,
         (0.0, assigned(1, 10), [ANY]),
         (0.2, Cancelled(1, 1), []),
-        (0.3, StepsDone((0.3,), ()), [Emit(ME, 0.0, (0.3,), ANY, ())]),
+        (0.3, StepsDone(1, ()), []),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
 
 def test_a_held_kv_cache_is_called_off(machine):
     machine.handle(assigned(1, 10), 0.0)
-    machine.handle(StepsDone((0.3,), ()), 0.3)
+    machine.handle(StepsDone(1, ()), 0.3)
     play(
         machine,
         (0.4, Cancelled(1, 1), [FreeKV(1, 1)]),
@@ -384,7 +376,7 @@ def test_a_held_kv_cache_is_called_off(machine):
 def test_a_pull_is_called_off(machine):
     play(
         machine,
-        (0.0, ready(1, 10), [ANY, ANY]),
+        (0.0, ready(1, 10), [ANY]),
         (0.4, Cancelled(1, 1), [Send(NETWORK, Cancelled(1, 1))]),
         (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
     )
@@ -397,7 +389,7 @@ def test_a_decode_is_called_off_at_the_next_boundary(machine, finished):
     play(
         machine,
         (0.1, Cancelled(1, 1), [CutRun()]),
-        (0.3, StepsDone((0.3,), finished), [Emit(ME, 0.0, (0.3,), ANY, finished)]),
+        (0.3, StepsDone(1, finished), []),
     )
     assert machine.kv.num_used == 0
 
@@ -408,9 +400,9 @@ def test_the_others_decode_on_without_one_called_off(machine):
     machine.handle(KVReceived(1, 1), 0.0)
     play(
         machine,
-        (0.1, StepsDone((0.1,), ()), [ANY, RunSteps(joins((1, 8, 1), num_decodes=2, context_tokens=15), ANY)]),
+        (0.1, StepsDone(1, ()), [RunSteps(joins((1, 8, 1), num_decodes=2, context_tokens=15), ANY)]),
         (0.2, Cancelled(2, 1), [CutRun()]),
-        (0.3, StepsDone((0.3,), ()), [ANY, RunSteps(joins(context_tokens=10, leaves=(2,)), ANY)]),
+        (0.3, StepsDone(1, ()), [RunSteps(joins(context_tokens=10, leaves=(2,)), ANY)]),
     )
 
 
@@ -426,7 +418,7 @@ def test_an_attempt_that_was_called_off_is_not_taken_up(machine):
 
 def test_a_new_attempt_calls_off_the_old_one(machine):
     machine.handle(assigned(1, 8), 0.0)
-    machine.handle(StepsDone((0.3,), ()), 0.3)
+    machine.handle(StepsDone(1, ()), 0.3)
     play(
         machine,
         (0.4, assigned(1, 8, attempt=2), [FreeKV(1, 1), RunSteps(ANY, 1)]),

@@ -121,14 +121,14 @@ class KeepingRecorder(Recorder):
 
     @property
     def emitters(self):
-        def keeping(emitter):
-            def emit(fact):
-                self.facts.append((fact.boundaries_s[-1], fact))
-                emitter(fact)
+        def keeping(machine, emitter):
+            def emit(start_s, boundaries_s, batch, finished):
+                self.facts.append((boundaries_s[-1], Emit(machine, start_s, tuple(boundaries_s), batch, finished)))
+                emitter(start_s, boundaries_s, batch, finished)
 
             return emit
 
-        return [keeping(emitter) for emitter in super().emitters]
+        return [keeping(machine, emitter) for machine, emitter in enumerate(super().emitters)]
 
 
 def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_s=60.0) -> RunRecord:

@@ -13,6 +13,8 @@ def assert_replays(cluster: Cluster, log: Path) -> int:
     parties[SCHEDULER], parties[NETWORK] = cluster.make_scheduler(), cluster.make_network()
     num_records = 0
     for record in read_event_log(log):
+        if type(record.event) is tuple:
+            continue  # a fact of the execution, which answers none
         assert tuple(parties[record.party].handle(record.event, record.now_s)) == record.actions, record.event
         num_records += 1
     return num_records

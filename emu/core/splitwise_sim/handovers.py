@@ -5,11 +5,9 @@ from emu.core.messages import (
     SCHEDULER,
     FlowRequested,
     FreeKV,
-    HoldKV,
     KVPulled,
     KVReady,
     KVTransferred,
-    Pull,
     RecordTransfer,
     Send,
     SetTimer,
@@ -39,7 +37,6 @@ class Handovers:
         """Offer what has been prefilled. `task` holds its memory already."""
         self.holding[task.request_id] = task
         key, num_tokens = (task.request_id, task.attempt), task.prompt_tokens
-        actions.append(HoldKV(*key, num_tokens))
         ready = KVReady(*key, task.arrival_s, num_tokens, task.num_generated + 1, self._index, 0.0, 0.0)
         actions.append(Send(task.decode_on, ready))
 
@@ -73,7 +70,6 @@ class Handovers:
         num_bytes = num_tokens * self._kv_bytes_per_token
         flow = FlowRequested(request_id, attempt, source, self._index, num_bytes, now_s, now_s, 1)
         actions.append(Send(NETWORK, flow))
-        actions.append(Pull(request_id, attempt, source, num_tokens))
 
     def received(self, task: Task, actions: list[tuple]) -> None:
         """It is here and verified: tell everybody."""

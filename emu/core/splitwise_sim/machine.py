@@ -11,7 +11,6 @@ from emu.core.messages import (
     Cancelled,
     CutRun,
     DecodeJoin,
-    Emit,
     KVPulled,
     KVReady,
     KVReceived,
@@ -61,8 +60,6 @@ class SplitwiseSimMachine:
         self._oracle = oracle
         self._presence = Presence(index, reports_queue)
         self._cut = False
-        self._batch: Batch | None = None  # the run's, until its first steps are told
-        self._step_start_s = 0.0
         self._attempts = Attempts()
         self._handlers = {
             Assigned: self._on_assigned,
@@ -156,7 +153,6 @@ class SplitwiseSimMachine:
             else:
                 joins.append(DecodeJoin(task.request_id, task.attempt, task.num_cached, task.num_generated))
         self._cut = False
-        self._step_start_s = now_s
         self.is_running = bool(self.batcher.num_running)
         if self.is_running:
             self._run(tuple(prefills), tuple(joins), actions)
@@ -165,8 +161,8 @@ class SplitwiseSimMachine:
         active = self.batcher.active
         leaves, active.leaves = tuple(active.leaves), []
         num_paused = len(self.batcher.paused)
-        self._batch = Batch(prefills, joins, leaves, len(active.tasks), active.context_tokens, num_paused)
-        actions.append(RunSteps(self._batch, 1 if prefills else NO_LIMIT))
+        batch = Batch(prefills, joins, leaves, len(active.tasks), active.context_tokens, num_paused)
+        actions.append(RunSteps(batch, 1 if prefills else NO_LIMIT))
 
     def _cut_block(self, actions: list[tuple]) -> None:
         if not self.batcher.prefilling and not self._cut:
@@ -174,12 +170,12 @@ class SplitwiseSimMachine:
             actions.append(CutRun())
 
     def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[tuple]) -> None:
-        self._pass_steps(event.boundaries_s, (), actions)
+        self.batcher.active.advance(event.num_steps)
 
     def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[tuple]) -> None:
         batcher = self.batcher
-        boundaries_s, finished = event
-        self._pass_steps(boundaries_s, finished, actions)
+        num_steps, finished = event
+        batcher.active.advance(num_steps)
         if not (finished or self._cut or batcher.prefilling):
             self._run((), (), actions)
             return
@@ -198,12 +194,6 @@ class SplitwiseSimMachine:
                 batcher.active.drop(task)
                 self._forget(task)
         self._start(now_s, actions)
-
-    def _pass_steps(self, boundaries_s: tuple[float, ...], finished: tuple[int, ...], actions: list[tuple]) -> None:
-        self.batcher.active.advance(len(boundaries_s))
-        actions.append(Emit(self.index, self._step_start_s, boundaries_s, self._batch, finished))
-        self._step_start_s = boundaries_s[-1]
-        self._batch = None
 
     def _end_prefill(self, task: Task, is_finished: bool, actions: list[tuple]) -> None:
         decode = self.decodes.get(task.request_id)

@@ -1,7 +1,7 @@
 """Timing calibrated on the measured Splitwise profile: prefill by tokens, decode by batch size and context."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,9 +108,7 @@ class ProfileTiming(TimingModel):
         base_s, kv_read_s = self._base_s(num_seqs), self._kv_read_s
         contexts = (context_tokens, context_tokens + num_steps * num_seqs, num_seqs)
         if num_steps < MIN_NUMPY_STEPS:
-            boundaries_s = accumulate([base_s + kv_read_s * context for context in range(*contexts)], initial=start_s)
-            next(boundaries_s)
-            return list(boundaries_s)
+            return [start_s := start_s + (base_s + kv_read_s * context) for context in range(*contexts)]
         durations_s = base_s + kv_read_s * np.arange(*contexts)
         durations_s[0] += start_s
         return np.add.accumulate(durations_s).tolist()

@@ -1,0 +1,25 @@
+"""Rows of numbers that grow by one at a time, packed: a sixth of the memory of tuples, and cheaper to append to than arrays."""
+
+from struct import Struct
+
+import numpy as np
+
+
+class RowFormat:
+    """The columns of a row by their names: `ints` of 32 bits, then `floats` of 64.
+
+    A row is appended to a bytearray by `packed += format.pack(*values)`; `unpack` makes a structured array of it.
+    """
+
+    __slots__ = ("_dtype", "pack")
+
+    def __init__(self, ints: str, floats: str = "") -> None:
+        self.pack = Struct(f"={len(ints.split())}i{len(floats.split())}d").pack
+        self._dtype = np.dtype([(name, np.int32) for name in ints.split()] + [(name, np.float64) for name in floats.split()])
+
+    def unpack(self, packed: bytearray) -> np.ndarray:
+        return np.frombuffer(bytes(packed), self._dtype)
+
+    def empty(self, num_rows: int) -> np.ndarray:
+        """Rows to be filled."""
+        return np.empty(num_rows, self._dtype)
