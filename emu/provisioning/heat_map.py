@@ -1,0 +1,56 @@
+"""Sizes as a grid, prompt machines by token machines, each cell coloured by its run: the paper's Fig. 12."""
+
+from collections.abc import Callable, Mapping
+from html import escape
+
+from emu.provisioning.design import Size
+from emu.provisioning.probe import Probe
+
+CSS = """
+.heat table { width: auto; border-collapse: separate; border-spacing: 2px; font-size: 12px; }
+.heat td, .heat th { padding: 0 4px; min-width: 36px; height: 26px; text-align: center; border: 0; border-radius: 3px; }
+.heat th { color: var(--muted); font-weight: 500; }
+.heat td.yes { background: color-mix(in srgb, var(--good) var(--share), var(--card)); }
+.heat td.no { background: color-mix(in srgb, var(--bad) var(--share), var(--card)); }
+.heat td.found { outline: 2.5px solid var(--text); outline-offset: -1px; font-weight: 700; }
+.heat td.compared { outline: 2.5px dashed var(--blue); outline-offset: -1px; font-weight: 700; }
+.heat td.found.compared { outline: 2.5px dashed var(--text); }
+"""
+MAX_SHARE = 0.65  # of the colour in a cell: text on it stays readable
+
+
+def margin_cell(probe: Probe) -> tuple[str, float]:
+    """The tightest SLO's room in percent, and how strong the colour is: fully from +-50 % on."""
+    margin = probe.worst_margin
+    return ("–", 1.0) if margin is None else (f"{100 * margin:+.0f}", min(1.0, abs(margin) / 0.5))
+
+
+def heat_map(
+    probes: Mapping[Size, Probe],
+    found: Size | None,
+    compared: set[Size],
+    cell: Callable[[Probe], tuple[str, float]],
+    has_pools: bool,
+) -> str:
+    """An HTML table of the sizes that were run and those between them; blank where nothing was. `cell` gives text and 0..1."""
+    prompts = range(min(size.num_prompt for size in probes), max(size.num_prompt for size in probes) + 1)
+    tokens = range(max(size.num_token for size in probes), min(size.num_token for size in probes) - 1, -1)
+
+    def td(size: Size) -> str:
+        if size not in probes:
+            return "<td></td>"
+        probe = probes[size]
+        text, strength = cell(probe)
+        marks = [name for name, is_so in (("found", size == found), ("compared", size in compared)) if is_so]
+        title = f"{size}: {', '.join(probe.reasons) or 'carries the rate'} ({probe.rate_rps:g} requests/s)"
+        style = f"--share: {100 * MAX_SHARE * (0.2 + 0.8 * strength):.0f}%"
+        classes = " ".join(["yes" if probe.met else "no", *marks])
+        return f'<td class="{classes}" style="{style}" title="{escape(title)}">{text}</td>'
+
+    rows = []
+    for num_token in tokens:
+        name = f"{num_token} token" if has_pools else ""
+        rows.append(f"<tr><th>{name}</th>{''.join(td(Size(num_prompt, num_token)) for num_prompt in prompts)}</tr>")
+    label = "prompt" if has_pools else "machines"
+    head = "".join(f"<th>{num_prompt}</th>" for num_prompt in prompts)
+    return f'<div class="scroll heat"><table>{"".join(rows)}<tr><th>{label}</th>{head}</tr></table></div>'

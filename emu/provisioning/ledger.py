@@ -1,0 +1,87 @@
+"""What a search has run, in its directory: `search.json` says what is asked, `probes.jsonl` has a line a run, never rewritten.
+
+A search decides by its runs alone. So one that is started again, with the lines that it finds, goes on where it ended.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from emu.build import ConfigError
+from emu.provisioning.design import Size
+from emu.provisioning.probe import Probe
+from emu.results.sweep_table import read_json, write_json
+
+SEARCH, PROBES = "search.json", "probes.jsonl"
+
+
+class Key(NamedTuple):
+    """A run of a search: the name of the design, its size and the rate."""
+
+    design: str
+    size: Size
+    rate_rps: float
+
+
+class Ledger:
+    """The runs in a file, for several threads. `num_found` were there at the start. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, Lock()
+        self.probes: dict[Key, Probe] = {}
+        kept = b""
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            if not line.endswith(b"\n"):
+                break  # the process was killed as it wrote
+            values = json.loads(line)
+            found = Probe.from_json(values["probe"])
+            self.probes[Key(values["design"], Size(*values["size"]), found.rate_rps)] = found
+            kept += line
+        path.write_bytes(kept)
+        self.num_found = len(self.probes)
+
+    def add(self, key: Key, found: Probe) -> None:
+        line = json.dumps({"design": key.design, "size": key.size, "probe": found.as_json()}, allow_nan=False)
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            self.probes[key] = found
+
+
+@contextmanager
+def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[Ledger]:
+    """The ledger of a search for what is `asked`, in a new directory or, if `resumes`, in that of the same search.
+
+    Raises ConfigError where the directory holds no such search, or another process is at work there.
+    """
+    asked = json.loads(json.dumps(asked))  # as it is read back
+    if resumes:
+        found = read_json(directory / SEARCH)
+        if found is None:
+            raise ConfigError(f"--resume {directory}: holds no {SEARCH}; expected the directory of a search")
+        differing = [name for name in asked if found.get(name) != asked[name]]
+        if differing:
+            name = differing[0]
+            was, is_now = _short(found.get(name)), _short(asked[name])
+            raise ConfigError(
+                f"--resume {directory}: another search: its {name} was {was}, and is {is_now}; "
+                "expected the command that it was started with"
+            )
+    else:
+        directory.mkdir(parents=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
+        except BlockingIOError as error:
+            raise ConfigError(f"--resume {directory}: another process is searching there; wait for it") from error
+        if not resumes:
+            write_json(asked, directory / SEARCH)
+        yield Ledger(directory / PROBES)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

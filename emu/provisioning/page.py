@@ -1,0 +1,146 @@
+"""The page of a search: what was found, the Pareto front over all runs, and a heat map of each design's sizes."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from emu.provisioning import heat_map
+from emu.provisioning.design import Size
+from emu.provisioning.ledger import Key
+from emu.provisioning.probe import Probe
+from emu.provisioning.question import THROUGHPUT
+from emu.provisioning.search import Answer, Question
+from emu.results.report import card
+from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
+from emu.results.report.page import document
+from emu.results.report.quantity import NONE, count
+from emu.results.report.scale import Scale
+from emu.results.report.sweep import COLOURS
+
+COST, POWER, RATE = "machines ($/h)", "rated power (x DGX-A100)", "requests/s"
+NOTES = (
+    "A size carries a rate if its run meets all nine SLOs, is neither INVALID nor SATURATED, and no request failed. Room: "
+    "limit over value less one, of the SLO that has the least; negative where it is missed.",
+    "All runs of a rate serve the same requests (one seed). Blank cells were not run: the search takes it that a machine more "
+    "never hurts, and that the border between what carries and what does not bends one way only; see emu/provisioning.",
+)
+
+
+def render(
+    question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer], best: Sequence[Answer], title: str
+) -> str:
+    """The page for the runs of a search and what it found, `best` over all designs."""
+    sections = [
+        f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(_subtitle(question, probes))}</p></header>',
+        card.section("What was found", card.box("", "", _table(answers, best))),
+        card.section("Pareto front", card.charts(*_pareto(question, probes))),
+        card.section("Sizes that were run", *_heat_maps(question, probes, answers)),
+        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in NOTES)}</footer>",
+    ]
+    return document(title, sections, heat_map.CSS + ".best { font-weight: 700; color: var(--good); }")
+
+
+def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in question.rates_rps)
+    wanted = "highest rate" if question.objective == THROUGHPUT else f"least {question.objective} for {rates} requests/s"
+    return f"{wanted} within the SLOs and {question.caps}; {len(probes)} runs; {' '.join(question.designs[0].further)}"
+
+
+def _table(answers: Sequence[Answer], best: Sequence[Answer]) -> str:
+    rows = []
+    for answer in answers:
+        name = escape(answer.design.name) + (" <small>compared</small>" if answer.is_compared else "")
+        if answer.best is None:
+            rows.append([name, "none", *[NONE] * 4, f"{answer.rate_rps:g}" if answer.rate_rps else NONE, NONE, NONE])
+            continue
+        size, probe = answer.best.size, answer.best.probe
+        text = f'<span class="best">{size}</span>' if answer in best else str(size)
+        cells = (probe.num_machines, probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3, probe.rate_rps)
+        rows.append([name, text, *map(count, cells), tightest(probe), escape(", ".join(probe.reasons)) or "yes"])
+    header = ["design", "size", "machines", "$/h", "x DGX-A100", "kW", RATE, "tightest SLO", "carries it"]
+    return card.table(header, rows, text_columns=(0, 1, 7, 8))
+
+
+def tightest(probe: Probe) -> str:
+    """The SLO with the least room, and how much."""
+    known = {name: margin for name, margin in probe.margins.items() if margin is not None}
+    name = min(known, key=known.__getitem__, default=None)
+    return NONE if name is None else f"{name} {100 * known[name]:+.0f} %"
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (what it takes, what it yields) those where no other takes no more and yields more, by what they take."""
+    front: list[tuple[float, float]] = []
+    for takes, yields in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or yields > front[-1][1]:
+            front.append((takes, yields))
+    return front
+
+
+def _pareto(question: Question, probes: Mapping[Key, Probe]) -> list[str]:
+    met = {key: probe for key, probe in probes.items() if probe.met}
+    if not met:
+        return [card.empty("", "No size carried its rate.")]
+    points = {key: (probe.dollars_per_hour, probe.relative_power, probe.rate_rps) for key, probe in met.items()}
+    if len(question.rates_rps) == 1 and question.objective != THROUGHPUT:
+        note = f"Every size that carries {question.rates_rps[0]:g} requests/s; the line joins those that no other betters."
+        return [_chart("Power against cost", note, question, points, (0, 1), (COST, POWER), lower_is_better=True)]
+    note = "Every run that carried its rate; the line joins those that no other betters."
+    return [
+        _chart("Throughput against cost", note, question, points, (0, 2), (COST, RATE)),
+        _chart("Throughput against power", note, question, points, (1, 2), (POWER, RATE)),
+    ]
+
+
+def _chart(
+    title: str,
+    note: str,
+    question: Question,
+    points: Mapping[Key, tuple[float, float, float]],
+    axes: tuple[int, int],
+    labels: tuple[str, str],
+    lower_is_better: bool = False,
+) -> str:
+    x, y = (np.array([point[axis] for point in points.values()]) for axis in axes)
+    figure = Figure(
+        x_scale(0.95 * float(x.min()), 1.05 * float(x.max())),
+        Scale(0.0, 1.1 * float(y.max()), BOTTOM, TOP).rounded(),
+        *labels,
+    )
+    sign = -1 if lower_is_better else 1
+    front = np.array(pareto_front([(a, sign * b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]))
+    figure.line(front[:, 0], sign * front[:, 1], "Pareto front", "muted")
+    for index, design in enumerate(question.designs):
+        of_design = dict.fromkeys((points[key][axes[0]], points[key][axes[1]]) for key in points if key.design == design.name)
+        for number, (a, b) in enumerate(of_design):
+            figure.marker(a, b, "circle", COLOURS[index % len(COLOURS)], "" if number else design.name)
+    return card.chart(title, note, figure)
+
+
+def _heat_maps(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer]) -> list[str]:
+    return [_heat_map(question, probes, answers, answer) for answer in answers if not answer.is_compared]
+
+
+def _heat_map(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer], answer: Answer) -> str:
+    """That of one search: at its rate the room of each size, or the highest rate that each size carried."""
+    design, rate_rps = answer.design, answer.rate_rps
+    runs: dict[Size, Probe] = {}
+    for key in sorted(key for key in probes if key.design == design.name and rate_rps in (None, key.rate_rps)):
+        if key.size not in runs or probes[key].met:  # by rate: the highest that was met, else the lowest that was run
+            runs[key.size] = probes[key]
+    others = {a.best.size for a in answers if a.is_compared and a.best and (a.design, a.rate_rps) == (design, rate_rps)}
+    highest = max((probe.rate_rps for probe in runs.values() if probe.met), default=1.0)
+
+    def rate_cell(probe: Probe) -> tuple[str, float]:
+        return (f"{probe.rate_rps:.3g}", probe.rate_rps / highest) if probe.met else (f"< {probe.rate_rps:.3g}", 0.5)
+
+    cell = rate_cell if rate_rps is None else heat_map.margin_cell
+    what = (
+        "highest requests/s carried" if rate_rps is None else f"room of the tightest SLO at {rate_rps:g} requests/s, in percent"
+    )
+    found = answer.best and answer.best.size
+    marks = [f"found: {found or 'none'}", *(f"compared (dashed): {size}" for size in sorted(others))]
+    note = f"Each cell: {what}. Green carries it, red does not. {'; '.join(marks)}."
+    content = heat_map.heat_map(runs, found, others, cell, design.is_split) if runs else ""
+    return card.box(design.name, note, content, wide=True)
