@@ -29,12 +29,15 @@ class Queue:
 
     def next(self):
         """The next batch, prompts first; those of the last one are over."""
+        self.end_prefills()
         batcher = self.batcher
-        for task in batcher.prefilling:
-            batcher.memory.release(task.held_bytes)
-        batcher.prefilling = []
         batcher.select()
         return [task.request_id for task in batcher.prefilling], list(batcher.active.tasks)
+
+    def end_prefills(self):
+        for task in self.batcher.prefilling:
+            self.batcher.memory.release(task.held_bytes)
+        self.batcher.prefilling = []
 
     def end(self, name):
         task = self.batcher.active.tasks[name]
@@ -162,6 +165,21 @@ def test_a_skipped_task_without_memory_does_not_stop_the_others():
     queue.next()
     assert queue.skips() == {"large": 2, "small": 2}
     assert queue.next() == ([], ["holder", "small"])
+
+
+def test_a_paused_decode_needs_no_memory_to_go_on():
+    queue = Queue(num_bytes=20)
+    queue.decode("d", kv_bytes=9)
+    queue.next()
+    queue.prompt("p", 11)
+    queue.prompt("q", 11)
+    assert queue.next() == (["p"], [])
+    assert queue.next() == (["q"], [])
+    assert queue.skips() == {"d": 2}
+    queue.end_prefills()
+    queue.batcher.memory.reserve(8)  # for something else: less than the decode has is free
+    assert queue.next() == ([], ["d"])
+    assert queue.batcher.memory.num_free == 3
 
 
 def test_a_colocated_decode_waits_for_its_prompt_and_is_not_counted():

@@ -262,3 +262,11 @@ def test_a_cancelled_decode_leaves_at_the_next_boundary():
     done = machine.handle(StepsDone(1, ()), 2.0)
     assert done == [decode_of(num_decodes=1, context_tokens=5, leaves=(0,))]
     assert machine.memory.num_used == 80
+
+
+def test_the_memory_of_a_cancelled_request_starts_what_waited_for_it():
+    machine = machine_of(num_bytes=100)
+    machine.handle(prompt(0, 5), 0.0)
+    machine.handle(StepsDone(1, ()), 0.5)
+    assert machine.handle(prompt(1, 6), 0.6) == []
+    assert machine.handle(Cancelled(0, 1), 0.7) == [FreeKV(0, 1), prefill_of((1, 6))]
