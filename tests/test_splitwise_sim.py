@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu.build import ConfigError, build, compose
-from emu.core.messages import NETWORK
+from emu.core.messages import FlowRequested
 from emu.core.oracle import OutputOracle
 from emu.core.pools import Pool
 from emu.core.splitwise_sim.machine import SplitwiseSimMachine
@@ -58,7 +58,7 @@ class Watch:
 
     def append(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
         self.packed.append(pack_record(party, now_s, event, actions))
-        if party == NETWORK:
+        if type(event) is FlowRequested:
             self.flow_bytes[event.request_id] = event.num_bytes
         elif party >= 0:
             machine = self.machines[party]
