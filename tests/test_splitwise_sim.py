@@ -81,10 +81,8 @@ def assert_batch_is_allowed(machine: SplitwiseSimMachine) -> None:
     batcher = machine.batcher
     num_prompt_tokens = sum(task.prompt_tokens for task in batcher.prefilling)
     assert batcher.num_running <= 512
-    assert num_prompt_tokens + len(batcher.active.tasks) <= 2048 or (len(batcher.prefilling), len(batcher.active.tasks)) == (
-        1,
-        0,
-    )
+    is_one_prompt = len(batcher.prefilling) == batcher.num_running == 1
+    assert is_one_prompt or num_prompt_tokens + len(batcher.active.tasks) <= 2048
     waiting = {*batcher.prompts, *batcher.paused.values(), *batcher.fresh}
     decodes_of_prompts = {machine.decodes.get(task.request_id) for task in [*batcher.prompts, *batcher.prefilling]} - {None}
     assert waiting | decodes_of_prompts == {*batcher.pending}
@@ -188,14 +186,14 @@ def test_worked_example_baseline():
 
 
 def test_a_hand_over_without_memory_is_tried_again_each_second():
-    # Both fit the token machine by their prompts, but not beside what the first has reserved for its output.
-    first, second = (0.0, 2000, BLOOM_TOKENS - 4001), (0.0, 2000, 2)
-    cluster = one_to_one("machine.retry_s=1")
-    requests = simulate(cluster, [first, second, (0.1, 3000, 2)], max_drain_s=10_000).columns.requests
-    delay_s = requests.kv_pull_s - requests.kv_ready_s
-    assert requests.decode_on.tolist()[0] == 1
-    waited = delay_s[(requests.prefill_on != requests.decode_on) & (delay_s > 0)]
-    assert waited == pytest.approx(np.round(waited), abs=1e-6)
+    random = np.random.default_rng(0)
+    arrival_s, prompt_tokens = np.sort(random.uniform(0, 12, 60)), random.integers(4000, 14_000, 60)
+    requests = zip(arrival_s.tolist(), prompt_tokens.tolist(), random.integers(100, 900, 60).tolist(), strict=True)
+    cluster = one_to_one("cluster.num_prompt=4", "cluster.num_token=2")
+    columns = simulate(cluster, list(requests), max_drain_s=3600).columns
+    delay_s = columns.requests.kv_pull_s - columns.requests.kv_ready_s
+    assert (columns.requests.status == FINISHED).all()
+    assert sorted(delay_s[delay_s > 0].round(9).tolist()) == [7.0, 21.0]
 
 
 # Two of these fit a machine by their prompts, but then neither output does: a deadlock.
