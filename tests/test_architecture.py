@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "emu.__main__": {"emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.runtime", "emu.results"},
     "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
+    "emu.reproduction": {"emu.provisioning", "emu.build", "emu.runtime", "emu.results", "emu.core"},
     "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
     "emu.compose": set(),

@@ -1,17 +1,16 @@
 """Where claims are measured: clusters of the paper in the modes of emu, each run once and kept."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from emu.build import compose, plain
 from emu.core.timing.model import TimingModel
 from emu.provisioning.goodput import Goodput, bisect
 from emu.provisioning.probe import Probe, plan_probe
 from emu.reproduction.outcome import Outcome, observe
-from emu.reproduction.store import Store
+from emu.reproduction.store import Store, code_digest
 
 COMPATIBLE, RULES, CALIBRATED = "compatible", "compatible rules, calibrated timing", "calibrated"
 # The experiments and settings of each mode. The one in the middle tells what is due to timing from what is due to rules.
@@ -29,7 +28,8 @@ DESIGNS = {
     "splitwise_hhcap": "Splitwise-HHcap",
 }
 WORKLOADS = {"code": "coding", "conv": "conversation"}
-HOPELESS = -0.6  # margin of an SLO below which higher rates are not looked at: 2.5 times its limit
+# Where higher rates are not looked at: so many in a row are missed, or an SLO is at twice its limit.
+NUM_MISSED, HOPELESS = 4, -0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,14 @@ class Effort:
             rate_rps += self.step_rps
 
 
-QUICK = Effort(duration_s=15.0, step_rps=40.0, from_rps=30.0, until_rps=150.0, tolerance=0.1)
+QUICK = Effort(duration_s=6.0, step_rps=60.0, from_rps=30.0, until_rps=150.0, tolerance=0.25)
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What a cluster carries: by the nine SLOs of the run, and as the published analysis would read it off the grid.
 
-    `grid` holds the outcomes at the rates of the effort, up to one that is saturated or hopeless.
+    `grid` holds the outcomes at the rates of the effort, up to where nothing more is to be learned.
     """
 
     goodput: Goodput
@@ -109,16 +109,16 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Lab:
-    """Measures in this process; what is in `directory` already is not measured again. `on_run` is told of each new run."""
+    """Measures in this process; what is in `directory` already is not measured again."""
 
     directory: Path
     model: str
     effort: Effort = Effort()
-    on_run: Callable[[str, float], None] = field(default=lambda name, rate_rps: None, repr=False)
+    code: str = field(default_factory=code_digest)  # as it was when the lab was opened, in whichever process it measures
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.directory)
+        return Store(self.directory, self.code)
 
     def outcome(self, cluster: PaperCluster, mode: str, rate_rps: float, further: Sequence[str] = ()) -> Outcome:
         overrides = [*cluster.overrides(mode, self.model), f"workload.duration_s={self.effort.duration_s:g}", *further]
@@ -126,19 +126,15 @@ class Lab:
 
     def observe(self, overrides: Sequence[str], rate_rps: float) -> Outcome:
         """The outcome of a configuration, by its values: two names for one thing are run once."""
-
-        def measure() -> dict[str, Any]:
-            self.on_run(" ".join(overrides), rate_rps)
-            return observe(overrides, rate_rps).as_json()
-
-        return Outcome.from_json(self.store.get(["outcome", plain(compose(list(overrides))), rate_rps], measure))
+        key = ["outcome", plain(compose(list(overrides))), rate_rps]
+        return Outcome.from_json(self.store.get(key, lambda: observe(overrides, rate_rps).as_json()))
 
     def capacity(self, cluster: PaperCluster, mode: str) -> Capacity:
         """Along the rates of the effort to the first miss, and between it and the rate before by bisection."""
         grid: list[Outcome] = []
         for rate_rps in self.effort.rates():
             grid.append(self.outcome(cluster, mode, rate_rps))
-            if grid[-1].probe.saturated or (grid[-1].probe.worst_margin or 0.0) < HOPELESS:
+            if self._is_beyond(grid):
                 break
         missed = next((index for index, outcome in enumerate(grid) if not outcome.probe.met), len(grid))
         low_rps = grid[missed - 1].probe.rate_rps if missed else 1.0
@@ -149,6 +145,13 @@ class Lab:
 
         found = bisect(run, low_rps, high_rps, self.effort.tolerance, guess_rps=low_rps)
         return Capacity(found, tuple(grid))
+
+    @staticmethod
+    def _is_beyond(grid: list[Outcome]) -> bool:
+        """Whether nothing is to be learned at higher rates."""
+        last = grid[-1].probe
+        all_missed = len(grid) >= NUM_MISSED and not any(outcome.probe.met for outcome in grid[-NUM_MISSED:])
+        return last.saturated or all_missed or (last.worst_margin or 0.0) < HOPELESS
 
     def timing(self, cluster: PaperCluster, mode: str, hardware: str) -> TimingModel:
         """What the mode takes a machine of this hardware to need. Raises StopIteration where the cluster has none."""

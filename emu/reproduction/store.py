@@ -17,14 +17,15 @@ DECIDES_NOT = ("results/report", "results/terminal.py", "provisioning/report")
 
 
 class Store:
-    """Measurements in `directory`, each under a key: whatever decides it, as JSON, and the code of emu as it is now."""
+    """Measurements in `directory`, each under a key: whatever decides it, as JSON, and the `code` that measured it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, code: str) -> None:
         self._directory = directory
+        self._code = code
 
     def get(self, key: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured under `key`, else `measure()`, which is kept. Raises OSError where it cannot be."""
-        name = xxhash.xxh3_64_hexdigest(json.dumps([key, code_digest()], sort_keys=True).encode())
+        name = xxhash.xxh3_64_hexdigest(json.dumps([key, self._code], sort_keys=True).encode())
         path = self._directory / f"{name}.json"
         if (known := read_json(path)) is not None:
             return known["measured"]

@@ -104,7 +104,7 @@ def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterato
             lab.timing(cluster, mode, hardware).decode_s(seqs, context) for mode in (COMPATIBLE, CALIBRATED)
         )
         yield (
-            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences a step of "
-            f"{at_limit.decode_context[hardware]:,.0f} tokens each on {hardware}: {1000 * lookup_s:.1f} ms by the published "
+            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences a step "
+            f"of {at_limit.decode_context[hardware]:,.0f} tokens each on {hardware}: {1000 * lookup_s:.1f} ms by the published "
             f"lookup, {1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
         )

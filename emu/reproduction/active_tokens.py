@@ -1,0 +1,61 @@
+"""How many tokens a machine works on at once (Splitwise, §VI-B, Fig. 17)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab, PaperCluster
+from emu.reproduction.outcome import TOKENS, Outcome
+
+LOW_RPS, HIGH_RPS, FEW = 70.0, 130.0, 15
+BASELINE, SPLIT = PaperCluster("baseline_h100"), PaperCluster("splitwise_hh")
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveTokensClaim:
+    """The share of all machine time, idle time included, with at most 15 tokens active, on the conversation trace."""
+
+    name: str
+    where: str
+    says: str
+
+    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
+        yield from ()
+
+    def measure(self, lab: Lab) -> Finding:
+        outcomes = {
+            (cluster, mode, rate): lab.outcome(cluster, mode, rate)
+            for cluster in (BASELINE, SPLIT)
+            for mode in (COMPATIBLE, CALIBRATED)
+            for rate in (LOW_RPS, HIGH_RPS)
+        }
+
+        def values(cluster: PaperCluster, role: str, rate: float, index: int) -> dict[str, float | None]:
+            return {mode: outcomes[cluster, mode, rate].time_at_or_below[role][index] for mode in (COMPATIBLE, CALIBRATED)}
+
+        few, twenty = TOKENS.index(FEW), TOKENS.index(20)
+        figures = (
+            Figure(
+                f"{BASELINE.label}, time at ≤ 15 tokens, 70 requests/s", "share", 0.7, values(BASELINE, "mixed", LOW_RPS, few)
+            ),
+            Figure(
+                f"{BASELINE.label}, time at ≤ 20 tokens, 70 requests/s",
+                "share",
+                None,
+                values(BASELINE, "mixed", LOW_RPS, twenty),
+            ),
+            Figure(f"{SPLIT.label}, prompt machines idle, 70 requests/s", "share", None, values(SPLIT, "prefill", LOW_RPS, 0)),
+            Figure(
+                f"{SPLIT.label}, prompt machines idle, 130 requests/s", "share", None, values(SPLIT, "prefill", HIGH_RPS, 0)
+            ),
+        )
+        why = tuple(
+            f"{mode}: at {LOW_RPS:g} requests/s {BASELINE.label} decodes {mean_seqs(outcomes[BASELINE, mode, LOW_RPS])} "
+            "sequences a step on average, over its decode-only steps by time"
+            for mode in (COMPATIBLE, CALIBRATED)
+        )
+        return Finding(self.name, self.where, self.says, figures, why)
+
+
+def mean_seqs(outcome: Outcome) -> str:
+    return " and ".join(f"{seqs:.1f}" for seqs in outcome.decode_seqs.values())
