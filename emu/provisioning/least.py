@@ -7,9 +7,9 @@ are taken to be so, and `every_size`, the full grid, is there to check them on s
    number of prompt machines is found by going down from the largest that would still be better than the best so far, in
    doubling strides and then by bisection; and where that largest one fails the column is done, with one run.
    Near the limit a run is decided by a few requests, and this may fail by a machine.
-2. *Convex*: the border between what carries and what does not bends one way only. So when columns to one side of the best
-   cannot better it, those beyond them cannot either. Sizes are whole numbers, which makes dents of a machine in a convex
-   border: the search gives up only after `PATIENCE` such columns in a row.
+2. *Convex*: the border between what carries and what does not bends one way only, but for its steps of whole machines. So
+   where a column has nothing better, and would not even with a machine more than that allows (a part of a machine might have
+   sufficed), the columns beyond it have nothing better either: between a point there and the best so far lies this column.
 3. A size that fails excludes every size that it covers (1 again), so it is run at most once and in no other column.
 
 Bounding by the best so far needs no assumption: cost, power and machines are known without a run.
@@ -26,7 +26,6 @@ from emu.provisioning.design import Design, Size
 from emu.provisioning.probe import Probe
 from emu.provisioning.question import Caps, all_sizes, amount, largest_prompt_pool, token_pools
 
-PATIENCE = 2
 SLACK = 1e-9  # sums of prices are floats
 GROWTH = 1.25  # of both pools, until the first size carries the rate
 
@@ -98,18 +97,20 @@ class _Search:
         return next((self._at(at) for at in largest if self._carries(at)), None)
 
     def _sideways(self, best: Best, step: int) -> Best:
-        """Columns from the best so far on, until `PATIENCE` in a row have nothing better, or there are no more."""
-        num_worse, num_token = 0, best.size.num_token
-        while num_worse < PATIENCE and num_token + step in token_pools(self.caps, self.design):
-            num_token += step
+        """Columns from the best so far on, until none beyond can be better."""
+        num_token, columns = best.size.num_token + step, token_pools(self.caps, self.design)
+        while num_token in columns:
             better = self._column(num_token, best)
-            num_worse = num_worse + 1 if better is best else 0
-            best = better
+            if better is best:
+                bound = self._better_bound(num_token, best)
+                if not bound or not self._carries(Size(bound + 1, num_token)):
+                    break
+            best, num_token = better, num_token + step
         return best
 
     def _column(self, num_token: int, best: Best) -> Best:
         """The least of the column, where that is better than `best`."""
-        good = self._bound(num_token, amount(self.objective, self.design, best.size) * (1 - SLACK))
+        good = self._better_bound(num_token, best)
         if not good or not self._carries(Size(good, num_token)):
             return best
         low, stride = 0, 1  # no size is known to carry the rate up to `low`, and `good` does
@@ -135,6 +136,9 @@ class _Search:
                     break
                 equals.append(self._at(size))
         return min(equals, key=lambda equal: rank(self.objective, self.design, equal))
+
+    def _better_bound(self, num_token: int, best: Best) -> int:
+        return self._bound(num_token, amount(self.objective, self.design, best.size) * (1 - SLACK))
 
     def _bound(self, num_token: int, limit: float) -> int:
         """The most prompt machines with which this column is within the caps and takes at most `limit`; 0 for none."""

@@ -6,8 +6,9 @@ What is taken to be so (`every_size`, the full grid, is there to check it on sma
    number of token machines the one with the most prompt machines.
 2. What fails at a rate fails at all higher ones, as `goodput.py` takes it. So a size is first run at a rate that would better
    the best so far by the tolerance: where that fails the size is done, with one run.
-3. *One peak*: along these sizes the goodput rises and then falls (too few token machines, too few prompt machines). So the
-   search goes from the size that looks balanced to both sides until `PATIENCE` sizes in a row were no better.
+3. *Convex*: which sizes carry a rate has a border that bends one way only, but for its steps of whole machines. So where a
+   size does not better the best, and would not even with a prompt machine more (a part of one might have sufficed), the sizes
+   beyond it, with still more or still fewer token machines, do not either.
 
 The rate found is thus within the tolerance of the highest, for bisection and bettering each stop there.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from emu.core import setting
 from emu.provisioning.design import Design, Size
 from emu.provisioning.goodput import DIGITS, bisect
-from emu.provisioning.least import PATIENCE, Best, Run, imbalance
+from emu.provisioning.least import Best, Run, imbalance
 from emu.provisioning.question import COST, Caps, all_sizes, amount, largest_prompt_pool, token_pools
 
 
@@ -50,14 +51,14 @@ def every_size(design: Design, rates: Rates, caps: Caps, run: Run) -> Best | Non
 
 
 def _along(sizes: Iterable[Size], best: Best | None, rates: Rates, run: Run) -> Best | None:
-    num_worse = 0
     for size in sizes:
         low_rps = rates.low_rps if best is None else float(f"{best.probe.rate_rps * (1 + rates.tolerance):.{DIGITS}g}")
-        better = _goodput(size, rates, low_rps, low_rps, run) if low_rps <= rates.high_rps else None
-        num_worse = num_worse + 1 if better is None else 0
-        best = better or best
-        if num_worse == PATIENCE:
+        if low_rps > rates.high_rps:
             break
+        better = _goodput(size, rates, low_rps, low_rps, run)
+        if better is None and best is not None and not run(Size(size.num_prompt + 1, size.num_token), low_rps).met:
+            break
+        best = better or best
     return best
 
 

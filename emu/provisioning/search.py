@@ -1,6 +1,7 @@
 """A whole search: for each design and rate the size that is asked for, each run made once and kept."""
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def search(question: Question, ledger: Ledger, num_processes: int, on_run: OnRun
 
         if num_processes == 1:
             return [found for task in tasks for found in answer(task)]
-        threads = ThreadPoolExecutor(num_processes)
+        # Ctrl-C is for the main thread: these block it, and so do the processes that they start.
+        threads = ThreadPoolExecutor(num_processes, "search", signal.pthread_sigmask, (signal.SIG_BLOCK, {signal.SIGINT}))
         try:
             return [found for of_task in threads.map(answer, tasks) for found in of_task]
         finally:
