@@ -17,6 +17,11 @@ from emu.provisioning.probe import Probe
 from emu.results.sweep_table import read_json, write_json
 
 SEARCH, PROBES = "search.json", "probes.jsonl"
+# What cannot be had back by another command line.
+CHANGED = {
+    "configuration": "a file in conf/ changed since; expected a new one",
+    "code": "emu itself changed since; expected a new one",
+}
 
 
 class Key(NamedTuple):
@@ -62,14 +67,13 @@ def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[Le
         found = read_json(directory / SEARCH)
         if found is None:
             raise ConfigError(f"--resume {directory}: holds no {SEARCH}; expected the directory of a search")
-        differing = [name for name in asked if found.get(name) != asked[name]]
-        if differing:
-            name = differing[0]
-            was, is_now = _short(found.get(name)), _short(asked[name])
-            raise ConfigError(
-                f"--resume {directory}: another search: its {name} was {was}, and is {is_now}; "
-                "expected the command that it was started with"
-            )
+        for name in asked:
+            if found.get(name) != asked[name]:
+                was, is_now = _short(found.get(name)), _short(asked[name])
+                what = CHANGED.get(
+                    name, f"its {name} was {was}, and is {is_now}; expected the command that it was started with"
+                )
+                raise ConfigError(f"--resume {directory}: another search: {what}")
     else:
         directory.mkdir(parents=True)
     with (directory / ".lock").open("w") as lock:

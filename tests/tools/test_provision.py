@@ -1,0 +1,224 @@
+"""The search tool from its command line: what it leaves, what it refuses, and that it goes on after a kill."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import emu.__main__
+
+TOOL = Path(__file__).parents[2] / "tools" / "provision.py"
+SMALL = ("workload=splitwise_code", "workload.duration_s=6", "model=bloom_176b")
+LEAST = ("--minimize", "cost", "--rate", "10", "--designs", "splitwise_ha,baseline_h100", "--max-machines", "9", *SMALL)
+
+
+def provision(*arguments, cwd, processes=1):
+    command = [sys.executable, TOOL, "--processes", str(processes), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def directory_of(out):
+    return Path(next(line for line in out if line.startswith("search: ")).removeprefix("search: ").split(",")[0])
+
+
+def result(directory):
+    """provision.json, less what depends on the host."""
+    content = json.loads((directory / "provision.json").read_text())
+    assert set(content.pop("host")) == {"num_runs", "num_found_at_start", "run_wall_s", "elapsed_s", "date"}
+    return content
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    code, out, err = provision(*LEAST, "--compare", "splitwise_ha=5P4T", cwd=cwd)
+    assert (code, err) == (0, "")
+    return directory_of(out), out
+
+
+def test_a_line_a_run_a_table_and_a_page(uninterrupted):
+    directory, out = uninterrupted
+    answers = result(directory)["answers"]
+    assert [(answer["design"], answer["compared"]) for answer in answers] == [
+        ("splitwise_ha", False),
+        ("splitwise_ha", True),
+        ("baseline_h100", False),
+    ]
+    assert answers[0]["probe"]["met"] and answers[0]["probe"]["rate_rps"] == 10
+    assert answers[0]["probe"]["dollars_per_hour"] < answers[1]["probe"]["dollars_per_hour"] == 5 * 38.0 + 4 * 17.6
+    assert sum(answer["best"] for answer in answers) == 1
+    num_runs = len(result(directory)["probes"])
+    assert sum(" at 10 requests/s " in line for line in out) == num_runs
+    assert any(line.startswith(f"{num_runs} runs, ") for line in out)
+    assert any(line.startswith("splitwise_ha   5P4T") and line.endswith("compared") for line in out)
+    page = (directory / "provision.html").read_text()
+    assert page.startswith("<!doctype html>") and "http" not in page.replace("http://www.w3.org", "")
+    assert page.count('class="scroll heat"') == 2
+    assert "Pareto front" in page and "compared (dashed): 5P4T" in page
+
+
+def test_what_was_found_is_run_by_emu_to_the_same_metrics(uninterrupted, tmp_path, monkeypatch, capfd):
+    directory, out = uninterrupted
+    command = shlex.split(next(line for line in out if line.startswith("run it: ")).removeprefix("run it: "))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [*command, "results.report=false"])
+    with pytest.raises(SystemExit) as ended:
+        emu.__main__.main()
+    assert ended.value.code == 0
+    [summary] = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/summary.json")]
+    [best] = [answer["probe"] for answer in result(directory)["answers"] if answer["best"]]
+    assert summary["slo"]["met"]
+    assert summary["throughput_rps"] == best["throughput_rps"]
+    assert summary["cost"]["dollars"]["per_request"] == best["dollars_per_request"]
+    assert summary["energy"]["kwh"]["per_request"] == best["kwh_per_request"]
+    assert summary["slo"]["limits"]["e2e"]["p99"]["margin"] == best["margins"]["e2e_p99"]
+
+
+@pytest.mark.parametrize(("processes", "kill"), [(1, "Ctrl-C"), (2, "Ctrl-C"), (2, "SIGKILL")])
+def test_killed_and_resumed_it_is_the_same_whatever_the_number_of_processes(uninterrupted, tmp_path, kill, processes):
+    arguments = [*LEAST, "--compare", "splitwise_ha=5P4T"]
+    process = subprocess.Popen(
+        [sys.executable, TOOL, "--processes", str(processes), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=tmp_path,
+    )
+    head = [process.stdout.readline() for _ in range(4)]  # the directory, how to resume, and two runs
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert bool(workers) == (processes > 1)
+    if kill == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal: to all of them
+    else:
+        process.kill()
+    _, err = process.communicate(timeout=60)  # returns when nobody holds the pipes any more: no worker either
+    assert process.returncode == (130 if kill == "Ctrl-C" else -signal.SIGKILL)
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    directory = directory_of(head)
+    kept = (directory / "probes.jsonl").read_bytes()
+    if kill == "Ctrl-C":
+        assert err.startswith(f"provision: interrupted; {len(kept.splitlines())} runs are kept; to resume: python ")
+        assert err.count("\n") == 1
+    assert len(kept.splitlines()) >= 2
+    with (directory / "probes.jsonl").open("ab") as file:
+        file.write(b'{"design": "splitwise_ha", "si')  # as if it had been killed as it wrote
+    code, out, err = provision(*arguments, "--resume", directory, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert (directory / "probes.jsonl").read_bytes().startswith(kept)
+    assert f", {len(kept.splitlines())} runs there already" in out[0]
+    assert result(directory) == result(uninterrupted[0])
+
+
+def test_the_highest_throughput_within_a_cap(tmp_path):
+    arguments = ("--maximize", "throughput", "--max-power", "52kW", "--designs", "splitwise_hh,baseline_a100")
+    rates = ("--low-rps", "2", "--high-rps", "50", "--tolerance", "0.1")
+    code, out, err = provision(*arguments, *rates, "--compare", "baseline_a100=7", *SMALL, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    found = result(directory_of(out))
+    assert found["question"]["caps"] == "8 x DGX-A100, 200 machines"  # 52 kW are those of 8 DGX-A100
+    hh, a100, compared = found["answers"]
+    assert hh["num_prompt"] + hh["num_token"] == 4 and a100["size"] == "8" and compared["size"] == "7"
+    for answer in (hh, a100):
+        probes = [one for one in found["probes"] if (one["design"], one["size"]) == (answer["design"], answer["size"])]
+        above = [one["rate_rps"] for one in probes if one["rate_rps"] > answer["probe"]["rate_rps"]]
+        assert answer["probe"]["met"] and min(above) <= 1.1 * answer["probe"]["rate_rps"]
+    assert hh["best"] == (hh["probe"]["rate_rps"] >= a100["probe"]["rate_rps"]) != a100["best"]
+    assert "Throughput against power" in (directory_of(out) / "provision.html").read_text()
+
+
+def test_where_nothing_will_do_it_says_so(tmp_path):
+    arguments = ("--minimize", "machines", "--rate", "10", "--designs", "splitwise_aa", "--max-machines", "2")
+    code, out, err = provision(*arguments, *SMALL, cwd=tmp_path)
+    assert (code, err) == (1, "")
+    assert any(line.startswith("splitwise_aa  none ") and line.endswith("no size within the caps carries it") for line in out)
+    assert result(directory_of(out))["answers"][0]["size"] is None
+
+
+# --- what is refused, before anything starts --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def main():
+    sys.path.insert(0, str(TOOL.parent))
+    try:
+        import provision as tool
+    finally:
+        sys.path.remove(str(TOOL.parent))
+    return tool.main
+
+
+COST = ("--minimize", "cost", "--rate", "10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "one of the arguments --minimize --maximize is required; see --help"),
+        (("--minimize", "cost"), "--rate: expected with --minimize, and only there"),
+        (("--maximize", "throughput", "--rate", "3"), "--rate 3: expected with --minimize, and only there"),
+        (("--minimize", "cost", "--rate", "0"), "--rate 0: expected a number > 0, or several with commas"),
+        (("--minimize", "cost", "--rate", "5,-1"), "--rate -1: expected a number > 0, or several with commas"),
+        (("--minimize", "cost", "--rate", "fast"), "--rate fast: expected a number > 0, or several with commas"),
+        ((*COST, "--designs", "splitwise_zz"), "cluster=splitwise_zz: no such option; expected one of baseline_a100, "),
+        ((*COST, "--designs", "heterogeneous"), "--designs heterogeneous: its size is no number; expected a cluster with "),
+        ((*COST, "--max-machines", "0"), "--max-machines 0: expected a number > 0"),
+        ((*COST, "--max-dollars-per-hour", "-3"), "--max-dollars-per-hour -3: expected a number > 0"),
+        ((*COST, "--max-power", "lots"), "--max-power lots: expected a number of DGX-A100s such as 70, or of kW such as 455kW"),
+        (
+            (*COST, "--designs", "splitwise_hh", "--max-dollars-per-hour", "70"),
+            "splitwise_hh: no size is within the caps (70 $/h, 200 machines); the smallest, 1P1T, takes 2 machines, 76 $/h and "
+            "3.5 times the power of a DGX-A100",
+        ),
+        (
+            (*COST, "--designs", "splitwise_hh", "--max-power", "6.5kW"),
+            "splitwise_hh: no size is within the caps (1 x DGX-A100, ",
+        ),
+        (
+            (*COST, "--designs", "splitwise_hh", "--compare", "splitwise_hh=27"),
+            "--compare splitwise_hh=27: expected a size such as",
+        ),
+        ((*COST, "--designs", "splitwise_hh", "--compare", "baseline=2"), "--compare baseline=2: expected DESIGN=SIZE, "),
+        ((*COST, "--processes", "0"), "--processes 0: expected a whole number from 1"),
+        (("--maximize", "throughput", "--tolerance", "0"), "--tolerance=0.0: expected a number from 0.0001 to 1"),
+        ((*COST, "cluster=splitwise_hh"), "cluster=splitwise_hh: a search finds this itself"),
+        ((*COST, "workload=trace"), "workload."),
+        ((*COST, "model=gpt"), "model=gpt: no such option; expected one of bloom_176b, llama2_70b"),
+        ((*COST, "runtime=ray"), "runtime=ray: expected runtime=virtual"),
+        ((*COST, "--resume", "nowhere"), "--resume {cwd}/nowhere: holds no search.json; expected the directory of a search"),
+    ],
+)
+def test_wrong_input_is_one_line_before_anything_starts(main, arguments, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["provision.py", *arguments])
+    assert main() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("provision: " + line.format(cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_search_is_not_resumed_nor_one_that_goes_on(uninterrupted, main, monkeypatch, capsys):
+    directory, _ = uninterrupted
+    resumed = [*LEAST, "--compare", "splitwise_ha=5P4T", "--resume", str(directory)]
+    monkeypatch.setattr(sys, "argv", ["provision.py", *resumed, "seed=1"])
+    assert main() == 2
+    assert f"--resume {directory}: another search: its overrides was [" in capsys.readouterr().err
+    holder = subprocess.Popen(["flock", directory / ".lock", "sleep", "60"])
+    try:
+        while subprocess.run(["flock", "--nonblock", directory / ".lock", "true"]).returncode == 0:
+            time.sleep(0.01)
+        monkeypatch.setattr(sys, "argv", ["provision.py", *resumed])
+        assert main() == 2
+        assert f"--resume {directory}: another process is searching there; wait for it" in capsys.readouterr().err
+    finally:
+        holder.terminate()
+        holder.wait()
