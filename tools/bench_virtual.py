@@ -1,18 +1,24 @@
 #!/usr/bin/env python3
-"""Requests a second of the virtual runtime: 40 machines, 25 prompt and 15 token, on a 2-minute trace at 70 requests/s.
+"""Requests a second of the virtual runtime: 40 machines, two minutes of conversation requests.
 
-Each run is a whole one, from the first event to the last file written (event log off), in one warm process. The baseline in
-the same process is step-by-step execution, which decides and times everything the same.
+Each run is a whole one, from the first event to the last file written (event log and HTML report off), in one warm process.
+The baseline beside it is step-by-step execution, which decides and times everything the same. `--scale` runs 1,000 machines
+at 2,500 requests/s for ten emulated minutes, and the same load a machine on 40, each in a process of its own. Rates are by the
+wall clock; the CPU time of this process, which others on the machine disturb less, stands beside them.
 
-    python tools/bench_virtual.py [--trace F] [--runs 5] [--json F]
+    python tools/bench_virtual.py [--scale] [--runs 5] [--json F]
 """
 
 import argparse
 import json
 import os
+import resource
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from time import process_time
 
 from rich.console import Console
 from rich.table import Table
@@ -21,43 +27,101 @@ from emu.__main__ import write_results
 from emu.build import build, compose
 
 DATA = Path(os.environ.get("EMU_DATA", Path(__file__).parents[2] / "shared" / "data"))
-CLUSTER = ["runtime=virtual", "cluster=splitwise_hh", "cluster.num_prompt=25", "cluster.num_token=15"]
+TRACE = DATA / "splitwise_reference" / "rr_conv_70_2min.csv"
+CLUSTER = ["runtime=virtual", "cluster=splitwise_hh", "results.report=false"]
+
+
+def split(num_prompt: int, num_token: int) -> list[str]:
+    return [f"cluster.num_prompt={num_prompt}", f"cluster.num_token={num_token}"]
+
+
+def conversation(rate_rps: float, duration_s: float) -> list[str]:
+    return ["workload=azure_conv", f"workload.rate_rps={rate_rps}", f"workload.duration_s={duration_s}"]
+
+
+# The split of the machines is one that each load neither saturates nor drives beyond the profile's batches.
+LOADS = {
+    TRACE.name: [*split(25, 15), "workload=trace", f"workload.path={TRACE}", "workload.duration_s=inf"],
+    "conversation at 130/s": [*split(13, 27), *conversation(130, 120)],
+}
+SCALES = {40: [*split(16, 24), *conversation(100, 600)], 1000: [*split(400, 600), *conversation(2500, 600)]}
 VARIANTS = {"coalesced": [], "step by step": ["runtime.max_num_steps=1"]}
 
 
-def measure(overrides: list[str], num_runs: int) -> dict:
-    """Run `num_runs` times after one to warm up; requests/s of each, and what ran."""
-    rates = []
-    for _ in range(num_runs + 1):
-        plan = build(compose(overrides))
-        with tempfile.TemporaryDirectory() as folder:
-            record = plan.runtime.run(plan.rehearse(run_dir=Path(folder), log_events=False))
-            summary = write_results(plan, record, Path(folder), overrides, {})
-        rates.append(plan.num_requests / summary["host"]["wall_s"])
+def run_once(overrides: list[str]) -> dict:
+    """How long it took, and what ran."""
+    plan = build(compose(overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        started_s = process_time()
+        record = plan.runtime.run(plan.rehearse(run_dir=Path(folder), log_events=False))
+        summary = write_results(plan, record, Path(folder), overrides, {})
+        cpu_s = process_time() - started_s
     return {
-        "requests_per_s": rates[1:],
         "requests": plan.num_requests,
         "events": summary["events"],
+        "wall_s": summary["host"]["wall_s"],
+        "cpu_us_a_request": 1e6 * cpu_s / plan.num_requests,
         "verdict": summary["verdict"],
     }
 
 
+def measure(overrides: list[str], num_runs: int) -> dict:
+    """Run `num_runs` times after one to warm up; the last run with the figures of all."""
+    runs = [run_once(overrides) for _ in range(num_runs + 1)][1:]
+    rates = [run["requests"] / run["wall_s"] for run in runs]
+    return runs[-1] | {"requests_per_s": rates, "cpu_us_a_request": median(run["cpu_us_a_request"] for run in runs)}
+
+
+def measure_process(overrides: list[str]) -> dict:
+    """Run once in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "--once", json.dumps(overrides)], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def once(overrides: list[str]) -> None:
+    row = run_once(overrides)
+    print(json.dumps(row | {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+def bench_rates(num_runs: int) -> list[dict]:
+    names = ("load", "execution", "requests", "events", "requests/s", "min", "max", "CPU µs each", "ratio", "verdict")
+    table, rows = Table(*names), []
+    for load, workload in LOADS.items():
+        variants = {name: measure([*CLUSTER, *workload, *limit], num_runs) for name, limit in VARIANTS.items()}
+        baseline = median(variants["step by step"]["requests_per_s"])
+        for name, row in variants.items():
+            rates = row["requests_per_s"]
+            row |= {"load": load, "execution": name, "ratio": median(rates) / baseline}
+            figures = [f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))]
+            counts = (f"{row['requests']:,}", f"{row['events']:,}")
+            figures += [f"{row['cpu_us_a_request']:.1f}", f"{row['ratio']:.2f}"]
+            table.add_row(load, name, *counts, *figures, row["verdict"])
+            rows.append(row)
+    Console().print(f"40 machines, median of {num_runs} runs", table, sep="\n")
+    return rows
+
+
+def bench_scale() -> list[dict]:
+    table = Table("machines", "requests", "s", "CPU µs each", "peak memory", "verdict")
+    rows = [{"machines": num} | measure_process([*CLUSTER, *load]) for num, load in SCALES.items()]
+    for row in rows:
+        figures = (f"{row['wall_s']:.1f}", f"{row['cpu_us_a_request']:.1f}", f"{row['peak_bytes'] / 1e9:.2f} GB")
+        table.add_row(f"{row['machines']:,}", f"{row['requests']:,}", *figures, row["verdict"])
+    Console().print("ten emulated minutes, one run each in a process of its own", table, sep="\n")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trace", type=Path, default=DATA / "splitwise_reference" / "rr_conv_70_2min.csv")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scale", action="store_true", help="1,000 machines against 40 instead")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--once", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    trace = ["workload=trace", f"workload.path={args.trace}", "workload.duration_s=inf"]
-    rows = {name: measure([*CLUSTER, *trace, *overrides], args.runs) for name, overrides in VARIANTS.items()}
-    baseline = median(rows["step by step"]["requests_per_s"])
-    table = Table("execution", "events", "requests/s", "min", "max", "ratio", "verdict")
-    for name, row in rows.items():
-        rates = row["requests_per_s"]
-        row["ratio"] = median(rates) / baseline
-        figures = [f"{rate:,.0f}" for rate in (median(rates), min(rates), max(rates))]
-        table.add_row(name, f"{row['events']:,}", *figures, f"{row['ratio']:.2f}", row["verdict"])
-    Console().print(f"{args.trace.name}: {row['requests']:,} requests, median of {args.runs} runs", table, sep="\n")
+    if args.once:
+        once(json.loads(args.once))
+        return
+    rows = bench_scale() if args.scale else bench_rates(args.runs)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))
 

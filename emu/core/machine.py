@@ -206,7 +206,7 @@ class Machine:
         if self.inbound:
             self._admit_inbound(now_s, actions)
         ready, waiting = self.ready, self.prompts.waiting
-        prompts = left_out = joins = leaves = prefills = ()
+        prompts = left_out = joins = leaves = ()
         if waiting:
             candidates = [*active.values(), *decodes.paused.values(), *ready.values()]
             prompts, left_out = self.batching.next_batch(self.prompts.admissible(self.index), candidates)
@@ -214,22 +214,21 @@ class Machine:
         if ready or decodes.paused or left_out:
             joins = decodes.form(ready, left_out)
             self.ready = {}
-        if not (prompts or active):
-            return
-        if decodes.leaves:
+        if decodes.leaves and (prompts or active):
             leaves, decodes.leaves = tuple(decodes.leaves), []
+        self._cut = False
         if prompts:
             self.prefilling = prompts
-            prefills = tuple(
-                [make(Prefill, (seq.request_id, seq.attempt, seq.num_cached, seq.num_generated)) for seq in prompts]
-            )
-        self._cut = False
-        # With prompts waiting, every boundary is a decision.
-        self.num_steps_left = num_steps = 1 if prompts or waiting else kv.max_num_steps()
-        batch = make(Batch, (prefills, joins, leaves, len(active), decodes.context_tokens, len(left_out)))
-        actions.append(make(RunSteps, (batch, num_steps)))
-        if prompts:
+            self.num_steps_left = 1
+            prefills = [make(Prefill, (seq.request_id, seq.attempt, seq.num_cached, seq.num_generated)) for seq in prompts]
+            batch = make(Batch, (tuple(prefills), joins, leaves, len(active), decodes.context_tokens, len(left_out)))
+            actions.append(make(RunSteps, (batch, 1)))
             self.handover.begin(prompts, batch, self.index, now_s, actions)
+        elif active:
+            # With prompts waiting, every boundary is a decision.
+            self.num_steps_left = num_steps = 1 if waiting else kv.max_num_steps()
+            batch = make(Batch, ((), joins, leaves, len(active), decodes.context_tokens, len(left_out)))
+            actions.append(make(RunSteps, (batch, num_steps)))
 
     def _evict(self, actions: list[tuple]) -> None:
         for seq in self.decodes.make_room(self.ready):

@@ -8,7 +8,7 @@ from emu.core.timing.model import TimingModel
 
 # Most runs are cut after a few steps: boundaries beyond that would be computed in vain. A run that lasts goes on from its last
 # boundary, each time by so many times what it has.
-NUM_STEPS_AHEAD = 4
+NUM_STEPS_AHEAD = 8
 GROWTH = 3
 NO_LIMIT = 2**31  # to the steps of a run
 

@@ -8,7 +8,8 @@ import numpy as np
 class RowFormat:
     """The columns of a row by their names: `ints` of 32 bits, then `floats` of 64.
 
-    A row is appended to a bytearray by `packed += format.pack(*values)`; `unpack` makes a structured array of it.
+    A row is appended to a bytearray by `packed += format.pack(*values)`; `unpack` shows them as
+    a structured array, after which nothing can be appended.
     """
 
     __slots__ = ("_dtype", "pack")
@@ -18,7 +19,7 @@ class RowFormat:
         self._dtype = np.dtype([(name, np.int32) for name in ints.split()] + [(name, np.float64) for name in floats.split()])
 
     def unpack(self, packed: bytearray) -> np.ndarray:
-        return np.frombuffer(bytes(packed), self._dtype)
+        return np.frombuffer(packed, self._dtype)
 
     def empty(self, num_rows: int) -> np.ndarray:
         """Rows to be filled."""

@@ -45,6 +45,8 @@ from emu.runtime.node import BOUNDARY, Node, TellSteps
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.workload.workload import Workload
 
+EVENTS_A_LOOK = 4000  # at whether the run is to go on
+
 
 class Virtual:
     """Runs rehearsals in emulated time only. Each control message takes `control_latency_s`; KV bytes do not move.
@@ -179,7 +181,7 @@ class VirtualRuntime:
         facts, special, due_s, latency_s = self._recorder.handlers, self._special, self._due_s, self._latency_s
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         arrivals = enumerate(self._workload.rows())
-        last_s, num_events = 0.0, 0
+        last_s, num_events, num_at_look = 0.0, 0, 0
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
             if receiver >= 0:
@@ -205,6 +207,11 @@ class VirtualRuntime:
                         num_events += 1
                 actions = node.handle(event, now_s)
             elif receiver == SCHEDULER:
+                if num_events > num_at_look + EVENTS_A_LOOK:
+                    num_at_look = num_events
+                    if not goes_on(now_s):
+                        self._end(RunEnded("the run was interrupted"), now_s)
+                        return VirtualRun(now_s, num_events + 1, is_complete=False)
                 if sender == DRIVER:
                     kind = type(event)
                     if kind is RequestArrived or kind is RunStarted:
@@ -251,9 +258,6 @@ class VirtualRuntime:
                     heappush(heap, (action.at_s, receiver, seq, receiver, action.message))
             last_s = now_s  # of what was handled: an event that is skipped is no part of the run
             num_events += 1
-            if not num_events & 0xFFF and not goes_on(now_s):
-                self._end(RunEnded("the run was interrupted"), now_s)
-                return VirtualRun(now_s, num_events + 1, is_complete=False)
         return VirtualRun(last_s, num_events, is_complete=True)
 
     def _end(self, ended: RunEnded, now_s: float) -> None:
