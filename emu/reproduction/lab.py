@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from emu.build import compose, plain
@@ -48,7 +48,7 @@ class PaperCluster:
     def overrides(self, mode: str, model: str) -> list[str]:
         experiments, settings = MODES[mode]
         chosen = ",".join([f"{self.cap}_{self.sized_for}_{self.design}", *experiments])
-        return [f"experiment=[{chosen}]", f"workload=splitwise_{self.workload}", f"model={model}", *settings]
+        return [f"experiment=[{chosen}]", "runtime=virtual", f"workload=splitwise_{self.workload}", f"model={model}", *settings]
 
     @property
     def label(self) -> str:
@@ -57,8 +57,13 @@ class PaperCluster:
 
     @property
     def size(self) -> str:
-        sizes = plain(compose([f"experiment={self.cap}_{self.sized_for}_{self.design}"]))["cluster"]
-        return f"{sizes['num_prompt']}P{sizes['num_token']}T" if "num_prompt" in sizes else f"{sizes['num_machines']}P/T"
+        return _size(f"{self.cap}_{self.sized_for}_{self.design}")
+
+
+@cache
+def _size(experiment: str) -> str:
+    sizes = compose([f"experiment={experiment}"]).cluster
+    return f"{sizes.num_prompt}P{sizes.num_token}T" if "num_prompt" in sizes else f"{sizes.num_machines}P/T"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Lab:
     model: str
     effort: Effort = Effort()
     code: str = field(default_factory=code_digest)  # as it was when the lab was opened, in whichever process it measures
+    _seen: dict[tuple, Outcome] = field(default_factory=dict, repr=False, compare=False)  # composing takes time too
 
     @cached_property
     def store(self) -> Store:
@@ -126,8 +132,12 @@ class Lab:
 
     def observe(self, overrides: Sequence[str], rate_rps: float) -> Outcome:
         """The outcome of a configuration, by its values: two names for one thing are run once."""
-        key = ["outcome", plain(compose(list(overrides))), rate_rps]
-        return Outcome.from_json(self.store.get(key, lambda: observe(overrides, rate_rps).as_json()))
+        seen = (*overrides, rate_rps)
+        if seen not in self._seen:
+            key = ["outcome", plain(compose(list(overrides))), rate_rps]
+            measured = self.store.get(key, lambda: observe(overrides, rate_rps).as_json())
+            self._seen[seen] = Outcome.from_json(measured)
+        return self._seen[seen]
 
     def capacity(self, cluster: PaperCluster, mode: str) -> Capacity:
         """Along the rates of the effort to the first miss, and between it and the rate before by bisection."""

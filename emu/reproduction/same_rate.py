@@ -51,7 +51,7 @@ class SameRateClaim:
         return Finding(self.name, self.where, self.says, shown, tuple(why))
 
     def _design(self, lab: Lab, mode: str, name: str) -> Design:
-        load = [f"workload=splitwise_{self.workload}", f"workload.duration_s={lab.effort.duration_s:g}"]
+        load = ["runtime=virtual", f"workload=splitwise_{self.workload}", f"workload.duration_s={lab.effort.duration_s:g}"]
         return Design.of(name, [*MODES_HERE[mode], f"model={lab.model}", *load], RATE_RPS)
 
     def _least(self, lab: Lab, mode: str, name: str) -> Best | None:

@@ -1,0 +1,40 @@
+"""The command: briefly as a whole, killed and resumed, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TOOL = Path(__file__).parents[2] / "tools" / "reproduce_paper.py"
+
+
+def reproduce(*arguments, cwd):
+    command = [sys.executable, str(TOOL), "--jobs", "1", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_quick(tmp_path):
+    ended = reproduce("--quick", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    output = tmp_path / "runs/reproduction"
+    claims = json.loads((output / "claims.json").read_text())["claims"]
+    assert [claim["name"] for claim in claims] == ["1.4x-at-20%-lower-cost", "batch-jobs", "layer-wise"]
+    page = (output / "report.html").read_text()
+    for claim in claims:
+        assert claim["name"] in ended.stdout
+        assert claim["figures"][0]["what"] in page
+    assert "far too short for results" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    times = {path: path.stat().st_mtime_ns for path in (output / "runs").iterdir()}
+    again = reproduce("--quick", "--claim", "layer-wise", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (output / "runs").iterdir()} == times  # nothing was run again
+    [claim] = json.loads((output / "claims.json").read_text())["claims"]
+    assert claim == claims[-1]
+
+
+def test_a_claim_that_is_not_there(tmp_path):
+    ended = reproduce("--claim", "3x", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "invalid choice: '3x'" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
