@@ -146,8 +146,7 @@ def write_answers(directory: Path, question: Question, ledger: Ledger, answers: 
         del probe["wall_s"]
     content = {"question": question.as_json(), "answers": answers_json, "probes": probes, "host": host}
     write_json(content, directory / "provision.json")
-    title = f"Provisioning: {question.objective}"
-    (directory / "provision.html").write_text(render(question, runs, answers, best, title), encoding="utf-8")
+    (directory / "provision.html").write_text(render(question, runs, answers, best), encoding="utf-8")
     for answer in answers:
         if answer.best is not None and not answer.is_compared:
             found = f"{answer.design.name} {answer.best.size} for {answer.best.probe.rate_rps:g} requests/s"

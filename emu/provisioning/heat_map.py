@@ -1,6 +1,6 @@
 """Sizes as a grid, prompt machines by token machines, each cell coloured by its run: the paper's Fig. 12."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from emu.provisioning.design import Size
@@ -32,8 +32,11 @@ def heat_map(
     cell: Callable[[Probe], tuple[str, float]],
     has_pools: bool,
 ) -> str:
-    """An HTML table of the sizes that were run and those between them; blank where nothing was. `cell` gives text and 0..1."""
-    prompts = range(min(size.num_prompt for size in probes), max(size.num_prompt for size in probes) + 1)
+    """An HTML table of the sizes that were run and those between them, blank where nothing was; without pools a row of those
+    that were run. `cell` gives the text of a cell and how strong its colour is, 0 to 1."""
+    prompts: Sequence[int] = sorted({size.num_prompt for size in probes})
+    if has_pools:
+        prompts = range(prompts[0], prompts[-1] + 1)
     tokens = range(max(size.num_token for size in probes), min(size.num_token for size in probes) - 1, -1)
 
     def td(size: Size) -> str:

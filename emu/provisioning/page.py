@@ -42,9 +42,8 @@ def render(
 
 
 def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:
-    rates = ", ".join(f"{rate:g}" for rate in question.rates_rps)
-    wanted = "highest rate" if question.objective == THROUGHPUT else f"least {question.objective} for {rates} requests/s"
-    return f"{wanted} within the SLOs and {question.caps}; {len(probes)} runs; {' '.join(question.designs[0].further)}"
+    further = " ".join(question.designs[0].further)
+    return f"within the SLOs and at most {question.caps}; {len(probes)} runs; {further}"
 
 
 def _table(answers: Sequence[Answer], best: Sequence[Answer]) -> str:
@@ -105,7 +104,7 @@ def _chart(
     x, y = (np.array([point[axis] for point in points.values()]) for axis in axes)
     figure = Figure(
         x_scale(0.95 * float(x.min()), 1.05 * float(x.max())),
-        Scale(0.0, 1.1 * float(y.max()), BOTTOM, TOP).rounded(),
+        Scale(0.9 * float(y.min()), 1.1 * float(y.max()), BOTTOM, TOP).rounded(),
         *labels,
     )
     sign = -1 if lower_is_better else 1

@@ -45,6 +45,10 @@ class Question:
         for design in self.designs:
             self.caps.check(design)
 
+    def __str__(self) -> str:
+        rates = ", ".join(f"{rate:g}" for rate in self.rates_rps)
+        return "highest throughput" if self.objective == THROUGHPUT else f"least {self.objective} for {rates} requests/s"
+
     def as_json(self) -> dict[str, Any]:
         """What decides the answers: equal questions have equal ones."""
         configs = {design.name: plain(compose(design.overrides(design.smallest))) for design in self.designs}
