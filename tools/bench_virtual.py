@@ -97,7 +97,7 @@ def bench_rates(num_runs: int) -> list[dict]:
             figures += [f"{row['cpu_us_a_request']:.1f}", f"{row['ratio']:.2f}"]
             table.add_row(load, name, *counts, *figures, row["verdict"])
             rows.append(row)
-    Console().print(f"40 machines, median of {num_runs} runs", table, sep="\n")
+    Console(width=132).print(f"40 machines, median of {num_runs} runs", table, sep="\n")
     return rows
 
 
@@ -107,7 +107,7 @@ def bench_scale() -> list[dict]:
     for row in rows:
         figures = (f"{row['wall_s']:.1f}", f"{row['cpu_us_a_request']:.1f}", f"{row['peak_bytes'] / 1e9:.2f} GB")
         table.add_row(f"{row['machines']:,}", f"{row['requests']:,}", *figures, row["verdict"])
-    Console().print("ten emulated minutes, one run each in a process of its own", table, sep="\n")
+    Console(width=132).print("ten emulated minutes, one run each in a process of its own", table, sep="\n")
     return rows
 
 
