@@ -17,12 +17,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The figures of a claim and, line by line, what the runs say of why they are as they are."""
+    """The figures of a claim, in a line why they differ from the paper's, and what more the runs say of that, a line each.
+
+    All of it is derived from the runs.
+    """
 
     name: str
     where: str
     says: str
     figures: tuple[Figure, ...]
+    conclusion: str
     why: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:

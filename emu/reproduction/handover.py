@@ -65,12 +65,12 @@ class HandoverClaim:
         yield from ()
 
     def measure(self, lab: Lab) -> Finding:
-        figures, why = [], []
+        figures, constants, why = [], [], []
         for hardware, (split, together, one_link_bytes_per_s) in HARDWARE.items():
             colocated = [f"cluster={together}", "cluster.num_machines=1"]
             base, base_without = _alone(lab, colocated), _alone(lab, [*colocated, NO_LATENCY])
             sizes = [f"cluster={split}", "cluster.num_prompt=1", "cluster.num_token=1"]
-            why.append(_constant(hardware, base_without))
+            constants.append(_constant(hardware, base_without))
             for plan, min_tokens in PLANS.items():
                 chosen = [*sizes, f"transfer.layerwise_min_tokens={min_tokens}"]
                 link = _alone(lab, [*chosen, NO_LATENCY])
@@ -84,7 +84,7 @@ class HandoverClaim:
                 nics = (f"cluster.{role}_hardware.nic_bytes_per_s={one_link_bytes_per_s}" for role in ("prompt", "token"))
                 one_link = _alone(lab, [*chosen, NO_LATENCY, *nics])
                 why.append(_told(hardware, plan, base_without, link, whole, one_link, one_link_bytes_per_s))
-        return Finding(self.name, self.where, self.says, tuple(figures), tuple(why))
+        return Finding(self.name, self.where, self.says, tuple(figures), " ".join(constants), tuple(why))
 
 
 def _alone(lab: Lab, overrides: list[str], experiment: str = "") -> Alone:

@@ -9,35 +9,71 @@ import numpy as np
 from emu.build import Runtime
 from emu.core.pools import Role
 from emu.provisioning.probe import Probe, plan_probe, run
-from emu.reproduction.published import is_met, published_levels
+from emu.reproduction.published import published_margins
 from emu.results.columns import FINISHED, Columns
 from emu.results.run_record import RunRecord
 from emu.results.utilisation import seconds_by_tokens
 from emu.runtime.rehearsal import Rehearsal
 
 # Active tokens at which the share of time at or below is told: 0 is idle.
-TOKENS = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 2048, 3000, 5000, 8192)
+TOKENS = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    7,
+    10,
+    12,
+    *range(14, 21),
+    25,
+    30,
+    40,
+    50,
+    70,
+    100,
+    150,
+    200,
+    300,
+    500,
+    700,
+    1000,
+    1500,
+    2000,
+    2048,
+    3000,
+    5000,
+    8192,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A `probe` with what else its run tells.
 
-    `published` has the slowdown of each SLO as the published analysis reckons it, `met_as_published` whether all are below
-    their limits. `completed_rps` is how many requests a second ended in the last two thirds of the arrivals' time: the
-    throughput of a cluster that is overloaded. Over all decode-only steps by time, `decode_seqs` is the mean number of
-    sequences and `decode_context` their mean context in tokens (None without such steps), by hardware. `time_at_or_below` is
-    the share of all machine time, by role, with at most so many tokens active (`TOKENS`); idle is none.
+    `published` has the margin of each SLO as the published analysis reckons it (empty where nothing finished), and
+    `as_published` is the probe by that judgement. `completed_rps` is how many requests a second ended in the last two thirds
+    of the arrivals' time: the throughput of a cluster that is overloaded. Over all decode-only steps by time, `decode_seqs` is
+    the mean number of sequences and `decode_context` their mean context in tokens, by hardware (those with such steps).
+    `time_at_or_below` is the share of all machine time, by role, with at most so many tokens active (`TOKENS`); idle is none.
     """
 
     probe: Probe
     published: dict[str, float]
-    met_as_published: bool
     completed_rps: float
     decode_seqs: dict[str, float]
     decode_context: dict[str, float]
     evicted: int
     time_at_or_below: dict[str, list[float]]
+
+    @property
+    def met_as_published(self) -> bool:
+        return bool(self.published) and min(self.published.values()) > 0
+
+    @property
+    def as_published(self) -> Probe:
+        missed = tuple(name for name, margin in self.published.items() if margin <= 0)
+        return replace(self.probe, met=self.met_as_published, reasons=missed, margins=self.published)
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"probe": self.probe.as_json()}
@@ -65,12 +101,10 @@ def observe(overrides: Sequence[str], rate_rps: float) -> Outcome:
     kept = _Kept(plan.runtime)
     probe = run(replace(plan, runtime=kept), rate_rps)
     record, columns = kept.record, kept.record.recorder.columns()
-    published = published_levels(columns, plan.service_levels.timing)
     seqs, context = _decodes(record, columns)
     return Outcome(
         probe=probe,
-        published=published,
-        met_as_published=is_met(published, plan.service_levels.settings),
+        published=published_margins(columns, plan.service_levels.timing, plan.service_levels.settings),
         completed_rps=_completed_rps(columns),
         decode_seqs=seqs,
         decode_context=context,

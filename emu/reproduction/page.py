@@ -38,6 +38,7 @@ def render(findings: Sequence[Finding], lab: Lab | None, facts: Mapping[str, str
     sections = [
         '<header><h1>Splitwise, reproduced</h1><p class="subtitle">The claims of Patel et al. (ISCA 2024), measured by emu'
         f"</p></header>{card.box('', '', card.facts(dict(facts) | WHAT_MODES_ARE))}",
+        card.section("Summary", _summary(findings)),
         card.section("The paper's claims", *map(_claim, findings)),
     ]
     if lab is not None:
@@ -48,6 +49,24 @@ def render(findings: Sequence[Finding], lab: Lab | None, facts: Mapping[str, str
                 sections.append(card.section(f"Slowdown against the load: {name}, iso-power, {HEADINGS[mode]}", charts))
         sections.append(card.section("Active tokens, conversation, iso-power", figures.active_token_charts(lab)))
     return document("Splitwise, reproduced", sections, CSS + FURTHER_CSS)
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    """The figures that the paper has too; why they differ, once a claim."""
+    rows = []
+    for finding in findings:
+        known = [figure for figure in finding.figures if figure.paper is not None]
+        for index, figure in enumerate(known):
+            rows.append(
+                [
+                    f"{escape(figure.what)}<small>{escape(finding.name)}</small>",
+                    f"<b>{written(figure.paper, figure.kind)}</b>",
+                    *(written(figure.values.get(column), figure.kind) for column in COLUMNS),
+                    f"<small>{escape(finding.conclusion)}</small>" if not index else "",
+                ]
+            )
+    header = ["", "paper", *HEADINGS.values(), "why"]
+    return card.box("", "", card.table(header, rows, text_columns=(0, len(header) - 1)))
 
 
 def _claim(finding: Finding) -> str:
@@ -62,6 +81,7 @@ def _claim(finding: Finding) -> str:
     ]
     table = card.table(["", "paper", *(HEADINGS[column] for column in columns)], rows)
     why = "".join(f"<li>{escape(line)}</li>" for line in finding.why)
-    details = f"<details><summary>Why: what the runs say</summary><ul class='why'>{why}</ul></details>" if why else ""
+    conclusion = f"<p class='note'>{escape(finding.conclusion)}</p>"
+    details = f"<details><summary>More of what the runs say</summary><ul class='why'>{why}</ul></details>" if why else ""
     heading = f"<h3>{escape(finding.name)}</h3><p class='note says'>{escape(finding.where)}. {escape(finding.says)}</p>"
-    return f'<div class="card claim">{heading}{table}{details}</div>'
+    return f'<div class="card claim">{heading}{table}{conclusion}{details}</div>'

@@ -11,8 +11,6 @@ Throughput there is the highest rate of a grid, in steps of 10 requests/s, at wh
 happened at lower rates.
 """
 
-from typing import Any
-
 import numpy as np
 
 from emu.core.timing.model import TimingModel
@@ -21,8 +19,8 @@ from emu.results.metrics import measured_requests
 from emu.results.slo import METRICS, STATISTICS, SloSettings
 
 
-def published_levels(columns: Columns, reference: TimingModel) -> dict[str, float]:
-    """The slowdown of each SLO (`ttft_p50`, ...) over the requests that finished; empty where none did.
+def published_margins(columns: Columns, reference: TimingModel, settings: SloSettings) -> dict[str, float]:
+    """Limit / slowdown - 1 of each SLO (`ttft_p50`, ...) over the requests that finished; empty where none did.
 
     `reference` is the timing of the reference machine, as the run's timing family has it.
     """
@@ -41,13 +39,11 @@ def published_levels(columns: Columns, reference: TimingModel) -> dict[str, floa
         "e2e": e2e_s / (lone_ttft_s + lone_tbt_s * (output_tokens - 1)),
     }
     return {
-        f"{metric}_{statistic}": float(np.percentile(slowdowns[metric], float(statistic[1:])))
+        f"{metric}_{statistic}": settings.limit(metric, statistic) / _percentile(slowdowns[metric], statistic) - 1
         for metric in METRICS
         for statistic in STATISTICS
     }
 
 
-def is_met(levels: dict[str, float], settings: SloSettings) -> bool:
-    """Whether every level is below its limit."""
-    limits: dict[str, Any] = {f"{metric}_{name}": settings.limit(metric, name) for metric in METRICS for name in STATISTICS}
-    return bool(levels) and all(levels[name] < limit for name, limit in limits.items())
+def _percentile(values: np.ndarray, statistic: str) -> float:
+    return float(np.percentile(values, float(statistic[1:])))

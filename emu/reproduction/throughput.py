@@ -41,15 +41,16 @@ class ThroughputClaim:
                 yield comparison.cluster, mode
 
     def measure(self, lab: Lab) -> Finding:
-        figures, why = [], []
+        figures, conclusions, why = [], [], []
         for comparison in self.comparisons:
             pairs = {mode: (lab.capacity(comparison.cluster, mode), lab.capacity(comparison.baseline, mode)) for mode in MODES}
             figures.append(self._throughput(comparison, pairs))
+            conclusions.append(conclusion(lab, comparison, pairs))
             why += explanation(lab, comparison, pairs)
             why += [comparison.note] if comparison.note else []
         if not self.is_change:
             figures += self._prices(lab)
-        return Finding(self.name, self.where, self.says, tuple(figures), tuple(dict.fromkeys(why)))
+        return Finding(self.name, self.where, self.says, tuple(figures), conclusions[0], tuple(dict.fromkeys(why)))
 
     def _throughput(self, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Figure:
         values = {mode: ratio(*(capacity.goodput_rps for capacity in pair)) for mode, pair in pairs.items()}
@@ -82,6 +83,31 @@ def ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
+def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> str:
+    """What stops both in the compatible mode and with the calibrated timing, and how far their decode times are apart."""
+
+    def stopped(capacity: Capacity) -> str:
+        beyond = capacity.goodput.beyond
+        return "nothing that was tried" if beyond is None else f"{beyond.reasons[0]} at {beyond.rate_rps:.3g} requests/s"
+
+    names = (comparison.cluster.label, comparison.baseline.label)
+    parts = []
+    for mode in (COMPATIBLE, CALIBRATED):
+        both = (f"{name} is stopped by {stopped(capacity)}" for name, capacity in zip(names, pairs[mode], strict=True))
+        parts.append(f"{mode}: {', '.join(both)}")
+    differences = [
+        lookup_s / calibrated_s - 1
+        for cluster, capacity in zip((comparison.cluster, comparison.baseline), pairs[COMPATIBLE], strict=True)
+        for *_, lookup_s, calibrated_s in decode_steps(lab, cluster, capacity)
+    ]
+    if differences:
+        parts.append(
+            "at their limits in the compatible mode the lookup differs from the calibrated decode times by "
+            f"{' and '.join(f'{difference:+.0%}' for difference in differences)}"
+        )
+    return "; ".join(parts) + "."
+
+
 def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Iterator[str]:
     """What limits each of the two in each mode, and what a decode step at the limit takes by both timings."""
     for index, cluster in enumerate((comparison.cluster, comparison.baseline)):
@@ -92,19 +118,22 @@ def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacit
         yield from decode_facts(lab, cluster, pairs[COMPATIBLE][index])
 
 
-def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[str]:
-    """A decode step as it is at the cluster's limit in the compatible mode, by the published lookup and calibrated."""
+def decode_steps(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[tuple[str, int, float, float, float]]:
+    """Of each hardware that decodes at the limit in the compatible mode: sequences of a step, the context of each, and the
+    seconds of such a step by the published lookup and as calibrated."""
     if capacity.goodput_rps is None:
         return
     at_limit = lab.outcome(cluster, COMPATIBLE, capacity.goodput_rps)
     for hardware, num_seqs in at_limit.decode_seqs.items():
-        seqs = max(1, round(num_seqs))
-        context = round(seqs * at_limit.decode_context[hardware])
-        lookup_s, calibrated_s = (
-            lab.timing(cluster, mode, hardware).decode_s(seqs, context) for mode in (COMPATIBLE, CALIBRATED)
-        )
+        seqs, context = max(1, round(num_seqs)), at_limit.decode_context[hardware]
+        timings = (lab.timing(cluster, mode, hardware) for mode in (COMPATIBLE, CALIBRATED))
+        yield hardware, seqs, context, *(timing.decode_s(seqs, round(seqs * context)) for timing in timings)
+
+
+def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[str]:
+    for hardware, seqs, context, lookup_s, calibrated_s in decode_steps(lab, cluster, capacity):
         yield (
-            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences a step "
-            f"of {at_limit.decode_context[hardware]:,.0f} tokens each on {hardware}: {1000 * lookup_s:.1f} ms by the published "
-            f"lookup, {1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
+            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences of "
+            f"{context:,.0f} tokens each in a step on {hardware}: {1000 * lookup_s:.1f} ms by the published lookup, "
+            f"{1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
         )

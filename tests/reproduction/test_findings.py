@@ -69,9 +69,9 @@ def test_the_least_of_each_design_is_compared(tmp_path, monkeypatch):
     finding = SameRateClaim("x", "§1", "says", "cost", "splitwise_aa", "baseline_h100", -0.25).measure(lab)
     cost, power = finding.figures
     assert (cost.paper, power.paper) == (-0.25, None)
-    assert cost.values == pytest.approx(dict.fromkeys((COMPATIBLE, CALIBRATED), 25 * 17.6 / (40 * 38) - 1))
-    assert power.values == pytest.approx(dict.fromkeys((COMPATIBLE, CALIBRATED), 25 / 70 - 1))
-    assert finding.why[0].startswith("compatible: Splitwise-AA 20P5T, $440/h, 25.0 times the power")
+    assert cost.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 * 17.6 / (40 * 38) - 1))
+    assert power.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 / 70 - 1))
+    assert finding.conclusion.startswith("compatible: Splitwise-AA 20P5T, $440/h, 25.0 times the power")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,10 @@ def test_figures_are_written(value, kind, text):
 
 def test_the_page_shows_what_there_is_and_nothing_that_is_not():
     figure = Figure("a <pair>", "times", 1.4, {COMPATIBLE: 1.07, CALIBRATED: None})
-    page = render([Finding("one", "§VI", "It & that.", (figure,), ("because <of> it",))], None, {"model": "bloom_176b"})
-    for text in ("1.40×", "1.07×", "–", "a &lt;pair&gt;", "because &lt;of&gt; it", "It &amp; that."):
+    page = render(
+        [Finding("one", "§VI", "It & that.", (figure,), "so <it> is", ("because <of> it",))], None, {"model": "bloom_176b"}
+    )
+    for text in ("1.40×", "1.07×", "–", "a &lt;pair&gt;", "because &lt;of&gt; it", "so &lt;it&gt; is", "It &amp; that."):
         assert text in page
     assert "<svg" not in page
     table = page.split("claim")[-1]

@@ -33,7 +33,7 @@ def made_up(rate_rps: float, is_met: bool, as_published: bool, margin: float = 0
         kwh_per_request=1.0,
         wall_s=0.0,
     )
-    return Outcome(probe, {}, as_published, rate_rps, {}, {}, 0, {})
+    return Outcome(probe, dict.fromkeys(SLOS, 0.1 if as_published else -0.1), rate_rps, {}, {}, 0, {})
 
 
 @pytest.fixture
@@ -104,6 +104,14 @@ def test_a_lab_goes_on_where_another_was_killed(tmp_path, monkeypatch):
 
 def without_wall(outcomes):
     return [replace(outcome, probe=replace(outcome.probe, wall_s=0.0)) for outcome in outcomes]
+
+
+def test_as_published_every_limit_must_be_undercut():
+    outcome = made_up(70.0, is_met=True, as_published=True)
+    assert outcome.as_published.met
+    at_limit = replace(outcome, published=outcome.published | {"tbt_p50": 0.0})
+    assert (at_limit.as_published.met, at_limit.as_published.reasons) == (False, ("tbt_p50",))
+    assert not replace(outcome, published={}).as_published.met
 
 
 def test_an_outcome_tells_what_the_machines_did(tmp_path):
