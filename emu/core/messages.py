@@ -8,9 +8,8 @@ start. `attempt` counts the starts of a request: a message of an older attempt i
 from typing import NamedTuple
 
 DRIVER, NETWORK, SCHEDULER = -3, -2, -1
-make = (
-    tuple.__new__
-)  # make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request
+# make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request.
+make = tuple.__new__
 
 
 # --- what one step computes -------------------------------------------------------------------------------------------
