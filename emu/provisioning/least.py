@@ -12,9 +12,11 @@ are taken to be so, and `every_size`, the full grid, is there to check them on s
    sufficed), the columns beyond it have nothing better either: between a point there and the best so far lies this column.
 3. A size that fails excludes every size that it covers (1 again), so it is run at most once and in no other column.
 
-Bounding by the best so far needs no assumption: cost, power and machines are known without a run.
+Bounding by the best so far needs no assumption: cost, power and machines are known without a run. A run of a size beyond the
+caps may be evidence (2, 3), and is never the answer.
 
-Overloaded clusters cost ten times the wall time of others: everything goes from sizes that carry the rate down, never up.
+Overloaded clusters cost ten times the wall time of others. So the search goes down from sizes that carry the rate; only the
+first one is looked for upwards, from what the work of the requests suggests.
 """
 
 from collections.abc import Callable

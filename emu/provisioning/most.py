@@ -8,7 +8,8 @@ What is taken to be so (`every_size`, the full grid, is there to check it on sma
    the best so far by the tolerance: where that fails the size is done, with one run.
 3. *Convex*: which sizes carry a rate has a border that bends one way only, but for its steps of whole machines. So where a
    size does not better the best, and would not even with a prompt machine more (a part of one might have sufficed), the sizes
-   beyond it, with still more or still fewer token machines, do not either.
+   beyond it, with still more or still fewer token machines, do not either. A gain in steps of less than the tolerance each may
+   be missed.
 
 The rate found is thus within the tolerance of the highest, for bisection and bettering each stop there.
 """

@@ -27,10 +27,9 @@ NOTES = (
 )
 
 
-def render(
-    question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer], best: Sequence[Answer], title: str
-) -> str:
+def render(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer], best: Sequence[Answer]) -> str:
     """The page for the runs of a search and what it found, `best` over all designs."""
+    title = f"Provisioning: {question}"
     sections = [
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(_subtitle(question, probes))}</p></header>',
         card.section("What was found", card.box("", "", _table(answers, best))),

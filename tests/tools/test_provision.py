@@ -135,6 +135,18 @@ def test_the_highest_throughput_within_a_cap(tmp_path):
     assert "Throughput against power" in (directory_of(out) / "provision.html").read_text()
 
 
+def test_the_full_grid_finds_the_same_at_every_rate(tmp_path):
+    arguments = ("--minimize", "power", "--rate", "6,9.5", "--designs", "splitwise_hh", "--max-machines", "6", *SMALL)
+    searched, full = (provision(*arguments, *more, cwd=tmp_path) for more in ((), ("--full-grid",)))
+    assert (searched[0], searched[2]) == (full[0], full[2]) == (0, "")
+    found, expected = (result(directory_of(out)) for _, out, _ in (searched, full))
+    assert found["answers"] == expected["answers"]
+    assert [answer["rate_rps"] for answer in found["answers"]] == [6, 9.5]
+    assert len(found["probes"]) < len(expected["probes"]) == 2 * (5 + 4 + 3 + 2 + 1)
+    assert searched[1][-2].endswith("/conf experiment=found_splitwise_hh_9_5rps")
+    assert "Throughput against cost" in (directory_of(full[1]) / "provision.html").read_text()
+
+
 def test_where_nothing_will_do_it_says_so(tmp_path):
     arguments = ("--minimize", "machines", "--rate", "10", "--designs", "splitwise_aa", "--max-machines", "2")
     code, out, err = provision(*arguments, *SMALL, cwd=tmp_path)
