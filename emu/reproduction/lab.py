@@ -29,7 +29,7 @@ DESIGNS = {
 }
 WORKLOADS = {"code": "coding", "conv": "conversation"}
 # Where higher rates are not looked at: so many in a row are missed, or an SLO is at twice its limit.
-NUM_MISSED, HOPELESS = 4, -0.5
+NUM_MISSED, HOPELESS = 3, -0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,12 @@ class Effort:
     until_rps: float = 250.0
     tolerance: float = 0.015
 
-    def rates(self) -> Iterator[float]:
+    def rates(self, mode: str) -> Iterator[float]:
+        """Half as many where only the limit is wanted."""
         rate_rps = self.from_rps
         while rate_rps <= self.until_rps:
             yield rate_rps
-            rate_rps += self.step_rps
+            rate_rps += self.step_rps * (2 if mode == RULES else 1)
 
 
 QUICK = Effort(duration_s=6.0, step_rps=60.0, from_rps=30.0, until_rps=150.0, tolerance=0.25)
@@ -142,7 +143,7 @@ class Lab:
     def capacity(self, cluster: PaperCluster, mode: str) -> Capacity:
         """Along the rates of the effort to the first miss, and between it and the rate before by bisection."""
         grid: list[Outcome] = []
-        for rate_rps in self.effort.rates():
+        for rate_rps in self.effort.rates(mode):
             grid.append(self.outcome(cluster, mode, rate_rps))
             if self._is_beyond(grid):
                 break

@@ -29,7 +29,9 @@ WHAT_MODES_ARE = {
 FURTHER_CSS = """
 .why { margin: 8px 0 0; padding-left: 18px; font-size: 12.5px; line-height: 1.5; color: var(--muted); }
 .claim { margin-top: 16px; } .claim .says { margin: 2px 0 8px; }
-td.text { min-width: 220px; }
+tbody th.text { min-width: 300px; white-space: normal; } td.text { min-width: 340px; line-height: 1.4; }
+thead th { white-space: normal; vertical-align: bottom; }
+header + .card { margin-top: 16px; }
 """
 
 
