@@ -12,6 +12,7 @@ CSS = """
 .heat th { color: var(--muted); font-weight: 500; }
 .heat td.yes { background: color-mix(in srgb, var(--good) var(--share), var(--card)); }
 .heat td.no { background: color-mix(in srgb, var(--bad) var(--share), var(--card)); }
+.heat td.beyond { opacity: .45; }
 .heat td.found { outline: 2.5px solid var(--text); outline-offset: -1px; font-weight: 700; }
 .heat td.compared { outline: 2.5px dashed var(--blue); outline-offset: -1px; font-weight: 700; }
 .heat td.found.compared { outline: 2.5px dashed var(--text); }
@@ -30,10 +31,11 @@ def heat_map(
     found: Size | None,
     compared: set[Size],
     cell: Callable[[Probe], tuple[str, float]],
+    is_allowed: Callable[[Size], bool],
     has_pools: bool,
 ) -> str:
     """An HTML table of the sizes that were run and those between them, blank where nothing was; without pools a row of those
-    that were run. `cell` gives the text of a cell and how strong its colour is, 0 to 1."""
+    that were run. `cell` gives the text of a cell and how strong its colour is, 0 to 1; pale where not `is_allowed`."""
     prompts: Sequence[int] = sorted({size.num_prompt for size in probes})
     if has_pools:
         prompts = range(prompts[0], prompts[-1] + 1)
@@ -44,11 +46,12 @@ def heat_map(
             return "<td></td>"
         probe = probes[size]
         text, strength = cell(probe)
-        marks = [name for name, is_so in (("found", size == found), ("compared", size in compared)) if is_so]
+        is_so = {"found": size == found, "compared": size in compared, "beyond": not is_allowed(size)}
+        marks = [name for name, holds in is_so.items() if holds]
         title = f"{size}: {', '.join(probe.reasons) or 'carries the rate'} ({probe.rate_rps:g} requests/s)"
         style = f"--share: {100 * MAX_SHARE * (0.2 + 0.8 * strength):.0f}%"
         classes = " ".join(["yes" if probe.met else "no", *marks])
-        return f'<td class="{classes}" style="{style}" title="{escape(title)}">{text}</td>'
+        return f'<td class="{classes}" style="{style}" title="{escape(title)}">{escape(text)}</td>'
 
     rows = []
     for num_token in tokens:

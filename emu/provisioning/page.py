@@ -77,9 +77,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def _pareto(question: Question, probes: Mapping[Key, Probe]) -> list[str]:
-    met = {key: probe for key, probe in probes.items() if probe.met}
+    named = {design.name: design for design in question.designs}
+    met = {key: run for key, run in probes.items() if run.met and question.caps.allow(named[key.design], key.size)}
     if not met:
-        return [card.empty("", "No size carried its rate.")]
+        return [card.empty("", "No size within the caps carried its rate.")]
     points = {key: (probe.dollars_per_hour, probe.relative_power, probe.rate_rps) for key, probe in met.items()}
     if len(question.rates_rps) == 1 and question.objective != THROUGHPUT:
         note = f"Every size that carries {question.rates_rps[0]:g} requests/s; the line joins those that no other betters."
@@ -130,6 +131,9 @@ def _heat_map(question: Question, probes: Mapping[Key, Probe], answers: Sequence
     others = {a.best.size for a in answers if a.is_compared and a.best and (a.design, a.rate_rps) == (design, rate_rps)}
     highest = max((probe.rate_rps for probe in runs.values() if probe.met), default=1.0)
 
+    def is_allowed(size: Size) -> bool:
+        return question.caps.allow(design, size)
+
     def rate_cell(probe: Probe) -> tuple[str, float]:
         return (f"{probe.rate_rps:.3g}", probe.rate_rps / highest) if probe.met else (f"< {probe.rate_rps:.3g}", 0.5)
 
@@ -139,6 +143,6 @@ def _heat_map(question: Question, probes: Mapping[Key, Probe], answers: Sequence
     )
     found = answer.best and answer.best.size
     marks = [f"found: {found or 'none'}", *(f"compared (dashed): {size}" for size in sorted(others))]
-    note = f"Each cell: {what}. Green carries it, red does not. {'; '.join(marks)}."
-    content = heat_map.heat_map(runs, found, others, cell, design.is_split) if runs else ""
+    note = f"Each cell: {what}. Green carries it, red does not; pale is beyond the caps. {'; '.join(marks)}."
+    content = heat_map.heat_map(runs, found, others, cell, is_allowed, design.is_split) if runs else ""
     return card.box(design.name, note, content, wide=True)
