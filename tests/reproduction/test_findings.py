@@ -66,12 +66,12 @@ def test_the_least_of_each_design_is_compared(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "observe", observe)
     lab = Lab(tmp_path, "bloom_176b", Effort(duration_s=5.0))
-    finding = SameRateClaim("x", "§1", "says", "cost", "splitwise_aa", "baseline_h100", -0.25).measure(lab)
+    finding = SameRateClaim("x", "§1", "says", "cost", "splitwise_aa", "baseline_h100", -0.25, ("code",)).measure(lab)
     cost, power = finding.figures
     assert (cost.paper, power.paper) == (-0.25, None)
     assert cost.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 * 17.6 / (40 * 38) - 1))
     assert power.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 / 70 - 1))
-    assert finding.conclusion.startswith("compatible: Splitwise-AA 20P5T, $440/h, 25.0 times the power")
+    assert finding.conclusion.startswith("code, compatible: Splitwise-AA 20P5T ($440/h, power 25.0, ")
 
 
 @pytest.mark.parametrize(
