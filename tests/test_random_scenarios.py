@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emu.core.batching.chunked_prefill import ChunkedPrefill
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
 from emu.core.placement.direct_decode import DirectDecode
@@ -53,11 +54,14 @@ repurposings = st.one_of(
         lambda sustain_s, share: LoadDrift(0.1, sustain_s, 200, 100, share, share), st.just(0.3), st.sampled_from([0.01, 1])
     ),
 )
-batchings = st.builds(
-    lambda policy, *limits: policy(*limits),
-    st.sampled_from([Fcfs, MixedContinuous]),
-    st.sampled_from([256, 2048]),
-    st.sampled_from([0, 1, 4]),
+batchings = st.one_of(
+    st.builds(
+        lambda policy, *limits: policy(*limits),
+        st.sampled_from([Fcfs, MixedContinuous]),
+        st.sampled_from([256, 2048]),
+        st.sampled_from([0, 1, 4]),
+    ),
+    st.builds(ChunkedPrefill, st.sampled_from([3, 64, 256])),
 )
 
 

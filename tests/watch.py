@@ -60,7 +60,7 @@ class Watch:
 def assert_blocks_add_up(machine: Machine) -> None:
     """Used + free = all blocks, where used is counted sequence by sequence."""
     kv, decodes = machine.kv, machine.decodes
-    holding = [*machine.prefilling, *machine.holding.values()]
+    holding = [*machine.prefilling, *(seq for seq in machine.prompts.waiting if seq.num_prefilled), *machine.holding.values()]
     others = [*machine.pulling.values(), *machine.ready.values(), *decodes.paused.values()]
     contexts = [seq.num_cached + kv.step - seq.joined_at + 1 for seq in decodes.active.values()]
     num_used = sum(seq.num_blocks for seq in holding + others) + sum(map(kv.blocks_for, contexts))

@@ -11,6 +11,7 @@ from emu.core.messages import (
     make,
 )
 from emu.core.sequence import Sequence
+from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel
 
 
@@ -32,14 +33,15 @@ class Handover:
 
     def begin(self, prompts: list[Sequence], batch: Batch, source: int, now_s: float, actions: list[tuple]) -> None:
         """The step that prefills `prompts` starts: offer what leaves layer by layer."""
-        num_tokens = [seq.num_cached for seq in prompts]
-        if sum(num_tokens) + batch.num_decodes < self._layerwise_min_tokens:
+        num_tokens = sum([seq.num_chunk for seq in prompts])
+        if num_tokens + batch.num_decodes < self._layerwise_min_tokens:
             return
         end_s = None
         for seq in prompts:
-            if seq.decode_on != source:
+            if seq.decode_on != source and seq.num_prefilled + seq.num_chunk == seq.num_cached:
                 if end_s is None:
-                    end_s = now_s + self._timing.mixed_s(num_tokens, batch.num_decodes, batch.context_tokens)
+                    pass_s = prefill_pass_s(self._timing, batch.prefills, batch.num_decodes, batch.context_tokens)
+                    end_s = now_s + pass_s
                 seq.is_offered = True
                 self._send_offer(seq, seq.num_generated + 1, source, now_s, end_s, actions)
 

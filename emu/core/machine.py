@@ -149,6 +149,8 @@ class Machine:
         for queue in (self.prompts.waiting, self.inbound):
             for seq in [seq for seq in queue if self._is_called_off(seq)]:
                 queue.remove(seq)
+                if seq.num_prefilled:
+                    self._release_prompt(seq)
         if self._is_called_off(self.holding.get(request_id)):
             self._release_held(self.holding[request_id], actions)
         if self._is_called_off(self.pulling.get(request_id)):
@@ -220,8 +222,8 @@ class Machine:
         if prompts:
             self.prefilling = prompts
             self.num_steps_left = 1
-            prefills = [make(Prefill, (seq.request_id, seq.attempt, seq.num_cached, seq.num_generated)) for seq in prompts]
-            batch = make(Batch, (tuple(prefills), joins, leaves, len(active), decodes.context_tokens, len(left_out)))
+            prefills = tuple([_prefill(seq) for seq in prompts])
+            batch = make(Batch, (prefills, joins, leaves, len(active), decodes.context_tokens, len(left_out)))
             actions.append(make(RunSteps, (batch, 1)))
             self.handover.begin(prompts, batch, self.index, now_s, actions)
         elif active:
@@ -239,14 +241,16 @@ class Machine:
         for seq in prefilled:
             request_id, attempt = seq.request_id, seq.attempt
             local = seq.decode_on == self.index
+            seq.num_prefilled += seq.num_chunk
             if request_id in finished or (self._called_off and self._is_called_off(seq)):
-                if local:
-                    self.kv.release(seq.num_blocks)
-                else:
-                    self.prompts.release_held(seq)
+                self._release_prompt(seq)
+                if not local:
                     self.handover.abandon(seq, actions)
                 if not self._is_called_off(seq):
                     actions.append(Send(SCHEDULER, RequestFinished(request_id, attempt)))
+                continue
+            if seq.num_prefilled < seq.num_cached:  # the last one of the step, at most
+                self.prompts.waiting.appendleft(seq)
                 continue
             actions.append(make(Send, (SCHEDULER, make(PrefillDone, (request_id, attempt)))))
             seq.num_generated += 1
@@ -278,6 +282,12 @@ class Machine:
             self._admit_inbound(now_s, actions)
         if self.prompts.waiting or self.decodes.paused:
             self._wake(now_s, actions)
+
+    def _release_prompt(self, seq: Sequence) -> None:
+        if seq.decode_on == self.index:
+            self.kv.release(seq.num_blocks)
+        else:
+            self.prompts.release_held(seq)
 
     def _release_held(self, seq: Sequence, actions: list[tuple]) -> None:
         del self.holding[seq.request_id]
@@ -313,3 +323,8 @@ class Machine:
 
     def _is_called_off(self, seq: Sequence | None) -> bool:
         return seq is not None and self._called_off.get(seq.request_id, 0) >= seq.attempt
+
+
+def _prefill(seq: Sequence) -> Prefill:
+    num_left = seq.num_cached - seq.num_prefilled - seq.num_chunk
+    return make(Prefill, (seq.request_id, seq.attempt, seq.num_chunk, seq.num_generated, seq.num_prefilled, num_left))

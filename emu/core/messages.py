@@ -16,12 +16,15 @@ make = tuple.__new__
 
 
 class Prefill(NamedTuple):
-    """One whole prompt in a step. `num_tokens` includes the `num_generated` output tokens of earlier attempts."""
+    """A prompt in a step, or `num_tokens` of it after `num_before` in steps before: the first token is out when it has
+    `num_left` 0. The tokens of all its steps include the `num_generated` output tokens of earlier attempts."""
 
     request_id: int
     attempt: int
     num_tokens: int
     num_generated: int
+    num_before: int = 0
+    num_left: int = 0
 
 
 class DecodeJoin(NamedTuple):

@@ -8,8 +8,11 @@ from emu.core.sequence import Sequence
 
 
 class PromptQueue:
-    """`waiting` prompts in order. `num_held_blocks`, at most `max_held_blocks`, are those that were taken by a prompt that
-    decodes elsewhere, from its prefill until it has been handed over."""
+    """`waiting` prompts in order; the first may have been prefilled in part, and then has its blocks.
+
+    `num_held_blocks`, at most `max_held_blocks`, are those that were taken by a prompt that decodes elsewhere, from its
+    prefill until it has been handed over.
+    """
 
     def __init__(self, kv: KVCache, max_held_blocks: int) -> None:
         self._kv = kv
@@ -22,6 +25,9 @@ class PromptQueue:
         num_blocks = 0
         num_held = self.num_held_blocks
         for seq in self.waiting:
+            if seq.num_prefilled:
+                yield seq
+                continue
             num_blocks += seq.num_blocks
             if seq.decode_on != machine:
                 num_held += seq.num_blocks
@@ -33,6 +39,8 @@ class PromptQueue:
         """Reserve the blocks of `prompts`, which are the first ones waiting, and let them go."""
         for seq in prompts:
             self.waiting.popleft()
+            if seq.num_prefilled:
+                continue
             self._kv.reserve(seq.num_blocks)
             if seq.decode_on != machine:
                 self.num_held_blocks += seq.num_blocks

@@ -4,7 +4,8 @@
 class Sequence:
     """`num_cached` tokens of KV and `num_generated` output tokens (both as of its last join, while it decodes).
 
-    Before its prefill `num_cached` is what the prefill will cache. `num_blocks` is what it holds now.
+    Before its prefill `num_cached` is what the prefill will cache: `num_prefilled` is what it has cached so far, `num_chunk`
+    what the step that it takes part in caches. `num_blocks` is what it holds now.
     """
 
     __slots__ = (
@@ -15,8 +16,10 @@ class Sequence:
         "joined_at",
         "num_blocks",
         "num_cached",
+        "num_chunk",
         "num_generated",
         "num_pauses",
+        "num_prefilled",
         "offer",
         "pull_s",
         "ready_s",
@@ -27,7 +30,8 @@ class Sequence:
         self.request_id = request_id
         self.attempt = attempt
         self.arrival_s = arrival_s
-        self.num_cached = num_cached
+        self.num_cached = self.num_chunk = num_cached
+        self.num_prefilled = 0
         self.num_generated = num_generated
         self.num_pauses = 0
         self.is_offered = False

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from emu.core.messages import Batch
+from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel
 
 # Most runs are cut after a few steps: boundaries beyond that would be computed in vain. A run that lasts goes on from its last
@@ -62,10 +63,7 @@ class EmulatedExecutor:
             heappush(self._by_last_step, (last_step, request_id))
         self._prefills = prefills
         if prefills:
-            num_tokens = [prefill[2] for prefill in prefills]
-            if num_decodes:
-                return [start_s + self._timing.mixed_s(num_tokens, num_decodes, context_tokens)]
-            return [start_s + self._timing.prefill_s(num_tokens)]
+            return [start_s + prefill_pass_s(self._timing, prefills, num_decodes, context_tokens)]
         if self._has_gone:
             self._forget_gone()
         num_steps = self._by_last_step[0][0] - self._step
@@ -94,7 +92,9 @@ class EmulatedExecutor:
         if self._prefills:
             output_tokens = self._output_tokens
             finished = [
-                request_id for request_id, _, _, generated in self._prefills if generated + 1 >= output_tokens[request_id]
+                request_id
+                for request_id, _, _, generated, _, num_left in self._prefills
+                if not num_left and generated + 1 >= output_tokens[request_id]
             ]
         elif by_last_step[0][0] > step:
             return ()

@@ -20,7 +20,7 @@ class Requests:
     `prefill_on` and `decode_on` are the machines of its last attempt (-1: never placed), `attempts` its number of starts and
     `evictions` how many of them were lost for want of blocks. `num_tokens_out` counts distinct output tokens and
     `num_recomputed` the emissions of tokens that were out already. `prefill_start_s` is the start of the first step that
-    prefilled it to the end, `decode_start_s` that of the first decode step. The three KV times are those of its last
+    prefilled any of it, `decode_start_s` that of the first decode step. The three KV times are those of its last
     completed hand-over: offered by its source, its blocks reserved and the pull begun, received and verified.
 
     `num_ends` counts its End facts, `end_s` is the time of the last, `status` UNFINISHED, FINISHED or FAILED, and `cause` the

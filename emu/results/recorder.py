@@ -63,11 +63,14 @@ class Recorder:
             del self._machines, self._requests, self.handlers  # as large as the tables that take their place
             steps = tables.step_table(machines)
             segments = tables.segment_table(machines, steps)
+            prefill_start_s = tables.prefill_starts_s(machines, steps, len(self.workload))
             del machines
             tokens = TokenTimes(segments, steps.end_s, len(self.workload))
             transfers = tables.transfer_table(request_log)
             requeues = Requeues(*tables.event_columns(self._requeues, (float, np.int32, bool, str)))
-            requests = tables.request_table(self.workload, request_log, steps, segments, tokens, transfers, requeues)
+            requests = tables.request_table(
+                self.workload, request_log, steps, segments, tokens, transfers, requeues, prefill_start_s
+            )
             self._columns = Columns(
                 requests=requests,
                 steps=steps,

@@ -50,8 +50,9 @@ def segment_table(logs: Sequence[MachineLog], steps: Steps) -> Segments:
     decodes = np.concatenate(tables)
     offset = np.repeat(_step_offsets(logs)[:-1], [len(table) for table in tables])
     del tables
-    prefills = np.concatenate([PREFILL.unpack(log.prefills) for log in logs])
-    prefill_step = np.repeat(steps.batches.first_step, steps.batches.num_prefills)
+    prefills, prefill_step = _prefills(logs, steps)
+    is_last = prefills["num_left"] == 0  # the token comes out with the last chunk
+    prefills, prefill_step = prefills[is_last], prefill_step[is_last]
     request_id = np.concatenate([prefills["request_id"], decodes["request_id"]])
     first_step = np.concatenate([prefill_step, decodes["first_step"] + offset])
     first_token = np.concatenate([prefills["num_generated"] + 1, decodes["first_token"]])
@@ -64,6 +65,24 @@ def segment_table(logs: Sequence[MachineLog], steps: Steps) -> Segments:
         first_token=first_token[order],
         is_prefill=order < len(prefill_step),
     )
+
+
+def prefill_starts_s(logs: Sequence[MachineLog], steps: Steps, num_requests: int) -> np.ndarray:
+    """When each request's first step began that prefilled any of it, NaN where there was none."""
+    prefills, step = _prefills(logs, steps)
+    return _earliest(prefills["request_id"], steps.start_s[step], num_requests)
+
+
+def _prefills(logs: Sequence[MachineLog], steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of all prefills, and the step of each."""
+    prefills = np.concatenate([PREFILL.unpack(log.prefills) for log in logs])
+    return prefills, np.repeat(steps.batches.first_step, steps.batches.num_prefills)
+
+
+def _earliest(request_id: np.ndarray, times_s: np.ndarray, num_requests: int) -> np.ndarray:
+    column = np.full(num_requests, np.nan)
+    np.fmin.at(column, request_id, times_s)
+    return column
 
 
 def transfer_table(log: RequestLog) -> Transfers:
@@ -80,6 +99,7 @@ def request_table(
     tokens: TokenTimes,
     transfers: Transfers,
     requeues: Requeues,
+    prefill_start_s: np.ndarray,
 ) -> Requests:
     num_requests = len(workload)
 
@@ -88,12 +108,7 @@ def request_table(
         column[request_id] = values  # of several the last one stays
         return column
 
-    def earliest_start_s(is_prefill: bool) -> np.ndarray:
-        chosen = segments.is_prefill == is_prefill
-        column = np.full(num_requests, np.nan)
-        np.fmin.at(column, segments.request_id[chosen], steps.start_s[segments.first_step[chosen]])
-        return column
-
+    decodes = ~segments.is_prefill
     places, ends = PLACE.unpack(log.places), END.unpack(log.ends)
     placed, ended, handed_over = places["request_id"], ends["request_id"], transfers.request_id
     return Requests(
@@ -106,9 +121,11 @@ def request_table(
         decode_on=last(placed, places["decode_on"], -1, np.int32),
         attempts=last(placed, places["attempt"], 0, np.int32),
         evictions=np.bincount(requeues.request_id[requeues.evicted], minlength=num_requests).astype(np.int32),
-        prefill_start_s=earliest_start_s(is_prefill=True),
+        prefill_start_s=prefill_start_s,
         first_token_s=tokens.first_s,
-        decode_start_s=earliest_start_s(is_prefill=False),
+        decode_start_s=_earliest(
+            segments.request_id[decodes], steps.start_s[segments.first_step[decodes]], num_requests
+        ),
         second_token_s=tokens.second_s,
         last_token_s=tokens.last_s,
         kv_ready_s=last(handed_over, transfers.ready_s, np.nan, float),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from emu.core.batching.chunked_prefill import ChunkedPrefill
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
 from emu.core.sequence import Sequence
@@ -99,3 +100,34 @@ def test_mixed_prompts_displace_no_decode_paused_to_the_limit():
 
 def test_mixed_without_an_admissible_prompt_runs_all_decodes():
     assert next_batch(MIXED, [], decodes(0, 1)) == ([], [])
+
+
+# --- chunked_prefill --------------------------------------------------------------------------------------------------
+
+CHUNKED = ChunkedPrefill(max_batch_tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "num_running", "chunks"),
+    [
+        ([25], 0, [10]),
+        ([25], 4, [6]),
+        ([4, 6, 1], 0, [4, 6]),
+        ([4, 7, 1], 0, [4, 6]),
+        ([3, 3], 9, [1]),
+        ([3], 10, []),
+    ],
+)
+def test_prompts_fill_what_the_decodes_leave(lengths, num_running, chunks):
+    batch, left_out = CHUNKED.next_batch(iter(prompts(*lengths)), decodes(*[0] * num_running))
+    assert ([seq.num_chunk for seq in batch], left_out) == (chunks, [])
+
+
+def test_the_rest_of_a_prompt_is_what_is_left():
+    (prompt,) = prompts(25)
+    prompt.num_prefilled = 20
+    assert CHUNKED.next_batch(iter([prompt]), [])[0][0].num_chunk == 5
+
+
+def test_decodes_beyond_the_budget_are_left_out_those_paused_least_first():
+    assert next_batch(CHUNKED, prompts(1), decodes(*[0] * 10, 1)) == ([], [109])

@@ -8,6 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from emu.core.batching.chunked_prefill import ChunkedPrefill
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
 from emu.core.handover import Handover
@@ -360,6 +361,31 @@ def test_a_prompt_in_the_step_in_flight_is_called_off_at_its_end(machine):
         (0.3, StepsDone(1, ()), []),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
+
+
+def test_a_chunk_in_the_step_in_flight_is_called_off_at_its_end():
+    machine = machine_of(batching=ChunkedPrefill(max_batch_tokens=4))
+    play(
+        machine,
+        (0.0, assigned(1, 10), [RunSteps(Batch((Prefill(1, 1, 4, 0, 0, 6),), (), (), 0, 0, 0), 1)]),
+        (0.1, StepsDone(1, ()), [RunSteps(Batch((Prefill(1, 1, 4, 0, 4, 2),), (), (), 0, 0, 0), 1)]),
+        (0.2, Cancelled(1, 1), []),
+        (0.3, StepsDone(1, ()), []),
+    )
+    assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
+
+
+def test_a_prompt_between_two_of_its_chunks_is_called_off():
+    """After its first chunk a decode came that takes all of the budget."""
+    machine = machine_of(batching=ChunkedPrefill(max_batch_tokens=1))
+    machine.handle(assigned(1, 10), 0.0)
+    machine.handle(ready(2, 8), 0.01)
+    machine.handle(KVReceived(2, 1), 0.02)
+    machine.handle(StepsDone(1, ()), 0.1)
+    num_used = machine.kv.num_used
+    assert [seq.num_prefilled for seq in machine.prompts.waiting] == [1]
+    assert machine.handle(Cancelled(1, 1), 0.11) == []
+    assert (machine.kv.num_used, machine.prompts.num_held_blocks) == (num_used - 3, 0)
 
 
 def test_a_held_kv_cache_is_called_off(machine):

@@ -14,6 +14,7 @@ class BatchingPolicy(Protocol):
         """Return the prompts to prefill in the next step and the decodes to leave out of it (to pause).
 
         `prompts` are the waiting ones in order, as far as memory admits them (a lazy iterator: ask only as far as needed);
-        those returned must be its first ones. `decodes` are all that could run, oldest member of the batch first.
+        those returned must be its first ones, and the last may be prefilled in part: its `num_chunk` says how much.
+        `decodes` are all that could run, oldest member of the batch first.
         """
         ...
