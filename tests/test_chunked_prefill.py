@@ -1,5 +1,5 @@
-"""Prompts prefilled in chunks, against hand-computed times: without control latency, 1 ms a prompt token and 30 ms a decode step,
-the sum for a mixed one."""
+"""Prompts prefilled in chunks, against hand-computed times: without control latency, 1 ms a prompt token and 30 ms a decode
+step, the sum for a mixed one."""
 
 import pytest
 

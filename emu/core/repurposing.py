@@ -18,12 +18,12 @@ class LoadDrift:
     """Splitwise names coarse-grained re-purposing for load that deviates for long and gives no algorithm (SPLITWISE.md §4).
 
     This one weighs, at most every `check_s` seconds, the work of both phases over the whole cluster against the machines
-    bought for them: the pending prompt tokens for each prompt machine, and the share of the token machines' KV cache that the
-    contexts of prefilled requests take. If at every check for `sustain_s` the prompt side had more than `max_prompt_tokens` a machine while the
-    token side, with one machine less, would stay below `min_kv_share`, the token machine with the least KV is re-purposed;
-    if the token side was above `max_kv_share` while the prompt side, with one machine less, would stay below
-    `min_prompt_tokens` a machine, the prompt machine with the shortest queue is. Each side keeps one machine. The next move
-    takes `sustain_s` again.
+    bought for them: the pending prompt tokens for each prompt machine, and the share of the token machines' KV cache that
+    the contexts of prefilled requests take. If at every check for `sustain_s` the prompt side had more than
+    `max_prompt_tokens` a machine while the token side, with one machine less, would stay below `min_kv_share`, the token
+    machine with the least KV is re-purposed; if the token side was above `max_kv_share` while the prompt side, with one
+    machine less, would stay below `min_prompt_tokens` a machine, the prompt machine with the shortest queue is. Each side
+    keeps one machine. The next move takes `sustain_s` again.
 
     Raises SettingError for values out of range, or a low mark that is not below its high mark.
     """

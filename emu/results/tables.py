@@ -123,9 +123,7 @@ def request_table(
         evictions=np.bincount(requeues.request_id[requeues.evicted], minlength=num_requests).astype(np.int32),
         prefill_start_s=prefill_start_s,
         first_token_s=tokens.first_s,
-        decode_start_s=_earliest(
-            segments.request_id[decodes], steps.start_s[segments.first_step[decodes]], num_requests
-        ),
+        decode_start_s=_earliest(segments.request_id[decodes], steps.start_s[segments.first_step[decodes]], num_requests),
         second_token_s=tokens.second_s,
         last_token_s=tokens.last_s,
         kv_ready_s=last(handed_over, transfers.ready_s, np.nan, float),
