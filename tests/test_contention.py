@@ -74,9 +74,10 @@ def test_layer_by_layer_beside_another():
 
 
 def test_a_dead_destination_gives_up_its_share_of_the_source():
-    # As above, the two longer prompts leave p0 at half of its NIC each from 0.185. The destination of the shorter dies at 0.205;
-    # the network knows at 0.215, when 15 tokens of each have left. The longer one has all of p0's NIC: 70 more by 0.285. Then the
-    # shorter comes again, prefilled by p0 from 0.215 to 0.275, and to the same machine: half each for the last 15, to 0.315.
+    # As above, the two longer prompts leave p0 at half of its NIC each from 0.185. The destination of the shorter dies at
+    # 0.205; the network knows at 0.215, when 15 tokens of each have left. The longer one has all of p0's NIC: 70 more by
+    # 0.285. Then the shorter comes again, prefilled by p0 from 0.215 to 0.275, and to the same machine: half each for the
+    # last 15, to 0.315.
     cluster = make_cluster("p0 d0 d1", contention=True)
     requests = [(0.0, 10, 1), (0.001, 100, 3), (0.002, 60, 3)]
     run = simulate(cluster, requests)
