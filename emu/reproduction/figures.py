@@ -32,7 +32,7 @@ def shown_capacities() -> list[tuple[PaperCluster, str]]:
 
 
 def goodput_tables(lab: Lab) -> str:
-    return card.charts(*(_goodput_table(lab, cap, workload) for cap, workload in CAPS))
+    return "".join(_goodput_table(lab, cap, workload) for cap, workload in CAPS)
 
 
 def _goodput_table(lab: Lab, cap: str, workload: str) -> str:
@@ -57,7 +57,7 @@ def _goodput_table(lab: Lab, cap: str, workload: str) -> str:
     header = ["", COMPATIBLE, CALIBRATED, "as published", "$/h", "power", "machines"]
     title = f"{WORKLOADS[workload].capitalize()}, at {CAP_NAMES[cap]}"
     note = "Goodput in requests/s and what is missed just above it. Power: DGX-A100 = 1."
-    return card.box(title, note, card.table(header, rows))
+    return card.box(title, note, card.table(header, rows), wide=True)
 
 
 def _first_reason(capacity: Capacity) -> str:

@@ -29,7 +29,7 @@ WHAT_MODES_ARE = {
 FURTHER_CSS = """
 .why { margin: 8px 0 0; padding-left: 18px; font-size: 12.5px; line-height: 1.5; color: var(--muted); }
 .claim { margin-top: 16px; } .claim .says { margin: 2px 0 8px; }
-tbody th.text { min-width: 300px; white-space: normal; } td.text { min-width: 340px; line-height: 1.4; }
+.says ~ .scroll th.text, .summary tbody th.text { min-width: 300px; } .summary td.text { min-width: 340px; line-height: 1.4; }
 thead th { white-space: normal; vertical-align: bottom; }
 header + .card { margin-top: 16px; }
 """
@@ -68,7 +68,8 @@ def _summary(findings: Sequence[Finding]) -> str:
                 ]
             )
     header = ["", "paper", *HEADINGS.values(), "why"]
-    return card.box("", "", card.table(header, rows, text_columns=(0, len(header) - 1)))
+    table = card.table(header, rows, text_columns=(0, len(header) - 1))
+    return f'<div class="card summary">{table}</div>'
 
 
 def _claim(finding: Finding) -> str:
