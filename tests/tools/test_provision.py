@@ -1,12 +1,15 @@
 """The search tool from its command line: what it leaves, what it refuses, and that it goes on after a kill."""
 
+import fcntl
+import importlib
+import io
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
@@ -19,10 +22,21 @@ SMALL = ("workload=splitwise_code", "workload.duration_s=6", "model=bloom_176b")
 LEAST = ("--minimize", "cost", "--rate", "10", "--designs", "splitwise_ha,baseline_h100", "--max-machines", "9", *SMALL)
 
 
-def provision(*arguments, cwd, processes=1):
-    command = [sys.executable, TOOL, "--processes", str(processes), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
-    return done.returncode, done.stdout.splitlines(), done.stderr
+sys.path.insert(0, str(TOOL.parent))
+try:
+    main = importlib.import_module("provision").main
+finally:
+    sys.path.remove(str(TOOL.parent))
+
+
+def provision(*arguments, cwd):
+    """Run the tool here, in `cwd` and one process: exit code, lines of stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [str(TOOL), "--processes", "1", *map(str, arguments)])
+        code = main()
+    return code, out.getvalue().splitlines(), err.getvalue()
 
 
 def directory_of(out):
@@ -158,16 +172,6 @@ def test_where_nothing_will_do_it_says_so(tmp_path):
 # --- what is refused, before anything starts --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def main():
-    sys.path.insert(0, str(TOOL.parent))
-    try:
-        import provision as tool
-    finally:
-        sys.path.remove(str(TOOL.parent))
-    return tool.main
-
-
 COST = ("--minimize", "cost", "--rate", "10")
 
 
@@ -205,32 +209,25 @@ COST = ("--minimize", "cost", "--rate", "10")
         ((*COST, "workload=trace"), "workload."),
         ((*COST, "model=gpt"), "model=gpt: no such option; expected one of bloom_176b, llama2_70b"),
         ((*COST, "runtime=ray"), "runtime=ray: expected runtime=virtual"),
-        ((*COST, "--resume", "nowhere"), "--resume {cwd}/nowhere: holds no search.json; expected the directory of a search"),
+        (
+            (*COST, "--designs", "splitwise_hh", "--resume", "nowhere"),
+            "--resume {cwd}/nowhere: holds no search.json; expected the directory of a search",
+        ),
     ],
 )
-def test_wrong_input_is_one_line_before_anything_starts(main, arguments, line, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["provision.py", *arguments])
-    assert main() == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1
+def test_wrong_input_is_one_line_before_anything_starts(arguments, line, tmp_path):
+    code, out, err = provision(*arguments, cwd=tmp_path)
+    assert (code, out, err.count("\n")) == (2, [], 1)
     assert err.startswith("provision: " + line.format(cwd=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_another_search_is_not_resumed_nor_one_that_goes_on(uninterrupted, main, monkeypatch, capsys):
+def test_another_search_is_not_resumed_nor_one_that_goes_on(uninterrupted, tmp_path):
     directory, _ = uninterrupted
-    resumed = [*LEAST, "--compare", "splitwise_ha=5P4T", "--resume", str(directory)]
-    monkeypatch.setattr(sys, "argv", ["provision.py", *resumed, "seed=1"])
-    assert main() == 2
-    assert f"--resume {directory}: another search: its overrides was [" in capsys.readouterr().err
-    holder = subprocess.Popen(["flock", directory / ".lock", "sleep", "60"])
-    try:
-        while subprocess.run(["flock", "--nonblock", directory / ".lock", "true"]).returncode == 0:
-            time.sleep(0.01)
-        monkeypatch.setattr(sys, "argv", ["provision.py", *resumed])
-        assert main() == 2
-        assert f"--resume {directory}: another process is searching there; wait for it" in capsys.readouterr().err
-    finally:
-        holder.terminate()
-        holder.wait()
+    resumed = [*LEAST, "--compare", "splitwise_ha=5P4T", "--resume", directory]
+    code, _, err = provision(*resumed, "seed=1", cwd=tmp_path)
+    assert code == 2 and f"--resume {directory}: another search: its overrides was [" in err
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, err = provision(*resumed, cwd=tmp_path)
+    assert (code, err) == (2, f"provision: --resume {directory}: another process is searching there; wait for it\n")
