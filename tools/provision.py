@@ -23,7 +23,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from emu.build import ConfigError, compose
+from emu.build import ConfigError, compose, explain
 from emu.core.setting import SettingError
 from emu.provisioning.design import DESIGNS, Design
 from emu.provisioning.ledger import Key, Ledger, opened
@@ -55,7 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--high-rps", type=float, default=1000.0, help="of --maximize: the highest (%(default)s)")
     parser.add_argument("--tolerance", type=float, default=0.01, help="of --maximize: relative (%(default)s)")
     parser.add_argument("--full-grid", action="store_true", help="run every size within the caps instead of searching")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N", help="default: one a core")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), metavar="N", help="for several designs or rates; default: one a core"
+    )
     parser.add_argument("--resume", type=Path, metavar="DIRECTORY", help="go on with the search there")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     return parser.parse_intermixed_args()
@@ -153,7 +155,7 @@ def write_answers(directory: Path, question: Question, ledger: Ledger, answers: 
             overrides = [*answer.design.overrides(answer.best.size), f"workload.rate_rps={answer.best.probe.rate_rps}"]
             comment = f"{found}: least {question.objective}" if question.rates_rps else f"{found}: highest throughput"
             path = directory / "conf" / "experiment" / f"{experiment_of(answer)}.yaml"
-            write_experiment(path, ["runtime=virtual", *overrides], f"{comment} within the SLOs and {question.caps}.")
+            write_experiment(path, ["runtime=virtual", *overrides], f"{comment} within the SLOs and at most {question.caps}.")
     return host
 
 
@@ -183,7 +185,8 @@ def provision(args: argparse.Namespace) -> int:
         host = write_answers(directory, question, ledger, answers, perf_counter() - started)
     best = winners(question, answers)
     CONSOLE.print(table_of(answers, best))
-    CONSOLE.print(f"{host['num_runs']} runs, {host['run_wall_s']:.1f} s of them; {host['elapsed_s']:.1f} s here", markup=False)
+    seconds = f"{host['run_wall_s']:.1f} s of running, {host['elapsed_s']:.1f} s here"
+    CONSOLE.print(f"{host['num_runs']} runs, {host['num_found_at_start']} of them found there; {seconds}", markup=False)
     for answer in best:
         CONSOLE.print(f"run it: emu --config-dir {directory / 'conf'} experiment={experiment_of(answer)}", markup=False)
     CONSOLE.print(f"page: {directory / 'provision.html'}", markup=False)
@@ -197,7 +200,7 @@ def main() -> int:
         print(f"provision: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"provision: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"provision: {explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("provision: interrupted", file=sys.stderr)

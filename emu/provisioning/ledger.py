@@ -33,18 +33,26 @@ class Key(NamedTuple):
 
 
 class Ledger:
-    """The runs in a file, for several threads. `num_found` were there at the start. Raises OSError."""
+    """The runs in a file, for several threads. `num_found` were there at the start.
+
+    Raises OSError, and ConfigError for a file that is not of a search.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
         self.probes: dict[Key, Probe] = {}
         kept = b""
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else (), start=1):
             if not line.endswith(b"\n"):
                 break  # the process was killed as it wrote
-            values = json.loads(line)
-            found = Probe.from_json(values["probe"])
-            self.probes[Key(values["design"], Size(*values["size"]), found.rate_rps)] = found
+            try:
+                values = json.loads(line)
+                found = Probe.from_json(values["probe"])
+                self.probes[Key(values["design"], Size(*values["size"]), found.rate_rps)] = found
+            except (ValueError, TypeError, KeyError):
+                raise ConfigError(
+                    f"{path}, line {number}: not a run of a search; expected the file as the search left it"
+                ) from None
             kept += line
         path.write_bytes(kept)
         self.num_found = len(self.probes)

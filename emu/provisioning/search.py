@@ -91,11 +91,13 @@ class Answer:
 def search(question: Question, ledger: Ledger, num_processes: int, on_run: OnRun) -> list[Answer]:
     """The answers: for each design at each rate what was found, and after it the sizes to compare with.
 
-    Each design and rate is searched by itself, so that how many processes there are changes nothing but the time. Raises
+    Each design and rate is searched by itself, one run after the other, and several of them side by side where there are
+    several processes: how many changes nothing but the time. Raises
     KeyboardInterrupt, BrokenProcessPool where a process was killed, OSError: what has been run is in the ledger.
     """
     asked_rates = (None,) if question.objective == THROUGHPUT else question.rates_rps
     tasks = [(design, rate_rps) for design in question.designs for rate_rps in asked_rates]
+    num_processes = min(num_processes, len(tasks))
     with workers(num_processes) as execute:
 
         def answer(task: tuple[Design, float | None]) -> list[Answer]:

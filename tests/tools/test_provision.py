@@ -227,6 +227,11 @@ def test_another_search_is_not_resumed_nor_one_that_goes_on(uninterrupted, tmp_p
     resumed = [*LEAST, "--compare", "splitwise_ha=5P4T", "--resume", directory]
     code, _, err = provision(*resumed, "seed=1", cwd=tmp_path)
     assert code == 2 and f"--resume {directory}: another search: its overrides was [" in err
+    (tmp_path / "spoilt").mkdir()
+    for name, text in (("search.json", None), ("probes.jsonl", '{"design": "x"}\n')):
+        (tmp_path / "spoilt" / name).write_text(text or (directory / name).read_text())
+    code, _, err = provision(*resumed[:-1], tmp_path / "spoilt", cwd=tmp_path)
+    assert code == 2 and err.startswith(f"provision: {tmp_path}/spoilt/probes.jsonl, line 1: not a run of a search; ")
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, _, err = provision(*resumed, cwd=tmp_path)
