@@ -7,14 +7,13 @@ from functools import partial
 from heapq import heappop, heappush
 
 from emu.core.cluster import Cluster
+from emu.core.facts import FACTS, Emit
 from emu.core.messages import (
     DRIVER,
-    FACTS,
     NETWORK,
     SCHEDULER,
     CompleteFlow,
     CutRun,
-    Emit,
     FlowRequested,
     KVReceived,
     MachineDied,

@@ -39,8 +39,8 @@ CORE_ROWS = [
     {"kv_cache", "network", "timing", "pools", "codec"},
     {"links"},
     {"flow", "fair_share"},
-    {"messages", "oracle"},
-    {"request", "specs", "sequence"},
+    {"facts", "messages", "oracle"},
+    {"batch", "request", "specs", "sequence"},
     {"setting", "seeding"},
 ]
 # Where a library may be imported: paths below emu/.

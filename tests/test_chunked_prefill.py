@@ -3,8 +3,8 @@ step, the sum for a mixed one."""
 
 import pytest
 
+from emu.core.batch import Prefill
 from emu.core.batching.chunked_prefill import ChunkedPrefill
-from emu.core.messages import Prefill
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.profile import ProfileTiming
 from tests.clusters import TIMING, exactly, make_cluster, simulate

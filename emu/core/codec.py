@@ -1,11 +1,10 @@
 """Messages to and from plain tuples, which any serializer can carry: (type code, *fields), the same nested."""
 
-from emu.core import messages
+from emu.core import batch, facts, messages
 
 _MARK = "m"  # begins an encoded message: no field of a message is a tuple that begins with a string
-_TYPES = tuple(
-    member for _, member in sorted(vars(messages).items()) if isinstance(member, type) and hasattr(member, "_fields")
-)
+_NAMES = vars(batch) | vars(facts) | vars(messages)
+_TYPES = tuple(member for _, member in sorted(_NAMES.items()) if isinstance(member, type) and hasattr(member, "_fields"))
 _CODES = {message_type: code for code, message_type in enumerate(_TYPES)}
 
 

@@ -1,7 +1,8 @@
 """The decodes of one machine: those in the batch, which grow by one token a step, and those paused beside it."""
 
+from emu.core.batch import DecodeJoin
 from emu.core.kv_cache import KVCache
-from emu.core.messages import DecodeJoin, make
+from emu.core.messages import make
 from emu.core.sequence import Sequence
 
 

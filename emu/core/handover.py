@@ -1,15 +1,7 @@
 """How a KV cache leaves one machine for another: after its prefill, or layer by layer while the prefill runs."""
 
-from emu.core.messages import (
-    NETWORK,
-    Batch,
-    Cancelled,
-    FlowRequested,
-    FreeKV,
-    KVReady,
-    Send,
-    make,
-)
+from emu.core.batch import Batch
+from emu.core.messages import NETWORK, Cancelled, FlowRequested, FreeKV, KVReady, Send, make
 from emu.core.sequence import Sequence
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel

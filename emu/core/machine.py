@@ -10,26 +10,24 @@ arrives and told of the steps that have passed before anything else happens, dec
 
 from collections import deque
 
+from emu.core.batch import Batch, Prefill
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.decode_batch import DecodeBatch
+from emu.core.facts import DropStale, RecordTransfer
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
     Assigned,
-    Batch,
     Cancelled,
     CutRun,
-    DropStale,
     FreeKV,
     KVPulled,
     KVReady,
     KVReceived,
     KVTransferred,
-    Prefill,
     PrefillDone,
-    RecordTransfer,
     RequestEvicted,
     RequestFinished,
     RequestRejected,

@@ -1,4 +1,4 @@
-"""Every event a state machine handles (past tense) and every action it answers with (imperative).
+"""Every event a state machine handles (past tense) and every action it answers with (imperative), but for `facts`.
 
 All are flat tuples with names, so that they compare by value, travel as msgpack arrays and are cheap to make. Machines are
 addressed by their index from 0; the other parties have the negative addresses below. Times are seconds since the run's
@@ -7,49 +7,11 @@ start. `attempt` counts the starts of a request: a message of an older attempt i
 
 from typing import NamedTuple
 
+from emu.core.batch import Batch
+
 DRIVER, NETWORK, SCHEDULER = -3, -2, -1
 # make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request.
 make = tuple.__new__
-
-
-# --- what one step computes -------------------------------------------------------------------------------------------
-
-
-class Prefill(NamedTuple):
-    """A prompt in a step, or `num_tokens` of it after `num_before` in steps before: the first token is out when it has
-    `num_left` 0. The tokens of all its steps include the `num_generated` output tokens of earlier attempts."""
-
-    request_id: int
-    attempt: int
-    num_tokens: int
-    num_generated: int
-    num_before: int = 0
-    num_left: int = 0
-
-
-class DecodeJoin(NamedTuple):
-    """A request that decodes from this step on: `num_cached` tokens of KV are here, `num_generated` tokens are out."""
-
-    request_id: int
-    attempt: int
-    num_cached: int
-    num_generated: int
-
-
-class Batch(NamedTuple):
-    """The forward pass of a step, told as the change against the step before on the same machine.
-
-    `leaves` are decodes of the previous batch that are not in this one and have not finished: paused, evicted or
-    cancelled. `num_decodes` counts the decodes in the pass, `context_tokens` what they attend to in all at the first step:
-    cached tokens and the new one of each. `num_paused` counts decodes left out in favour of the prompts.
-    """
-
-    prefills: tuple[Prefill, ...]
-    joins: tuple[DecodeJoin, ...]
-    leaves: tuple[int, ...]
-    num_decodes: int
-    context_tokens: int
-    num_paused: int
 
 
 # --- events for the scheduler -----------------------------------------------------------------------------------------
@@ -213,7 +175,7 @@ class SharesChange(NamedTuple):
     """Flows get other shares by now, as was to be expected: one has ended, or all bytes of one have come into being."""
 
 
-# --- actions: control -------------------------------------------------------------------------------------------------
+# --- actions -------------------------------------------------------------------------------------------------
 
 
 class Send(NamedTuple):
@@ -255,76 +217,3 @@ class CompleteFlow(NamedTuple):
     attempt: int
     destination: int
     at_s: float
-
-
-# --- actions: facts for the recorder ----------------------------------------------------------------------------------
-
-
-class Emit(NamedTuple):
-    """Steps that ended, and so the tokens that came out: one at the boundary of each step for each request in the batch.
-
-    A fact of the execution, which the runtime adds to those that the state machines decide. `batch` is given with the first
-    steps of a run and None with the later ones. `finished` left after the last boundary.
-    """
-
-    machine: int
-    start_s: float
-    boundaries_s: tuple[float, ...]
-    batch: Batch | None
-    finished: tuple[int, ...]
-
-
-class Place(NamedTuple):
-    """A request's attempt starts: both its machines are chosen."""
-
-    request_id: int
-    attempt: int
-    prefill_on: int
-    decode_on: int
-
-
-class RecordTransfer(NamedTuple):
-    """A hand-over, at its end: when it was offered, when its blocks were reserved and its pull began."""
-
-    request_id: int
-    attempt: int
-    source: int
-    destination: int
-    num_tokens: int
-    ready_s: float
-    pull_s: float
-
-
-class Requeue(NamedTuple):
-    """The attempt is lost; the request starts again. `evicted` tells a want of blocks from a death."""
-
-    request_id: int
-    attempt: int
-    evicted: bool
-    cause: str
-
-
-class End(NamedTuple):
-    """The request is over: finished where `cause` is empty, failed otherwise. Once for each request."""
-
-    request_id: int
-    attempt: int
-    cause: str
-
-
-class MovePool(NamedTuple):
-    """The machine is in `pool` from now on: prompt, token, mixed or dead."""
-
-    machine: int
-    pool: str
-
-
-class DropStale(NamedTuple):
-    """A message of an older attempt, or from a machine already declared dead, was dropped."""
-
-    request_id: int
-    attempt: int
-    message: str
-
-
-FACTS = frozenset({Emit, Place, RecordTransfer, Requeue, End, MovePool, DropStale})

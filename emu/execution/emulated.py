@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
-from emu.core.messages import Batch
+from emu.core.batch import Batch
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel
 

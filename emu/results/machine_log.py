@@ -4,7 +4,7 @@ from array import array
 
 import numpy as np
 
-from emu.core.messages import Batch, Prefill
+from emu.core.batch import Batch, Prefill
 from emu.results.rows import RowFormat
 
 BATCH = RowFormat("first_step num_decodes context_tokens num_paused num_prefills", "start_s")

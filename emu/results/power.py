@@ -1,6 +1,6 @@
 """How much energy machines take: by their rated power, or by what they were doing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,8 +60,8 @@ class PhasePower:
         self,
         idle_share: float,
         host_share: float,
-        uncapped_gpu_power_w: dict,
-        fits: dict,
+        uncapped_gpu_power_w: dict[str, float],
+        fits: dict[str, dict[str, Sequence[float]]],
     ) -> None:
         self.idle_share = setting.between("power.idle_share", idle_share, 0, 1)
         self.host_share = setting.not_negative("power.host_share", host_share)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emu.core.messages import Batch, DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
+from emu.core.batch import Batch
+from emu.core.facts import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
 from emu.results import tables
 from emu.results.columns import Columns, Drops, PoolMoves, Requeues
 from emu.results.machine_log import MachineLog
@@ -34,7 +35,7 @@ class Recorder:
         }
 
     def record(self, now_s: float, fact: tuple) -> None:
-        """Record a fact, an action of one of the types in `messages.FACTS`, that was decided at `now_s`."""
+        """Record a fact, an action of one of the types in `facts.FACTS`, that was decided at `now_s`."""
         kind = type(fact)
         if kind is Emit:
             machine, start_s, boundaries_s, batch, finished = fact

@@ -1,6 +1,6 @@
 """What became of the requests: where they were placed, handed over, and how they ended."""
 
-from emu.core.messages import End, Place, RecordTransfer
+from emu.core.facts import End, Place, RecordTransfer
 from emu.results.rows import RowFormat
 
 PLACE = RowFormat(" ".join(Place._fields))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from emu.core.codec import encode
-from emu.core.messages import DRIVER, FACTS, SCHEDULER, End, MachineDied, MovePool, RequestArrived, RunEnded
+from emu.core.facts import FACTS, End, MovePool
+from emu.core.messages import DRIVER, SCHEDULER, MachineDied, RequestArrived, RunEnded
 from emu.core.pools import Pool
 from emu.results.event_log import EventLog, unpack_records
 from emu.results.recorder import Recorder

@@ -6,15 +6,15 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
+from emu.core.batch import Batch
 from emu.core.cluster import Cluster
+from emu.core.facts import Emit
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
-    Batch,
     Cancelled,
     CompleteFlow,
     CutRun,
-    Emit,
     FlowRequested,
     FreeKV,
     KVReady,

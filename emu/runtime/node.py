@@ -4,8 +4,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from math import inf
 
+from emu.core.batch import Batch
 from emu.core.machine import Machine
-from emu.core.messages import Assigned, Batch, KVReceived, RunSteps, StepsDone, StepsPassed, make
+from emu.core.messages import Assigned, KVReceived, RunSteps, StepsDone, StepsPassed, make
 from emu.execution.emulated import EmulatedExecutor
 
 JOINS = (Assigned, KVReceived)

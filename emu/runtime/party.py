@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from emu.core.codec import decode, encode
-from emu.core.messages import DRIVER, FACTS, SCHEDULER
+from emu.core.facts import FACTS
+from emu.core.messages import DRIVER, SCHEDULER
 from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
 from emu.runtime.wire import Channel, FrameKind, connect

@@ -13,18 +13,17 @@ from math import inf
 from time import perf_counter
 
 from emu.core import setting
+from emu.core.batch import Batch
 from emu.core.cluster import Cluster
+from emu.core.facts import FACTS, Emit
 from emu.core.machine import Machine
 from emu.core.messages import (
     DRIVER,
-    FACTS,
     NETWORK,
     SCHEDULER,
-    Batch,
     Cancelled,
     CompleteFlow,
     CutRun,
-    Emit,
     FlowRequested,
     KVReceived,
     MachineDied,

@@ -8,9 +8,11 @@ from unittest.mock import ANY
 
 import pytest
 
+from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.chunked_prefill import ChunkedPrefill
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.facts import DropStale, RecordTransfer
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.machine import Machine
@@ -18,20 +20,15 @@ from emu.core.messages import (
     NETWORK,
     SCHEDULER,
     Assigned,
-    Batch,
     Cancelled,
     CutRun,
-    DecodeJoin,
-    DropStale,
     FlowRequested,
     FreeKV,
     KVPulled,
     KVReady,
     KVReceived,
     KVTransferred,
-    Prefill,
     PrefillDone,
-    RecordTransfer,
     RequestEvicted,
     RequestFinished,
     RequestRejected,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from emu.core.messages import KVTransferred, MachineDied, MovePool, Place, PrefillDone, RequestArrived, RequestFinished
+from emu.core.facts import MovePool, Place
+from emu.core.messages import KVTransferred, MachineDied, PrefillDone, RequestArrived, RequestFinished
 from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.jsq import Jsq
 from emu.core.placement.least_kv import LeastKV

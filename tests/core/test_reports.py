@@ -1,6 +1,7 @@
 """Load that is told every so often: what a placement sees of work that has ended."""
 
-from emu.core.messages import KVTransferred, Place, PrefillDone, RequestArrived, RequestFinished, RunEnded
+from emu.core.facts import Place
+from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestFinished, RunEnded
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import MachineLoad, Role
 from emu.core.repurposing import NEVER

@@ -2,7 +2,8 @@
 
 import pytest
 
-from emu.core.messages import KVTransferred, MovePool, PrefillDone, RequestArrived, RequestFinished
+from emu.core.facts import MovePool
+from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestFinished
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import MachineLoad, Pool, Role
 from emu.core.repurposing import LoadDrift

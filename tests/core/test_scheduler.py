@@ -2,22 +2,18 @@
 
 import pytest
 
+from emu.core.facts import DropStale, End, MovePool, Place, Requeue
 from emu.core.messages import (
     NETWORK,
     Assigned,
     Cancelled,
-    DropStale,
-    End,
     KVTransferred,
     MachineDied,
-    MovePool,
-    Place,
     PrefillDone,
     RequestArrived,
     RequestEvicted,
     RequestFinished,
     RequestRejected,
-    Requeue,
     RunEnded,
     RunStarted,
     Send,

@@ -2,25 +2,22 @@
 
 import pytest
 
+from emu.core.batch import Batch, DecodeJoin, Prefill
+from emu.core.facts import DropStale, RecordTransfer
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
     Assigned,
-    Batch,
     Cancelled,
     CutRun,
-    DecodeJoin,
-    DropStale,
     FlowRequested,
     FreeKV,
     KVPulled,
     KVReady,
     KVReceived,
     KVTransferred,
-    Prefill,
     PrefillDone,
     QueueChanged,
-    RecordTransfer,
     RequestFinished,
     RunSteps,
     Send,

@@ -2,17 +2,8 @@
 
 import pytest
 
-from emu.core.messages import (
-    Assigned,
-    KVTransferred,
-    MovePool,
-    Place,
-    PrefillDone,
-    QueueChanged,
-    RequestFinished,
-    RunEnded,
-    Send,
-)
+from emu.core.facts import MovePool, Place
+from emu.core.messages import Assigned, KVTransferred, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
 from emu.core.oracle import OutputOracle
 from emu.core.placement.splitwise_sim import SplitwiseSim, SplitwiseSimLoad
 from emu.core.pools import Role

@@ -4,10 +4,11 @@ from math import inf
 
 import numpy as np
 
+from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.mixed_continuous import MixedContinuous
 from emu.core.cluster import Cluster
+from emu.core.facts import Emit
 from emu.core.machine_kind import MachineSpec
-from emu.core.messages import Batch, DecodeJoin, Emit, Prefill
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import Role

@@ -7,7 +7,8 @@ import pytest
 from facts import HARDWARE, MODEL, decode, prefill, recorded, run_cluster, run_record, summary_of
 
 from emu.build import ConfigError, build, compose
-from emu.core.messages import Batch, DecodeJoin, Emit, End, MovePool, Place, Prefill
+from emu.core.batch import Batch, DecodeJoin, Prefill
+from emu.core.facts import Emit, End, MovePool, Place
 from emu.core.setting import SettingError
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.power import PhasePower, RatedPower

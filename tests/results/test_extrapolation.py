@@ -2,7 +2,8 @@ from facts import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.core.messages import Batch, Emit, Prefill
+from emu.core.batch import Batch, Prefill
+from emu.core.facts import Emit
 from emu.core.timing.constant import ConstantTiming
 from emu.results.extrapolation import num_extrapolated_steps
 

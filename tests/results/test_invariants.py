@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import decode, prefill, recorded
 
-from emu.core.messages import End, MovePool, Place, RecordTransfer
+from emu.core.facts import End, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
 
 REQUESTS = [(0, 8, 3), (1, 8, 1)]

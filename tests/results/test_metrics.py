@@ -6,7 +6,7 @@ from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.core.messages import Emit, End, MovePool, Place, RecordTransfer
+from emu.core.facts import Emit, End, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
 from emu.results.metrics import latencies, lateness, pool_seconds
 from emu.results.run_record import Fidelity

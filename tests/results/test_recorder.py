@@ -3,7 +3,7 @@
 import numpy as np
 from facts import decode, prefill, recorded
 
-from emu.core.messages import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
 from emu.results.columns import FAILED, FINISHED, UNFINISHED
 
 NAN = np.nan

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from facts import prefill, recorded, run_cluster
 
-from emu.core.messages import End, Place, RecordTransfer
+from emu.core.facts import End, Place, RecordTransfer
 from emu.results.saturation import is_saturated, waiting_work_s
 
 

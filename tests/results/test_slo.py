@@ -7,7 +7,7 @@ import pytest
 from facts import LEVELS, MODEL, SLO, TIMING, decode, prefill, recorded, run_cluster, summary_of
 
 from emu.build import ConfigError, build, compose
-from emu.core.messages import End, Place
+from emu.core.facts import End, Place
 from emu.core.setting import SettingError
 from emu.core.timing.constant import ConstantTiming
 from emu.core.timing.model import TimingError

@@ -11,7 +11,7 @@ import pytest
 from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from pyarrow import parquet
 
-from emu.core.messages import End, Place
+from emu.core.facts import End, Place
 from emu.results.requests_file import write_requests
 from emu.results.run_record import Fidelity, KVStats
 from emu.results.summary import write_summary

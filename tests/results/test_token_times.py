@@ -7,7 +7,8 @@ from facts import workload_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.core.messages import Batch, DecodeJoin, Emit, Prefill
+from emu.core.batch import Batch, DecodeJoin, Prefill
+from emu.core.facts import Emit
 from emu.results.recorder import Recorder
 
 NUM_REQUESTS, NUM_MACHINES = 5, 3

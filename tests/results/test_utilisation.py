@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import decode, prefill, recorded, run_record
 
-from emu.core.messages import Emit, MovePool
+from emu.core.facts import Emit, MovePool
 from emu.results.cost import alive_seconds
 from emu.results.utilisation import seconds_by_tokens, utilisation
 

@@ -1,6 +1,6 @@
 """Which starts of requests are over, as far as one machine has been told."""
 
-from emu.core.messages import DropStale
+from emu.core.facts import DropStale
 from emu.core.splitwise_sim.task import Task
 
 

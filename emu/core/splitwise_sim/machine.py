@@ -4,17 +4,15 @@ A block lasts until a decode ends or an arrival cuts it, and only then is a batc
 because an executor gives only so many steps at a time, goes on as it is.
 """
 
+from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.messages import (
     SCHEDULER,
     Assigned,
-    Batch,
     Cancelled,
     CutRun,
-    DecodeJoin,
     KVPulled,
     KVReady,
     KVReceived,
-    Prefill,
     PrefillDone,
     RequestFinished,
     RunSteps,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emu.core.messages import Prefill
+from emu.core.batch import Prefill
 from emu.core.timing.model import TimingModel
 
 

@@ -1,14 +1,14 @@
 """Timing calibrated on the measured Splitwise profile: prefill by tokens, decode by batch size and context."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
+from emu.core import setting
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import FittedFamily
+from emu.core.timing.family import Fit, Fits, FittedFamily
 from emu.core.timing.model import TimingError, TimingModel
 
 # Below this many steps plain Python beats numpy's fixed cost of about 2.5 us; both yield the same floats.
@@ -49,9 +49,9 @@ class ProfileTiming(TimingModel):
         max_seq_context_tokens: int,
     ) -> None:
         for name, curve in (("prefill_s", prefill_s), ("decode_s", decode_s)):
-            if curve[0] <= 0 or any(b < a for a, b in pairwise(curve)):
+            if not curve or curve[0] <= 0 or any(b < a for a, b in pairwise(curve)):
                 raise TimingError(f"timing {name} must be positive and never fall: {list(curve)}")
-        if decode_num_seqs[0] != 1:
+        if not decode_num_seqs or decode_num_seqs[0] != 1:
             raise TimingError(f"timing decode_num_seqs must start at 1: {list(decode_num_seqs)}")
         self._prefill = PiecewiseLinear(prefill_tokens, prefill_s)
         if any(pair_saving_s * n * n >= time_s for n, time_s in zip(prefill_tokens, prefill_s, strict=True)):
@@ -127,18 +127,16 @@ class ProfileFamily(FittedFamily):
     cache is read. `max_seq_context_tokens` bounds the profiled range: `ProfileTiming.extrapolates`.
     """
 
-    def __init__(
-        self,
-        tensor_parallel: int,
-        max_seq_context_tokens: int,
-        fits: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    ) -> None:
+    def __init__(self, tensor_parallel: int, max_seq_context_tokens: int, fits: Fits) -> None:
         super().__init__(tensor_parallel, fits)
         self.max_seq_context_tokens = max_seq_context_tokens
 
-    def build(self, fit: Mapping[str, Any], model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        curves = dict(fit)
-        kv_bytes_per_s = curves.pop("kv_bandwidth_share") * hardware.num_gpus * hardware.hbm_bytes_per_s
+    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        return self._timing(model, hardware, **fit)
+
+    def _timing(self, model: ModelSpec, hardware: HardwareSpec, kv_bandwidth_share: float, **curves) -> TimingModel:
+        setting.positive(f"timing.fits.{model.name}.{hardware.name}.kv_bandwidth_share", kv_bandwidth_share)
+        kv_bytes_per_s = kv_bandwidth_share * hardware.num_gpus * hardware.hbm_bytes_per_s
         # FLOPs of a token: 2 x num_params in the linear layers, 4 x layers x heads x head_dim per token attended to.
         attention_per_token = 2.0 * model.num_layers * model.num_heads * model.head_dim / model.num_params
         return ProfileTiming(

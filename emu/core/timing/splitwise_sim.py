@@ -1,12 +1,12 @@
 """The timing of the published Splitwise simulator, errors included: for comparisons with its results only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, repeat
-from typing import Any
 
+from emu.core import setting
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import FittedFamily
+from emu.core.timing.family import Fit, Fits, FittedFamily
 from emu.core.timing.model import TimingModel
 
 
@@ -53,9 +53,9 @@ class SplitwiseSimTiming(TimingModel):
 class SplitwiseSimFamily(FittedFamily):
     """Points per model and hardware: `batch_tokens`, `prefill_s` and `decode_s`."""
 
-    def __init__(self, tensor_parallel: int, mixed_factor: float, fits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    def __init__(self, tensor_parallel: int, mixed_factor: float, fits: Fits) -> None:
         super().__init__(tensor_parallel, fits)
-        self.mixed_factor = mixed_factor
+        self.mixed_factor = setting.positive("timing.mixed_factor", mixed_factor)
 
-    def build(self, fit: Mapping[str, Any], model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         return SplitwiseSimTiming(**fit, mixed_factor=self.mixed_factor)
