@@ -6,7 +6,7 @@ are checked against its annotations here. What range a value may have, the const
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -48,6 +48,7 @@ TYPE_NAMES = {
     str: "text",
     bool: "true or false",
     list: "a list",
+    Sequence[float]: "a list of numbers",
     NoneType: "null",
 }
 
@@ -233,15 +234,18 @@ def _check_node(place: str, node: dict[str, Any], target: Callable[..., Any]) ->
 
 def _check_value(key: str, value: Any, annotation: Any) -> None:
     types = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if value is None and NoneType in types:
+        return
+    is_mapping = get_origin(types[0]) in (dict, Mapping)
     if isinstance(value, dict) and "_target_" in value:
         _check_node(key, value, _resolve(key, value["_target_"]))
     elif all(type_ in TYPE_NAMES for type_ in types):
         if not any(_is_a(value, type_) for type_ in types):
             raise ConfigError(f"{key}={value}: expected {' or '.join(TYPE_NAMES[type_] for type_ in types)}")
-    elif get_origin(annotation) is dict and isinstance(value, dict):
+    elif is_mapping and isinstance(value, dict):
         for name, item in value.items():
-            _check_value(f"{key}.{name}", item, get_args(annotation)[1])
-    elif get_origin(annotation) is dict or (inspect.isclass(annotation) and not isinstance(value, dict)):
+            _check_value(f"{key}.{name}", item, get_args(types[0])[1])
+    elif is_mapping or (inspect.isclass(annotation) and not isinstance(value, dict)):
         raise ConfigError(f"{key}={value}: expected an option of this group, or settings below it")
 
 
@@ -257,7 +261,9 @@ def _resolve(place: str, target: str) -> Callable[..., Any]:
         raise ConfigError(f"{place}._target_={target}: {error}; expected the full name of a class") from error
 
 
-def _is_a(value: Any, type_: type) -> bool:
+def _is_a(value: Any, type_: Any) -> bool:
+    if get_origin(type_) is Sequence:
+        return isinstance(value, list) and all(_is_a(item, get_args(type_)[0]) for item in value)
     if isinstance(value, bool):
         return type_ is bool
     return isinstance(value, {int: Integral, float: Real}.get(type_, type_))

@@ -1,6 +1,6 @@
 """How much energy machines take: by their rated power, or by what they were doing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +61,7 @@ class PhasePower:
         idle_share: float,
         host_share: float,
         uncapped_gpu_power_w: dict[str, float],
-        fits: dict[str, dict[str, Sequence[float]]],
+        fits: dict[str, dict | None],
     ) -> None:
         self.idle_share = setting.between("power.idle_share", idle_share, 0, 1)
         self.host_share = setting.not_negative("power.host_share", host_share)
@@ -104,7 +104,7 @@ def _checked_fit(place: str, fit: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for x_name, y_name in (("prefill_tokens", "prefill_share"), ("decode_num_seqs", "decode_share")):
         for name in (x_name, y_name):
             values = fit.get(name) if isinstance(fit, Mapping) else None
-            if values is None or not len(values):
+            if not isinstance(values, list) or not values:
                 raise setting.SettingError(f"{place}.{name} is required: a list of numbers")
             checked[name] = np.array([setting.positive(f"{place}.{name}", value) for value in values])
         x, y = checked[x_name], checked[y_name]

@@ -1,8 +1,8 @@
 """From a timing configuration to the timing model of one machine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.model import TimingError, TimingModel
@@ -16,18 +16,22 @@ class TimingFamily(Protocol):
         ...
 
 
+Fit = Mapping[str, float | Sequence[float]]  # figures by name, as a subclass of FittedFamily has them
+Fits = Mapping[str, Mapping[str, Fit | None]]  # by model and hardware; None: no such timing
+
+
 class FittedFamily(ABC):
     """Timing models with figures per model and hardware: `fits[model.name][hardware.name]` holds a subclass's own keys.
 
     `tensor_parallel` is the number of GPUs that one instance of the model was profiled on.
     """
 
-    def __init__(self, tensor_parallel: int, fits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    def __init__(self, tensor_parallel: int, fits: Fits) -> None:
         self.tensor_parallel = tensor_parallel
         self.fits = fits
 
     @abstractmethod
-    def build(self, fit: Mapping[str, Any], model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         """Return the timing model that has the figures `fit`."""
 
     def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
@@ -40,4 +44,7 @@ class FittedFamily(ABC):
                 f"the timing of model {model.name} on hardware {hardware.name} was profiled on {self.tensor_parallel} "
                 f"GPUs a machine, not on num_gpus={hardware.num_gpus}"
             )
-        return self.build(fit, model, hardware)
+        try:
+            return self.build(fit, model, hardware)
+        except TypeError as error:  # a figure too many, or too few
+            raise TimingError(f"timing.fits.{model.name}.{hardware.name}: {error}") from error
