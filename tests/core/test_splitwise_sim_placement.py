@@ -3,7 +3,7 @@
 import pytest
 
 from emu.core.facts import MovePool, Place
-from emu.core.messages import Assigned, KVTransferred, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
+from emu.core.messages import Assigned, KVTransferred, MachineDied, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
 from emu.core.oracle import OutputOracle
 from emu.core.placement.splitwise_sim import SplitwiseSim, SplitwiseSimLoad
 from emu.core.pools import Role
@@ -17,12 +17,12 @@ OUTPUT_TOKENS = 5
 class Cluster:
     """A scheduler that takes queues of at most 100 tokens, with machines for `num_tokens` tokens of KV cache at 10 B."""
 
-    def __init__(self, roles, num_tokens=1000):
+    def __init__(self, roles, num_tokens=1000, report_period_s=0.0):
         oracle = OutputOracle([OUTPUT_TOKENS] * 100)
         loads = [
             SplitwiseSimLoad(index, ROLES[role], num_tokens, 10 * num_tokens, 10, oracle) for index, role in enumerate(roles)
         ]
-        self.scheduler = SplitwiseSimScheduler(loads, SplitwiseSim(max_pending_tokens=100))
+        self.scheduler = SplitwiseSimScheduler(loads, SplitwiseSim(max_pending_tokens=100), report_period_s=report_period_s)
         self.loads = loads
         self.num_requests = 0
 
@@ -87,6 +87,18 @@ def test_whatever_a_request_held_is_off_the_loads_when_it_is_given_up():
     cluster.tell(KVTransferred(1, 1))
     cluster.tell(RunEnded("enough"))
     assert [(load.scheduled_bytes, load.num_present) for load in cluster.loads] == [(0, 0), (0, 0)]
+
+
+def test_what_an_attempt_held_is_told_late_and_off_the_loads_all_the_same():
+    cluster = Cluster("ppd", report_period_s=5.0)
+    assert cluster.place(10) == (0, 2)
+    cluster.tell(MachineDied(0, "killed"))
+    [request] = cluster.scheduler.requests.values()
+    assert (request.attempt, request.prefill_on, request.decode_on) == (2, 1, 2)  # to the same token machine again
+    assert cluster.loads[2].scheduled_bytes == 2 * 150  # until that reports
+    cluster.tell(RunEnded("over"))
+    cluster.scheduler.handle(RunEnded("over"), 10.0)
+    assert [load.scheduled_bytes for load in cluster.loads] == [0, 0, 0]
 
 
 def test_a_long_queue_is_one_that_waits_and_would_be_beyond_the_limit():

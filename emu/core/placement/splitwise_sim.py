@@ -40,7 +40,7 @@ class SplitwiseSimLoad(MachineLoad):
         self.has_queue = False
         self._kv_bytes_per_token = kv_bytes_per_token
         self._oracle = oracle
-        self._scheduled: dict[int, int] = {}  # bytes by request
+        self._scheduled: dict[tuple[int, int], int] = {}  # bytes by attempt: the end of one may be told when the next is here
 
     @property
     def by_queue(self) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class SplitwiseSimLoad(MachineLoad):
 
     def end_hold(self, request: Request) -> None:
         """The KV cache prefilled here is elsewhere, or not needed any more."""
-        self.scheduled_bytes -= self._scheduled.pop(request.request_id, 0)
+        self.scheduled_bytes -= self._scheduled.pop((request.request_id, request.attempt), 0)
 
     def add_decode(self, request: Request) -> None:
         super().add_decode(request)
@@ -95,7 +95,7 @@ class SplitwiseSimLoad(MachineLoad):
         self.num_present += 1
 
     def _schedule(self, request: Request, num_bytes: int) -> None:
-        self._scheduled[request.request_id] = num_bytes
+        self._scheduled[request.request_id, request.attempt] = num_bytes
         self.scheduled_bytes += num_bytes
 
 
