@@ -193,8 +193,7 @@ def explain(error: Exception) -> str:
     match error:
         case MissingConfigException(missing_cfg_file=str(path)):
             group, _, option = path.rpartition("/")
-            options = sorted(file.stem for file in (composition.CONF_DIR / group).glob("*.yaml"))
-            return f"{group}={option}: no such option; expected one of {', '.join(options)}"
+            return f"{group}={option}: no such option; expected one of {', '.join(composition.options(group))}"
         case OverrideParseException():
             return f"{error.override}: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{{}}"
         case MissingMandatoryValue(full_key=str(key)):

@@ -56,6 +56,11 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     return config, [[_parse(override) for override in job] for job in jobs]
 
 
+def options(group: str) -> list[str]:
+    """The options of a group, Hydra's own included, in alphabetical order."""
+    return sorted(_loader().get_group_options(group))
+
+
 @cache
 def _loader() -> ConfigLoaderImpl:
     with hydra.initialize_config_dir(str(CONF_DIR), version_base=None):

@@ -279,6 +279,8 @@ def finished(path: Path) -> bool:
         (["cluster=splitwise_hh,none"], "cluster=none: no such option; expected one of "),
         (["cluster=splitwise_hh,baseline_h100", "cluster.num_prompt=2"], "cluster.num_prompt: no such setting; cluster has "),
         (["runtime=virtual,ray", "hydra/launcher=joblib"], "runtime=ray: runs at the same time would take each other's cores "),
+        (["workload.rate_rps=glob(*)"], "'workload.rate_rps=glob(*)' "),
+        (["hydra/sweeper=best"], "hydra/sweeper=best: no such option; expected one of basic"),
         (["hydra/launcher=slurm"], "hydra/launcher=slurm: no such option; expected basic (one run after the other), "),
         (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs: no such setting; "),
         (["hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: expected ${hydra.job.num}: the directory of a run has its number "),

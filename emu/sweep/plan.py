@@ -1,6 +1,7 @@
 """What a sweep was asked to do: its runs, each checked before the first one starts."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -86,6 +87,8 @@ def plan_sweep(overrides: list[str]) -> SweepPlan:
             hydra.sweep.dir = str(directory)
             hydra.output_subdir = None  # its files take longer to write than a short run: a run writes its own
     runs = list(_runs(jobs, hydra_overrides, is_parallel=not is_basic(hydra)))
+    if not runs:
+        raise ConfigError(f"{shlex.join(overrides)}: no run; expected values, or a glob that matches options of its group")
     return SweepPlan(directory, config, hydra_overrides, runs)
 
 
