@@ -83,7 +83,7 @@ def main() -> int:
     try:
         findings = findings_of(lab, names, has_charts, arguments.jobs)
         facts = {
-            "model": arguments.model,
+            "model": f"{arguments.model} (the paper's clusters are meant for BLOOM-176B: §VI-D)",
             "runs": f"{effort.duration_s:g} s of Poisson arrivals, seed 0{QUICK_NOTE if arguments.quick else ''}",
         }
         page = arguments.output / "report.html"

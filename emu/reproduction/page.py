@@ -21,7 +21,8 @@ HEADINGS = {
 WHAT_MODES_ARE = {
     "compatible mode": "experiment=splitwise_sim: the published simulator's rules, memory and timing lookup.",
     "as published": "the same runs, judged as the published analysis does: rates in steps of 10, TBT over tokens instead of "
-    "gaps, references by its own lookup.",
+    "gaps, references by its own lookup. What is left between it and the paper: the paper's traces, drawn without a seed, ten "
+    "minutes long, and its rates' resolution; anything else is unknown.",
     "its rules, calibrated timing": "the compatible mode with timing=profile: beside its neighbours it tells what is due to "
     "the timing from what is due to rules and memory.",
     "calibrated": "emu's own machines, network and timing.",
