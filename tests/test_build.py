@@ -89,6 +89,10 @@ def cluster_of(*overrides):
         (["machine=splitwise_sim", "machine.weight_bytes=3"], "machine.weight_bytes=3: expected an option of this group, "),
         (["machine=splitwise_sim", "+machine.weight_bytes.m=x"], "machine.weight_bytes.m=x: expected a whole number"),
         (["power=phase", "+power.fits.m.prefill_tokens=1"], "power.fits.m.prefill_tokens is required: a list of numbers"),
+        (
+            ["placement=direct_decode", "prediction=noisy", "placement@placement.base=splitwise_sim"],
+            "placement.base=splitwise_sim: expected a placement for machine=paged",
+        ),
         (["timing.fits=3"], "timing.fits=3: expected an option of this group, or settings below it"),
         (["+timing.fits.m.h.decode_s=[a]"], "timing.fits.m.h.decode_s=['a']: expected a number or a list of numbers"),
         (["~timing.fits.llama2_70b.dgx_h100.decode_s"], "timing.fits.llama2_70b.dgx_h100: "),

@@ -8,11 +8,14 @@ from emu.core.request import Request
 
 class DirectDecode:
     """`base` places every request; one predicted to answer in at most `max_output_tokens` tokens decodes on its prompt
-    machine, which stays in its pool. Needs predictions: `prediction=noisy`."""
+    machine, which stays in its pool. Needs predictions: `prediction=noisy`.
 
-    wants_predictions = True
+    Raises SettingError for a base with loads of its own: they come with a scheduler that has to know that very policy.
+    """
 
     def __init__(self, base: PlacementPolicy, max_output_tokens: int) -> None:
+        if (load_type := getattr(base, "load_type", None)) is not None:
+            raise setting.SettingError(f"placement.base={load_type.machine_option}: expected a placement for machine=paged")
         self.base = base
         self.max_output_tokens = setting.whole("placement.max_output_tokens", max_output_tokens, 1)
 
