@@ -105,7 +105,7 @@ class ServiceLevels:
             "measured": int(np.count_nonzero(measured)),
             "unfinished": int(np.count_nonzero(unfinished)),
             "share_within_p99": _ratio(num_within, int(np.count_nonzero(judged))),
-            "goodput_rps": _ratio(num_within, _span_s(columns, judged)),
+            "goodput_rps": 0.0 if num_within == 0 and judged.any() else _ratio(num_within, _span_s(columns, judged)),
         }
 
     def _levels(self, metric: str, values: dict[str, float | None]) -> dict[str, dict[str, float | None]]:

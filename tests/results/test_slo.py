@@ -197,6 +197,12 @@ def test_nothing_measured_is_nothing_met():
     assert slo["limits"]["e2e"]["p50"] == {"limit": 1e9, "value": None, "margin": None}
 
 
+def test_where_all_fail_before_their_first_token_the_goodput_is_zero():
+    facts = [fact for request in (0, 1) for fact in ((0.0, Place(request, 1, 0, 1)), (0.5, End(request, 1, "too long")))]
+    slo = limits().judge(recorded([(0.0, 10, 10), (0.0, 50, 1)], facts).columns(), 0.0)
+    assert (slo["met"], slo["share_within_p99"], slo["goodput_rps"]) == (False, 0.0, 0.0)
+
+
 def test_without_timing_of_the_reference_nothing_is_judged():
     class NoTiming:
         def for_machine(self, model, hardware):
