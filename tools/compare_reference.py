@@ -94,8 +94,11 @@ def main() -> int:
     parser.add_argument("--reference", type=Path, default=DATA / "splitwise_reference" / "reference.csv")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    with args.reference.open() as file:
-        rows = {row["run"]: row for row in csv.DictReader(file)}
+    try:
+        with args.reference.open() as file:
+            rows = {row["run"]: row for row in csv.DictReader(file)}
+    except OSError as error:
+        parser.error(f"--reference={args.reference}: {error.strerror}; or set EMU_DATA to the folder of the data")
     if unknown := set(args.runs) - set(rows):
         parser.error(f"{sorted(unknown)[0]}: no such run; there are {', '.join(rows)}")
     results = [compare(rows[run], args.reference.parent) for run in args.runs or rows]

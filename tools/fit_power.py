@@ -6,6 +6,7 @@
 The profile is $EMU_DATA/splitwise_profile/perf_model.csv; HEADER, the top of the file, states the method.
 """
 
+import argparse
 import csv
 import sys
 from collections import defaultdict
@@ -82,7 +83,20 @@ def text() -> str:
     return HEADER + "\n".join(lines) + "\n"
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help=f"write {PATH.relative_to(PATH.parents[2])} too")
+    args = parser.parse_args()
+    try:
+        content = text()
+    except OSError as error:
+        print(f"fit_power: {error.filename}: {error.strerror}; set EMU_DATA to the folder of the data", file=sys.stderr)
+        return 2
+    print(content, end="")
+    if args.write:
+        PATH.write_text(content)
+    return 0
+
+
 if __name__ == "__main__":
-    print(text(), end="")
-    if "--write" in sys.argv[1:]:
-        PATH.write_text(text())
+    sys.exit(main())

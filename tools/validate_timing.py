@@ -177,11 +177,16 @@ repeats     single measurements around their median: the noise floor of any mode
 dgx_h100_capped is no measurement: 1.3 x the prefill and 1.0 x the decode of dgx_h100."""
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the summary and every configuration there")
     args = parser.parse_args()
-    rows = [(pair, [*prefill_rows(pair), *decode_rows(pair)]) for pair in all_pairs()]
+    try:
+        pairs = all_pairs()
+    except OSError as error:
+        print(f"validate_timing: {error.filename}: {error.strerror}; set EMU_DATA to the folder of the data", file=sys.stderr)
+        return 2
+    rows = [(pair, [*prefill_rows(pair), *decode_rows(pair)]) for pair in pairs]
     summaries = [summarize(pair, rows_of) for pair, rows_of in rows]
     every = [(summary, row) for summary, (_, rows_of) in zip(summaries, rows, strict=True) for row in rows_of]
     measured = [(summary, row) for summary, row in every if not summary["hardware"].endswith("_capped")]
@@ -200,7 +205,8 @@ def main() -> None:
     if args.json:
         rows_of = [{"model": s["model"], "hardware": s["hardware"], **asdict(row)} for s, row in every]
         args.json.write_text(json.dumps({"summary": summaries, "configurations": rows_of}, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
