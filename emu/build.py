@@ -144,6 +144,11 @@ def make_plan(
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
     requests = prediction.apply(workload.build(seed), seed)
+    if metrics.warmup_s > requests.arrival_s[-1]:
+        raise ConfigError(
+            f"metrics.warmup_s={metrics.warmup_s:g}: no request would count; "
+            f"expected at most the last one's arrival, {requests.arrival_s[-1]:.4g} s"
+        )
     if isinstance(placement, DirectDecode) and requests.predicted_output_tokens is None:
         raise ConfigError("placement=direct_decode needs predicted output lengths: set prediction=noisy")
     if machine.wants_oracle:

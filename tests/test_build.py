@@ -83,6 +83,10 @@ def cluster_of(*overrides):
         (["runtime.dilation=2"], "runtime.dilation: no such setting; runtime has control_latency_s, "),
         (["transfer.payload_scale=2"], "transfer.payload_scale=2: expected auto or a number from 0 to 1"),
         (["metrics.max_drain_s=-1"], "metrics.max_drain_s=-1: expected a number >= 0"),
+        (
+            ["metrics.warmup_s=10", "workload=fixed", "workload.arrivals=constant", "workload.duration_s=5"],
+            "metrics.warmup_s=10: no request would count; expected at most the last one's arrival, ",
+        ),
         (["results.events=often"], "results.events=often: expected auto, true or false"),
         (["verdict.late_p99_s=0"], "verdict.late_p99_s=0: expected a number > 0"),
         (["faults=soon"], "faults=soon: expected a list"),

@@ -7,8 +7,8 @@ from emu.core import setting
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Requests that arrive in the first `warmup_s` seconds count in no metric; those unfinished `max_drain_s` seconds after the
-    last arrival fail. Raises SettingError."""
+    """Requests that arrive in the first `warmup_s` seconds count in no latency and no objective; throughput, cost and the like
+    are of the whole run. Those unfinished `max_drain_s` seconds after the last arrival fail. Raises SettingError."""
 
     warmup_s: float
     max_drain_s: float
