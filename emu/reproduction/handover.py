@@ -106,12 +106,26 @@ def _compatible(lab: Lab, sizes: list[str], together: str) -> tuple[Alone, Alone
 
 def _figures(hardware: str, plan: str, pairs: dict[str, tuple[Alone, Alone] | None]) -> Iterator[Figure]:
     link, messages = list(pairs)[:2]
-    compatible = pairs[COMPATIBLE]
-    for of, metric, paper in (("second_token_s", "second token", PAPER_SECOND_TOKEN), ("e2e_s", "E2E", PAPER_E2E)):
-        beside = None if compatible is None else _overhead(*compatible, of)
-        values = {COMPATIBLE: beside, CALIBRATED: _overhead(*pairs[link], of)}
-        yield Figure(f"{metric}, {plan}, {hardware}, {link}", "change", paper[plan], values)
-        yield Figure(f"{metric}, {plan}, {hardware}, {messages}", "change", None, {CALIBRATED: _overhead(*pairs[messages], of)})
+    large = pairs[link][1].prompt_tokens >= LARGE_PROMPT_TOKENS
+
+    def figure(what: str, of: str, pair: str, paper: float | None, chosen: np.ndarray | slice = slice(None)) -> Figure:
+        values = {CALIBRATED: _overhead(*pairs[pair], of, chosen)}
+        if pair == link and pairs[COMPATIBLE] is not None:
+            values[COMPATIBLE] = _overhead(*pairs[COMPATIBLE], of, chosen)
+        return Figure(f"{what}, {plan}, {hardware}, {pair}", "change", paper, values)
+
+    is_whole = plan == "layer-wise"  # its number for E2E is of all prompts, that of serialized ones of large prompts
+    yield figure("second token", "second_token_s", link, PAPER_SECOND_TOKEN[plan])
+    yield figure("second token", "second_token_s", messages, None)
+    yield figure("E2E", "e2e_s", link, PAPER_E2E[plan] if is_whole else None)
+    yield figure("E2E", "e2e_s", messages, None)
+    yield figure(
+        f"E2E of prompts of {LARGE_PROMPT_TOKENS:,} tokens and more",
+        "e2e_s",
+        link,
+        None if is_whole else PAPER_E2E[plan],
+        large,
+    )
 
 
 def _overhead(run: Alone, base: Alone, of: str, chosen: np.ndarray | slice = slice(None)) -> float:

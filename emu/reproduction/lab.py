@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from emu.build import compose, plain
+from emu.core.machine_kind import MachineSpec
 from emu.core.timing.model import TimingModel
 from emu.provisioning.goodput import Goodput, bisect
 from emu.provisioning.probe import Probe, plan_probe
@@ -58,6 +60,17 @@ class PaperCluster:
     @property
     def size(self) -> str:
         return _size(f"{self.cap}_{self.sized_for}_{self.design}")
+
+
+@cache
+def _values(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Of the configuration; not to be changed."""
+    return plain(compose(list(overrides)))
+
+
+@cache
+def _machines(cluster: PaperCluster, mode: str, model: str) -> tuple[MachineSpec, ...]:
+    return plan_probe(cluster.overrides(mode, model), 1.0).rehearse.keywords["cluster"].machines
 
 
 @cache
@@ -135,7 +148,7 @@ class Lab:
         """The outcome of a configuration, by its values: two names for one thing are run once."""
         seen = (*overrides, rate_rps)
         if seen not in self._seen:
-            key = ["outcome", plain(compose(list(overrides))), rate_rps]
+            key = ["outcome", _values(tuple(overrides)), rate_rps]
             measured = self.store.get(key, lambda: observe(overrides, rate_rps).as_json())
             self._seen[seen] = Outcome.from_json(measured)
         return self._seen[seen]
@@ -166,5 +179,4 @@ class Lab:
 
     def timing(self, cluster: PaperCluster, mode: str, hardware: str) -> TimingModel:
         """What the mode takes a machine of this hardware to need. Raises StopIteration where the cluster has none."""
-        machines = plan_probe(cluster.overrides(mode, self.model), 1.0).rehearse.keywords["cluster"].machines
-        return next(machine.timing for machine in machines if machine.hardware.name == hardware)
+        return next(machine.timing for machine in _machines(cluster, mode, self.model) if machine.hardware.name == hardware)

@@ -8,7 +8,7 @@ from emu.provisioning.least import Best, least
 from emu.provisioning.probe import Probe
 from emu.provisioning.question import COST, POWER, Caps, amount
 from emu.reproduction.finding import Figure, Finding
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, Lab, PaperCluster
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, Lab, PaperCluster
 from emu.reproduction.throughput import AS_PUBLISHED
 
 OTHER = {COST: POWER, POWER: COST}
@@ -48,8 +48,8 @@ class SameRateClaim:
                 for objective, by_mode in values.items():
                     by_mode[mode] = _change(objective, found)
                 both = ", ".join(_told(*each) for each in found)
-                told.append(f"{workload}, {mode}: {both}")
-            pair = f"{DESIGNS[self.design]} over {DESIGNS[self.baseline]} at {RATE_RPS:g} requests/s, {workload}"
+                told.append(f"{WORKLOADS[workload]}, {mode}: {both}")
+            pair = f"{DESIGNS[self.design]} over {DESIGNS[self.baseline]} at {RATE_RPS:g} requests/s, {WORKLOADS[workload]}"
             figures += [
                 Figure(f"{objective} of {pair}", "change", self.paper if objective == self.objective else None, by_mode)
                 for objective, by_mode in values.items()

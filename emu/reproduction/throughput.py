@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emu.reproduction.finding import Figure, Finding
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, Capacity, Lab, PaperCluster
+from emu.reproduction.finding import Figure, Finding, written
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, WORKLOADS, Capacity, Lab, PaperCluster
 
 AS_PUBLISHED = "as published"  # the compatible mode, judged as the published analysis does
 
@@ -58,7 +58,7 @@ class ThroughputClaim:
         if self.is_change:
             values = {mode: None if value is None else value - 1 for mode, value in values.items()}
         what = f"{comparison.cluster.label} over {comparison.baseline.label}"
-        workloads = dict.fromkeys(f"{cluster.workload}" for cluster in (comparison.cluster, comparison.baseline))
+        workloads = dict.fromkeys(WORKLOADS[cluster.workload] for cluster in (comparison.cluster, comparison.baseline))
         return Figure(f"{what}, {' and '.join(workloads)}", "change" if self.is_change else "times", comparison.paper, values)
 
     def _prices(self, lab: Lab) -> Iterator[Figure]:
@@ -91,7 +91,9 @@ def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity
         return "nothing that was tried" if beyond is None else f"{beyond.reasons[0]} at {beyond.rate_rps:.3g} requests/s"
 
     names = (comparison.cluster.label, comparison.baseline.label)
-    parts = []
+    ratios = {mode: ratio(*(capacity.goodput_rps for capacity in pair)) for mode, pair in pairs.items()}
+    was, swapped, now = (written(ratios[mode], "times") for mode in (COMPATIBLE, RULES, CALIBRATED))
+    parts = [f"the timing alone takes the ratio from {was} to {swapped}, rules and memory from there to {now}"]
     for mode in (COMPATIBLE, CALIBRATED):
         both = (f"{name} is stopped by {stopped(capacity)}" for name, capacity in zip(names, pairs[mode], strict=True))
         parts.append(f"{mode}: {', '.join(both)}")
@@ -114,7 +116,7 @@ def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacit
         for mode, pair in pairs.items():
             capacity = pair[index]
             found = "none" if capacity.goodput_rps is None else f"{capacity.goodput_rps:.4g} requests/s"
-            yield f"{cluster.label}, {cluster.workload}, {mode}: {found}; {capacity.binding or 'no limit found'}"
+            yield f"{cluster.label}, {WORKLOADS[cluster.workload]}, {mode}: {found}; {capacity.binding or 'no limit found'}"
         yield from decode_facts(lab, cluster, pairs[COMPATIBLE][index])
 
 

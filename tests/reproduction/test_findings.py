@@ -36,9 +36,10 @@ def test_throughput_is_goodput_over_goodput(lab):
     assert throughput.values == pytest.approx({COMPATIBLE: 2.5, AS_PUBLISHED: 110 / 50}, rel=2e-3)
     assert (throughput.kind, throughput.paper) == ("times", 2.15)
     assert (cost.values[COMPATIBLE], power.values[COMPATIBLE]) == (0.0, 0.0)
-    assert "Splitwise-AA (45P25T), conv, compatible: 100 requests/s; at 100: tbt_p50 2.00x > 1.25x" in finding.why
-    assert any(line.startswith("Baseline-A100 (70P/T), conv, calibrated: none; at 1: tbt_p50") for line in finding.why)
+    assert "Splitwise-AA (45P25T), conversation, compatible: 100 requests/s; at 100: tbt_p50 2.00x > 1.25x" in finding.why
+    assert any(line.startswith("Baseline-A100 (70P/T), conversation, calibrated: none; at 1: tbt_p50") for line in finding.why)
     assert "a note" in finding.why
+    assert finding.conclusion.startswith("the timing alone takes the ratio from 2.50× to –, rules and memory from there to –; ")
 
 
 def test_a_loss_is_negative(lab):
@@ -71,7 +72,7 @@ def test_the_least_of_each_design_is_compared(tmp_path, monkeypatch):
     assert (cost.paper, power.paper) == (-0.25, None)
     assert cost.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 * 17.6 / (40 * 38) - 1))
     assert power.values == pytest.approx(dict.fromkeys((COMPATIBLE, AS_PUBLISHED, CALIBRATED), 25 / 70 - 1))
-    assert finding.conclusion.startswith("code, compatible: Splitwise-AA 20P5T ($440/h, power 25.0, ")
+    assert finding.conclusion.startswith("coding, compatible: Splitwise-AA 20P5T ($440/h, power 25.0, ")
 
 
 @pytest.mark.parametrize(
