@@ -119,6 +119,13 @@ def test_least_kv_weighs_contexts_where_token_jsq_counts_requests():
     assert told(LeastKV(), "m0 m1", story) == ["m0>m0", "m1>m1", "m1>m1", "m1>m1"]
 
 
+def test_least_kv_is_by_share():
+    loads = [MachineLoad(0, Role.PREFILL, 1000), MachineLoad(1, Role.DECODE, 1000), MachineLoad(2, Role.DECODE, 100)]
+    scheduler = Scheduler(loads, LeastKV())
+    actions = [action for i in range(4) for action in scheduler.handle(RequestArrived(i, 0.0, 50, 0), 0.0)]
+    assert [action.decode_on for action in actions if isinstance(action, Place)] == [1, 2, 1, 1]
+
+
 def test_short_answers_decode_directly_and_their_machine_keeps_its_pool():
     policy = DirectDecode(TokenJsq(), max_output_tokens=8)
     assert told(policy, "p0 p1 d0", [(10, 8), (10, 9), (10, 0)]) == ["p0>p0", "p1>d0", "p1>d0"]

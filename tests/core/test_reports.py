@@ -1,7 +1,7 @@
 """Load that is told every so often: what a placement sees of work that has ended."""
 
 from emu.core.facts import Place
-from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestFinished, RunEnded
+from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestEvicted, RequestFinished, RunEnded
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import MachineLoad, Role
 from emu.core.repurposing import NEVER
@@ -30,6 +30,20 @@ def test_an_end_counts_from_the_next_report_on():
     story[-1] = (4.0, arrived(2, 10))
     assert placed(4.0, *story)[0] == [(0, 2), (1, 3), (0, 2)]
     assert placed(0.0, *story)[0] == [(0, 2), (1, 3), (0, 2)]
+
+
+def test_machines_report_one_after_the_other():
+    story = [(0.1, arrived(0, 100)), (0.2, arrived(1, 120)), (4.5, PrefillDone(1, 1)), (4.9, arrived(2, 10))]
+    assert placed(4.0, *story)[0] == [(0, 2), (1, 3), (0, 2)]
+    story[-1] = (5.0, arrived(2, 10))
+    assert placed(4.0, *story)[0] == [(0, 2), (1, 3), (1, 2)]
+
+
+def test_what_an_attempt_took_is_given_back_though_the_next_has_begun_by_then():
+    evicted = RequestEvicted(0, 1, num_generated=7)  # the next attempt prefills 107 tokens
+    story = [(0.1, arrived(0, 100)), (1.0, PrefillDone(0, 1)), (1.5, KVTransferred(0, 1)), (2.0, evicted)]
+    scheduler = placed(4.0, *story, (12.0, RunEnded("over")), (20.0, RunEnded("over")))[1]
+    assert [(load.num_requests, load.pending_tokens, load.kv_tokens) for load in scheduler.pools.machines] == [(0, 0, 0)] * 4
 
 
 def test_what_is_assigned_counts_at_once():

@@ -46,6 +46,10 @@ def test_a_token_machine_is_re_purposed_when_prompts_pile_up_for_long():
     assert moves(scheduler, (5, PrefillDone(1, 1)), (5, KVTransferred(1, 1)), (6, RequestFinished(1, 1))) == [(6, 2, "prompt")]
 
 
+def test_the_next_one_takes_as_long_again():
+    assert [now_s for now_s, *_ in moves(scheduler_of("p0 d0 d1 d2 d3"), *arrivals(range(8), 101))] == [4, 7]
+
+
 def test_not_before_it_has_lasted():
     assert moves(scheduler_of("p0 d0 d1 d2", sustain_s=10), *arrivals(range(9), 101)) == []
 
