@@ -27,6 +27,10 @@ WHAT_MODES_ARE = {
     "the timing from what is due to rules and memory.",
     "calibrated": "emu's own machines, network and timing.",
 }
+LINES = (
+    '<p class="note lines">A line ends where its cluster is saturated, three rates in a row are missed, or an objective is '
+    "exceeded twofold; at the upper edge it is beyond the chart.</p>"
+)
 FURTHER_CSS = """
 .why { margin: 8px 0 0; padding-left: 18px; font-size: 12.5px; line-height: 1.5; color: var(--muted); }
 .claim { margin-top: 16px; } .claim .says { margin: 2px 0 8px; }
@@ -49,7 +53,7 @@ def render(findings: Sequence[Finding], lab: Lab | None, facts: Mapping[str, str
         for workload, name in WORKLOADS.items():
             for mode in (COMPATIBLE, CALIBRATED):
                 charts = figures.slowdown_charts(lab, workload, mode)
-                sections.append(card.section(f"Slowdown against the load: {name}, iso-power, {HEADINGS[mode]}", charts))
+                sections.append(card.section(f"Slowdown against the load: {name}, iso-power, {HEADINGS[mode]}", LINES, charts))
         sections.append(card.section("Active tokens, conversation, iso-power", figures.active_token_charts(lab)))
     return document("Splitwise, reproduced", sections, CSS + FURTHER_CSS)
 
