@@ -3,6 +3,7 @@ message, and a NIC moves a token's KV cache in 1 ms; 2 ms are added once (see `c
 
 import pytest
 
+from emu.core.timing.constant import ConstantTiming
 from tests.clusters import exactly, make_cluster, simulate
 
 
@@ -84,3 +85,15 @@ def test_a_dead_destination_gives_up_its_share_of_the_source():
     dies = cluster.machines[run.columns.requests.decode_on[2]].name
     run = simulate(cluster, requests, deaths={dies: 0.205})
     assert received_s(run) == exactly([0.317, 0.362])
+
+
+@pytest.mark.parametrize("others", [[], [(0.0, 10, 20)]])  # d0 is idle, or decodes
+def test_layer_by_layer_for_a_request_that_ends_with_its_prefill(others):
+    timing = ConstantTiming(prefill_s_per_token=0.01, decode_step_s=0.03)
+    cluster = make_cluster("p0 d0", timing=timing, contention=True, layerwise_min_tokens=1)
+    run = simulate(cluster, [*others, (0.2, 10, 1)])
+    # Prefill from 0.205 to 0.305. The last of five layers is at d0 at 0.305 + 0.002 + 0.002, before p0's word, at 0.310, that
+    # nothing is to be decoded.
+    assert run.tokens_s(len(others)) == exactly([0.305])
+    assert run.columns.transfers.request_id.tolist() == list(range(len(others)))
+    assert len(run.columns.drops) == 0

@@ -1,5 +1,6 @@
 """What a machine is, and how its two halves are made: the state machine itself and what the scheduler keeps of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -23,10 +24,17 @@ class MachineSpec:
     timing: TimingModel
 
 
+class Pulled(Protocol):
+    """A request as its destination knows it: so many of its output tokens are out when its KV cache is complete."""
+
+    num_generated: int
+
+
 class MachineState(Protocol):
-    """The state machine of machine `index`."""
+    """The state machine of machine `index`. `pulling` are the requests whose KV caches are on their way to it."""
 
     index: int
+    pulling: Mapping[int, Pulled]
 
     def handle(self, event: tuple, now_s: float) -> list[tuple]:
         """Take one event and return what is to be done, in order."""

@@ -107,6 +107,10 @@ class EmulatedExecutor:
                 finished.append(request_id)
         return tuple(finished)
 
+    def has_ended(self, request_id: int, num_generated: int) -> bool:
+        """Whether a request with so many tokens out has written all of them."""
+        return num_generated >= self._output_tokens[request_id]
+
     def _forget_gone(self) -> None:
         """Those that left the batch and would have ended first: the run must not end for them."""
         heap = self._by_last_step

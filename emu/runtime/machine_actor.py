@@ -126,6 +126,8 @@ class MachineActor(Party):
             else:
                 self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
             return
+        if type(event) is KVReceived and self.node.came_in_vain(event):
+            return
         if type(event) is KVReceived and sender == NETWORK:
             if self._ends.get(event) is not event:
                 return  # called off, or the flow has got another share since

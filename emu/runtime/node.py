@@ -98,6 +98,15 @@ class Node:
         self.next_s = self._boundaries_s[num_passed] if num_passed + 1 < len(self._boundaries_s) else inf
         return StepsPassed(num_passed - num_told) if num_passed > num_told else None
 
+    def came_in_vain(self, received: KVReceived) -> bool:
+        """Whether the request of a KV cache that is complete here has no more tokens to write.
+
+        The first token comes with the last layer. Where it was the last one too, which its source could not know when it
+        offered the first layer, nothing joins: the source's word to forget it is under way.
+        """
+        seq = self.machine.pulling.get(received.request_id)
+        return seq is not None and self.executor.has_ended(received.request_id, seq.num_generated)
+
     def tell_passed(self, now_s: float, sender: int) -> None:
         """Tell of the steps that ended before an event of `sender` at `now_s`, though nothing needs to know yet."""
         if self.end_s == -inf:

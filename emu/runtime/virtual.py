@@ -269,11 +269,13 @@ class VirtualRuntime:
                 self._recorder.record(now_s, action)
 
     def _is_through(self, node: _Node, received: KVReceived, now_s: float) -> bool:
-        """Whether the flow that was to be through now still is: its share may have changed, or its source died."""
+        """Whether a flow that was to be through now is (its share may have changed, or its source died), and not in vain."""
         if self._due_s.get(received) != now_s:
             return False
         del self._due_s[received]
-        return not (self._has_faults and self._nodes[self._sources.pop(received)].dead)
+        if self._has_faults and self._nodes[self._sources.pop(received)].dead:
+            return False
+        return not node.came_in_vain(received)
 
     def _forget_flow(self, node: _Node, cancelled: Cancelled, now_s: float) -> bool:
         self._due_s.pop(cancelled, None)

@@ -76,6 +76,10 @@ class SplitwiseSimMachine:
         self._presence.report(bool(self.batcher.pending), actions)
         return actions
 
+    @property
+    def pulling(self) -> dict[int, Task]:
+        return self.handovers.pulling
+
     def would_pull(self, event: KVReady) -> bool:
         """Whether this hand-over, if it were offered now, would get its memory at once."""
         return not self._attempts.is_stale(event, []) and self.handovers.has_room(event)
