@@ -181,6 +181,7 @@ class VirtualRuntime:
         unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
         arrivals = enumerate(self._workload.rows())
         last_s, num_events, num_at_look = 0.0, 0, 0
+        have_all_arrived = False
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
             if receiver >= 0:
@@ -220,9 +221,12 @@ class VirtualRuntime:
                             heappush(heap, (request[0], DRIVER, seq, SCHEDULER, arrived))
                             break
                         else:
+                            have_all_arrived = True
                             # After every other event of that time.
                             seq += 1
                             heappush(heap, (event.arrival_s + self._max_drain_s, len(nodes), seq, SCHEDULER, unfinished))
+                    elif have_all_arrived and not scheduler.requests:
+                        continue  # a machine dies when the run is over
                 elif event is unfinished and not scheduler.requests:
                     continue
                 actions = scheduler.handle(event, now_s)
