@@ -65,31 +65,6 @@ class Flow:
             if self.first_s > now_s:
                 self.demand = 0.0
 
-    def lone_end_s(self, rate: float) -> float:
-        """When the last byte leaves if it is sent at `rate` from now on, but never before it is produced."""
-        start_s = max(self.as_of_s, self.first_s)
-        last_piece_bytes = self.request.num_bytes / self.request.num_pieces
-        return max(start_s + self.request.num_bytes / rate, self.until_s + last_piece_bytes / rate)
-
-    def sent_alone(self, rate: float, end_s: float, now_s: float) -> None:
-        """Up to now, before its end, it had the links to itself: `rate` was its share."""
-        self.rate = rate
-        if self.until_s <= now_s:
-            self.is_released, self.demand = True, inf
-            self.bytes_left = rate * (end_s - now_s)
-            self.next_s = self.end_s = end_s
-        elif self.first_s <= now_s:
-            sent = rate * (now_s - max(self.as_of_s, self.first_s))
-            self.bytes_left -= min(sent, self.production * (now_s - self.first_s))
-            self.as_of_s, self.demand = now_s, inf
-            self.look(now_s)
-            self.rate = min(rate, self.demand)
-            self.next_s = -inf
-        else:
-            self.rate = 0.0
-            self.next_s = self.first_s
-        self.as_of_s = now_s
-
     def step(self, at_s: float) -> None:
         """`next_s`, `at_s`, has come, and it is not the end."""
         if at_s >= self.until_s:

@@ -1,7 +1,6 @@
 """Links and the flows on them, whose rates are kept max-min fair. The cost of a change follows its neighbourhood."""
 
 from collections.abc import Iterable, Sequence
-from math import inf
 
 from emu.core.fair_share import max_min_rates
 from emu.core.flow import RELATIVE, Flow
@@ -15,39 +14,6 @@ class Links:
     def __init__(self, capacity: Sequence[float]) -> None:
         self._capacity = capacity
         self.flows_on: list[dict[Flow, None]] = [{} for _ in capacity]
-
-    def fit(self, flow: Flow, now_s: float) -> bool:
-        """Set the rate of one flow that has changed, if that changes no other's; returns whether it does not.
-
-        By definition: a flow has its demand, or a full link on which none has more. What has ended has no rate to be set.
-        """
-        is_over = flow.next_s == inf
-        if not is_over:
-            flow.look(now_s)
-        rate = 0.0 if is_over else flow.demand
-        before = flow.rate
-        loads = []
-        for link in flow.links:
-            capacity, load, largest, is_satisfied = self._capacity[link], 0.0, 0.0, True
-            for other in self.flows_on[link]:
-                if other is not flow:
-                    load += other.rate
-                    if other.rate > largest:
-                        largest = other.rate
-                    if other.rate < other.demand * (1 - RELATIVE):
-                        is_satisfied = False
-            if capacity - load < rate:
-                rate = capacity - load
-            loads.append((capacity, load, largest, is_satisfied))
-        for capacity, load, largest, is_satisfied in loads:
-            full = capacity * FULL
-            if load + rate >= full and rate < flow.demand and not (rate >= largest and is_satisfied):
-                return False
-            if load + max(rate, before) >= full and not is_satisfied:
-                return False
-        if not is_over:
-            flow.set_rate(rate, now_s)
-        return True
 
     def divide(self, links: Iterable[int], now_s: float) -> list[Flow]:
         """Divide anew what the flows on `links` share with each other and, over full links, with others.

@@ -1,11 +1,13 @@
 """The links: which flow gets which share of which NIC, and so when each is through."""
 
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
 from emu.core.flow import Flow
+from emu.core.forecasts import Asked, Forecasts
 from emu.core.links import Links
-from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange
+from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange, make
 
 TOGETHER_S = 1e-10  # what ends within this ends at once: what is left of it takes no share
 
@@ -17,10 +19,11 @@ class Network:
     `link_latency_s` after its last byte has left, the larger of its two machines'. Without `contention` each has both its NICs
     to itself.
 
-    A flow alone on its links is a formula. When another joins it they become `Flow`s, each with the time of its next change;
-    a timer makes the network look when the next of all is due, as ends of others may change then. An event that comes late
-    changes nothing but when that is told. The cost of an event follows its neighbourhood, the flows that share a full link
-    directly or through others, and not the size of the cluster.
+    Ends are formulas (`Forecasts`) as long as no flow has to wait for another: on links not half full of what is being
+    produced, nearly always. Where flows do compete they are `Flow`s (`Links`) until their links are free: each has the time
+    of its next change, and a timer makes the network look when the next of all is due, as ends of others may change then. An
+    event that comes late changes nothing but when that is told. The cost of an event follows its neighbourhood, the flows
+    that share a link directly or through others, and not the size of the cluster.
     """
 
     def __init__(self, nic_bytes_per_s: list[float], link_latency_s: list[float], contention: bool = True) -> None:
@@ -28,9 +31,8 @@ class Network:
         self._capacity = nic_bytes_per_s * 2  # link i goes out of machine i, link num_machines + i into it
         self._link_latency_s = link_latency_s
         self._contention = contention
-        # When a link is free again: minus infinity, the end of the flow that has it alone, or infinity where flows share it.
-        self._busy_until_s = [-inf] * len(self._capacity)
-        self._alone: list[tuple[FlowRequested, float] | None] = [None] * len(self._capacity)  # a flow and its start
+        self._forecasts = Forecasts(self._capacity)
+        self._busy_until_s, self._alone = self._forecasts.busy_until_s, self._forecasts.alone
         self._links = Links(self._capacity)
         self._sharing = self._links.flows_on
         self._changes: list[tuple[float, int, Flow]] = []  # a heap of when flows change by themselves
@@ -45,7 +47,7 @@ class Network:
         """
         if type(event) is not FlowRequested:
             return self._on_other(event, now_s)
-        request_id, attempt, source, destination, num_bytes, _, until_s, _ = event
+        request_id, attempt, source, destination, num_bytes, from_s, until_s, num_pieces = event
         outward, inward = source, self._num_machines + destination
         rate, other_rate = self._capacity[outward], self._capacity[inward]
         if other_rate < rate:
@@ -55,14 +57,19 @@ class Network:
             latency_s = other_latency_s
         busy_until_s = self._busy_until_s
         if busy_until_s[outward] > now_s or busy_until_s[inward] > now_s:
-            return self._share(event, (inward, outward), latency_s, now_s)
+            return self._join((event, (inward, outward), latency_s, now_s))
         end_s = now_s + num_bytes / rate
         if until_s > now_s:
-            end_s = Flow(event, (inward, outward), latency_s, now_s).lone_end_s(rate)
+            first_s = from_s + (until_s - from_s) / num_pieces
+            if first_s > now_s:
+                end_s += first_s - now_s
+            last_end_s = until_s + num_bytes / num_pieces / rate
+            if last_end_s > end_s:
+                end_s = last_end_s
         if self._contention:
             busy_until_s[outward] = busy_until_s[inward] = end_s
-            self._alone[outward] = self._alone[inward] = (event, now_s)
-        return [CompleteFlow(request_id, attempt, destination, end_s + latency_s)]
+            self._alone[outward] = self._alone[inward] = (event, (inward, outward), latency_s, now_s)
+        return [make(CompleteFlow, (request_id, attempt, destination, end_s + latency_s))]
 
     def rates(self, now_s: float) -> dict[tuple[int, int], float]:
         """Bytes/s of each flow in flight after all events up to now, by (request, attempt); empty without contention."""
@@ -70,23 +77,28 @@ class Network:
         for link in range(self._num_machines):
             if self._busy_until_s[link] == inf:
                 rates |= {flow.request[:2]: flow.rate for flow in self._sharing[link]}
-            elif self._busy_until_s[link] > now_s:
-                request, started_s = self._alone[link]
-                flow = self._as_flow(request, started_s, now_s)
-                rates[request[:2]] = flow.rate
+            else:
+                rates |= {flow.request[:2]: flow.as_flow(now_s).rate for flow in self._forecasts.on(link, now_s)}
         return rates
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def _share(self, event: FlowRequested, links: tuple[int, int], latency_s: float, now_s: float) -> list[tuple]:
+    def _join(self, asked: Asked) -> list[tuple]:
         """Start a flow beside others."""
-        self._catch_up(now_s)
-        for link in links:
-            self._unfold(link, now_s)
-        flow = Flow(event, links, latency_s, now_s)
-        self._add(flow)
-        self._change([flow], now_s)
-        return self._answer()
+        told = self._forecasts.add(asked)
+        if told is None:
+            event, links, latency_s, now_s = asked
+            self._catch_up(now_s)
+            self._share(links, now_s)
+            flow = Flow(event, links, latency_s, now_s)
+            self._add(flow)
+            self._change([flow], now_s)
+            return self._answer()
+        actions = []
+        for flow in told:
+            request_id, attempt, _, destination, _, _, _, _ = flow.request
+            actions.append(make(CompleteFlow, (request_id, attempt, destination, flow.end_s + flow.latency_s)))
+        return actions
 
     def _on_other(self, event: Cancelled | MachineDied | SharesChange, now_s: float) -> list[tuple]:
         self._catch_up(now_s)
@@ -106,8 +118,8 @@ class Network:
             return request_id is None or (request.request_id == request_id and request.attempt <= attempt)
 
         for link in links:
-            if self._alone[link] is not None and is_meant(self._alone[link][0]):
-                self._unfold(link, now_s)
+            if any(is_meant(flow.request) for flow in self._forecasts.on(link, now_s)):
+                self._share([link], now_s)
             for flow in [flow for flow in self._sharing[link] if is_meant(flow.request)]:
                 flow.next_s = inf
                 self._change([flow], now_s)
@@ -132,29 +144,14 @@ class Network:
 
     # --- flows on links -----------------------------------------------------------------------------------------------
 
-    def _as_flow(self, request: FlowRequested, started_s: float, now_s: float) -> Flow:
-        """What a flow that was alone on its links is by now, before its end."""
-        links = (self._num_machines + request.destination, request.source)
-        latency_s = max(self._link_latency_s[request.source], self._link_latency_s[request.destination])
-        flow = Flow(request, links, latency_s, started_s)
-        end_s = self._busy_until_s[links[0]]
-        flow.announced_s = end_s + latency_s
-        flow.sent_alone(min(self._capacity[link] for link in links), end_s, now_s)
-        return flow
-
-    def _unfold(self, link: int, now_s: float) -> None:
-        """Make a flow of the one that has this link alone, if there is one."""
-        if self._busy_until_s[link] <= now_s or self._alone[link] is None:
-            return
-        flow = self._as_flow(*self._alone[link], now_s)
-        self._add(flow)
-        if flow.next_s < now_s:
-            flow.set_rate(flow.rate, now_s)
-        self._push(flow)
+    def _share(self, links: Iterable[int], now_s: float) -> None:
+        """Have these links divided event by event until they are free, and those of their flows in turn."""
+        for flow in self._forecasts.take_out(links, now_s):
+            self._add(flow)
+            self._push(flow)
 
     def _add(self, flow: Flow) -> None:
         for link in flow.links:
-            self._alone[link] = None
             self._busy_until_s[link] = inf
             self._sharing[link][flow] = None
 
@@ -182,17 +179,13 @@ class Network:
 
     def _change(self, changed: list[Flow], now_s: float) -> None:
         """Give these flows other shares, and their neighbours; those that are over leave."""
-        fits = len(changed) == 1 and self._links.fit(changed[0], now_s)
-        leaving = [flow for flow in changed if flow.next_s == inf]
-        for flow in leaving:
-            for link in flow.links:
-                del self._sharing[link][flow]
-                if not self._sharing[link]:
-                    self._busy_until_s[link] = -inf
-        if fits:
-            retimed = [] if leaving else changed
-        else:
-            retimed = self._links.divide([link for flow in changed for link in flow.links], now_s)
-        for flow in retimed:
+        for flow in changed:
+            if flow.next_s == inf:
+                for link in flow.links:
+                    del self._sharing[link][flow]
+                    if not self._sharing[link]:
+                        self._busy_until_s[link] = -inf
+        links = [link for flow in changed for link in flow.links]
+        for flow in self._links.divide(links, now_s):
             self._push(flow)
             self._retimed[flow] = None

@@ -35,7 +35,7 @@ class Wire:
         self.network = network
         self.ends_s: dict[int, float] = {}
         self.rates: list[tuple[float, dict[int, float]]] = []  # bytes/s of each flow, from this time on
-        self.num_told = 0
+        self.num_told = self.num_timers = 0
 
     def run(self, events: list[tuple[float, tuple]], watch_s: tuple[float, ...] = ()) -> dict[int, float]:
         """`events` at their times. Returns when each flow is through. Notes the rates after each event and at `watch_s`."""
@@ -47,6 +47,7 @@ class Wire:
             for action in self.network.handle(event, now_s) if event is not None else ():
                 if type(action) is SetTimer:
                     assert action.at_s > now_s
+                    self.num_timers += 1
                     heappush(queue, (action.at_s, 0, len(self.rates), action.message))
                 else:
                     assert type(action) is CompleteFlow
@@ -279,6 +280,22 @@ def test_a_flow_to_come_takes_nothing_yet():
     assert ends([100.0] * 3, (0.0, SLOWLY), (0.0, flow(1, 1, 2, 100))) == exactly([10.1, 1.0])
 
 
+def test_flows_that_only_follow_their_production_need_no_timer():
+    # Into 100 bytes/s, 10 of them for flow 0 to 10 s and for flow 1 to 12 s. Flow 2 has the other 80 from 5 s. So has flow 0,
+    # and its own 10, for its last piece at 10 s, of 10 bytes; flow 1 has all for its own.
+    wire = Wire(Network([100.0] * 5, [0.0] * 5))
+    slowly = produced(1, 1, 2, 120, 0.0, 12.0, 12)
+    assert wire.run([(0.5, SLOWLY), (0.7, slowly), (5.0, flow(2, 3, 2, 80))]) == exactly({0: 10 + 10 / 90, 1: 12.1, 2: 6.0})
+    assert (wire.num_told, wire.num_timers) == (4, 0)
+    # With flow 3 beside the last piece of flow 0, of which 5 bytes are left at 90 bytes/s when it comes, it needs some: half of
+    # the 90 each. The last 4.5 bytes of flow 3 have all 90.
+    wire = Wire(Network([100.0] * 5, [0.0] * 5))
+    half_s = 5 / 90
+    wire.run([(0.5, SLOWLY), (0.7, slowly), (10 + half_s, flow(3, 3, 2, 9.5))])
+    assert wire.ends_s == exactly({0: 10 + half_s + 5 / 45, 3: 10 + half_s + 5 / 45 + 4.5 / 90, 1: 12.1})
+    assert wire.num_timers
+
+
 # --- by definition ----------------------------------------------------------------------------------------------------
 
 capacities = st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0, 8.0]), min_size=2, max_size=6)
@@ -417,6 +434,55 @@ def test_rates_are_fair_at_every_time(nic, flows, watch_s):
         speed = {number: production(by_number[number], at_s) for number in running}
         demands = [rates[number] if rates[number] == speed[number] else inf for number in running]
         assert_max_min_fair(paths, demands, capacity, [rates[number] for number in running])
+
+
+@st.composite
+def events_beside_production(draw) -> list[tuple[float, tuple]]:
+    """Flows mostly slower than NICs of 400 bytes/s, of prompts of one batch too, whose bursts last some 10 ms; few are lost."""
+    moments = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0])
+    nudges = st.sampled_from([0.0, 0.001, 0.01, 0.04, 0.2])
+    events = []
+    for number in range(draw(st.integers(2, 10))):
+        from_s = draw(moments)
+        start_s = from_s + draw(nudges) + draw(st.sampled_from([0.0, 0.0, 0.5]))
+        takes_s = draw(st.sampled_from([0.0, 0.5, 1.0, 1.5])) + draw(nudges)
+        num_bytes, num_pieces = draw(st.sampled_from([1, 10, 40, 100, 300])), draw(st.sampled_from([1, 4, 80]))
+        events.append((start_s, produced(number, *draw(routes), num_bytes, from_s, from_s + takes_s, num_pieces)))
+    for _ in range(draw(st.sampled_from([0, 0, 1]))):
+        lost = st.one_of(
+            st.builds(Cancelled, st.integers(0, 9), st.just(1)), st.builds(MachineDied, machines, st.just("power"))
+        )
+        events.append((draw(moments) + draw(nudges), draw(lost)))
+    return sorted(events, key=lambda event: event[0])
+
+
+@settings(SETTINGS, max_examples=600)
+@given(events_beside_production(), st.lists(st.floats(0, 3), max_size=4))
+def test_what_is_forecast_is_what_happens_event_by_event(events, watch_s):
+    runs = []
+    for is_forecast in (True, False):
+        network = Network([400.0, 400.0, 200.0, 400.0, 200.0], [0.0] * NUM_MACHINES)
+        if not is_forecast:
+            network._forecasts.add = lambda asked: None
+        wire = Wire(network)
+        ends_s = wire.run(events, tuple(watch_s))
+        runs.append((without_lost(ends_s, events), {at_s: rates for at_s, rates in wire.rates if at_s in watch_s}))
+    (ends_s, rates), (expected_ends_s, expected_rates) = runs
+    assert ends_s == exactly(expected_ends_s)
+    for at_s in watch_s:
+        assert rates[at_s] == pytest.approx(expected_rates[at_s], rel=1e-6)
+
+
+def without_lost(ends_s: dict[int, float], events: list[tuple[float, tuple]]) -> dict[int, float]:
+    """The ends of those that were not cancelled before, nor was one of their machines dead: these may be told or not."""
+    flows = {event.request_id: (at_s, event) for at_s, event in events if type(event) is FlowRequested}
+    kept = dict(ends_s)
+    for lost_s, event in events:
+        for number, (start_s, flow) in flows.items():
+            is_meant = event == (number, 1) or (type(event) is MachineDied and event.machine in (flow.source, flow.destination))
+            if is_meant and start_s <= lost_s < kept.get(number, -inf):
+                del kept[number]
+    return kept
 
 
 def production(event: FlowRequested, at_s: float) -> float:
