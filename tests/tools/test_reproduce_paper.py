@@ -1,4 +1,4 @@
-"""The command: briefly as a whole, killed and resumed, and what it refuses."""
+"""The command: briefly as a whole, and what it refuses. That it resumes, tests/reproduction/test_lab.py tests."""
 
 import json
 import subprocess
@@ -25,12 +25,6 @@ def test_quick(tmp_path):
         assert claim["figures"][0]["what"] in page
     assert "far too short for results" in page
     assert "http" not in page.replace("http://www.w3.org", "")
-    times = {path: path.stat().st_mtime_ns for path in (output / "runs").iterdir()}
-    again = reproduce("--quick", "--claim", "layer-wise", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in (output / "runs").iterdir()} == times  # nothing was run again
-    [claim] = json.loads((output / "claims.json").read_text())["claims"]
-    assert claim == claims[-1]
 
 
 def test_a_claim_that_is_not_there(tmp_path):
