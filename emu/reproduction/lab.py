@@ -97,7 +97,7 @@ class Effort:
             rate_rps += self.step_rps * (2 if mode == RULES else 1)
 
 
-QUICK = Effort(duration_s=6.0, step_rps=60.0, from_rps=30.0, until_rps=150.0, tolerance=0.25)
+QUICK = Effort(duration_s=4.0, step_rps=60.0, from_rps=30.0, until_rps=90.0, tolerance=0.25)
 
 
 @dataclass(frozen=True, slots=True)
