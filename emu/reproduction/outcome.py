@@ -63,7 +63,6 @@ class Outcome:
     completed_rps: float
     decode_seqs: dict[str, float]
     decode_context: dict[str, float]
-    evicted: int
     time_at_or_below: dict[str, list[float]]
 
     @property
@@ -108,7 +107,6 @@ def observe(overrides: Sequence[str], rate_rps: float) -> Outcome:
         completed_rps=_completed_rps(columns),
         decode_seqs=seqs,
         decode_context=context,
-        evicted=int(np.count_nonzero(columns.requeues.evicted)),
         time_at_or_below=_time_at_or_below(record, columns),
     )
 

@@ -13,7 +13,7 @@ from emu.results.sweep_table import read_json, write_json
 SOURCE_DIR = Path(__file__).parents[1]
 # What decides the result of a run; the page and the tools do not.
 DECIDES = ("core", "execution", "workload", "runtime", "results", "transfer", "provisioning", "build.py")
-DECIDES_NOT = ("results/report", "results/terminal.py", "provisioning/report")
+DECIDES_NOT = ("results/report", "results/terminal.py", "provisioning/page.py", "provisioning/heat_map.py")
 
 
 class Store:

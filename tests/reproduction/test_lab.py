@@ -33,7 +33,7 @@ def made_up(rate_rps: float, is_met: bool, as_published: bool, margin: float = 0
         kwh_per_request=1.0,
         wall_s=0.0,
     )
-    return Outcome(probe, dict.fromkeys(SLOS, 0.1 if as_published else -0.1), rate_rps, {}, {}, 0, {})
+    return Outcome(probe, dict.fromkeys(SLOS, 0.1 if as_published else -0.1), rate_rps, {}, {}, {})
 
 
 @pytest.fixture
