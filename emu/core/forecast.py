@@ -33,13 +33,12 @@ class Forecast:
         return self.start_s + self.production * (self.start_s - self.first_s) / (rate - self.production)
 
     def take(self, left_at_start: list[float], left_at_end: list[float], least_rate: float) -> None:
-        """Take what is left of each link in each burst, bytes/s: `least_rate`, whoever joins."""
+        """Take what is left of each link in each burst, bytes/s: `least_rate`, whoever joins. All, if it does not catch up."""
         self.first_rate = rate = min(left_at_start)
         self.left = left_at_end
         self.caught_up_s = self.start_s
         if self.production and (rate <= self.production or self.caught_up_at(rate) >= self.until_s):
             self.until_s, self.production, self.last_bytes = self.start_s, 0.0, self.request.num_bytes
-            self.left = left_at_start
         elif self.production:
             self.caught_up_s = self.caught_up_at(rate)
         self.end_s = self.until_s + self.last_bytes / min(self.left)

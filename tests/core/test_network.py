@@ -287,13 +287,34 @@ def test_flows_that_only_follow_their_production_need_no_timer():
     slowly = produced(1, 1, 2, 120, 0.0, 12.0, 12)
     assert wire.run([(0.5, SLOWLY), (0.7, slowly), (5.0, flow(2, 3, 2, 80))]) == exactly({0: 10 + 10 / 90, 1: 12.1, 2: 6.0})
     assert (wire.num_told, wire.num_timers) == (4, 0)
-    # With flow 3 beside the last piece of flow 0, of which 5 bytes are left at 90 bytes/s when it comes, it needs some: half of
-    # the 90 each. The last 4.5 bytes of flow 3 have all 90.
+    # With flow 3 out of machine 0 at 10.105 s, when flow 0 would be through if it were alone, they do: 0.55 bytes of its last
+    # piece are left. 50 each until they are sent, then 100 for the rest of flow 3.
     wire = Wire(Network([100.0] * 5, [0.0] * 5))
-    half_s = 5 / 90
-    wire.run([(0.5, SLOWLY), (0.7, slowly), (10 + half_s, flow(3, 3, 2, 9.5))])
-    assert wire.ends_s == exactly({0: 10 + half_s + 5 / 45, 3: 10 + half_s + 5 / 45 + 4.5 / 90, 1: 12.1})
+    wire.run([(0.5, SLOWLY), (0.7, slowly), (10.105, flow(3, 0, 4, 9.55))])
+    assert wire.ends_s == exactly({0: 10.105 + 0.55 / 50, 3: 10.105 + 0.55 / 50 + 9 / 100, 1: 12.1})
     assert wire.num_timers
+
+
+def test_what_was_alone_on_a_link_is_forgotten_when_it_is_over():
+    # Flow 0 ends at 1 s. Flow 2 joins flow 1 out of machine 0, and flow 3 flow 2 into machine 2: 90 bytes/s for it.
+    late = SLOWLY._replace(request_id=1, destination=3, produced_from_s=2.0, produced_until_s=12.0)
+    later = late._replace(request_id=2, destination=2, num_bytes=120, produced_until_s=14.0, num_pieces=12)
+    flows = [(0.0, flow(0, 0, 2, 100)), (2.0, late), (3.0, later), (5.0, flow(3, 1, 2, 90))]
+    assert ends([100.0] * 4, *flows) == exactly([1.0, 12 + 10 / 90, 14.1, 6.0])
+
+
+def test_catching_up_beside_another():
+    # Flow 1 is 30 bytes behind when it joins flow 0 at 5 s: it has 90 bytes/s, 80 more than come, for 3/8 s. Half through that
+    # flow 2 joins, of 45 bytes: both have 45, of which flow 1 makes up 35 a second for 3/7 s; then flow 2 has 80.
+    wire = Wire(Network([100.0] * 4, [0.0] * 4))
+    late = SLOWLY._replace(request_id=1, source=1, produced_from_s=1.0, produced_until_s=11.0)
+    wire.run([(0.0, SLOWLY), (5.0, late), (5 + 3 / 16, flow(2, 3, 2, 45))], watch_s=(5.1, 5.2, 5.7))
+    assert [dict(wire.rates)[at_s] for at_s in (5.1, 5.2, 5.7)] == [
+        {0: 10, 1: 90},
+        {0: 10, 1: 45, 2: 45},
+        {0: 10, 1: 10, 2: 80},
+    ]
+    assert wire.ends_s == exactly({0: 10 + 10 / 90, 1: 11.1, 2: 5 + 3 / 16 + 3 / 7 + (45 - 45 * 3 / 7) / 80})
 
 
 # --- by definition ----------------------------------------------------------------------------------------------------
@@ -442,11 +463,11 @@ def events_beside_production(draw) -> list[tuple[float, tuple]]:
     moments = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0])
     nudges = st.sampled_from([0.0, 0.001, 0.01, 0.04, 0.2])
     events = []
-    for number in range(draw(st.integers(2, 10))):
+    for number in range(draw(st.integers(2, 7))):
         from_s = draw(moments)
         start_s = from_s + draw(nudges) + draw(st.sampled_from([0.0, 0.0, 0.5]))
         takes_s = draw(st.sampled_from([0.0, 0.5, 1.0, 1.5])) + draw(nudges)
-        num_bytes, num_pieces = draw(st.sampled_from([1, 10, 40, 100, 300])), draw(st.sampled_from([1, 4, 80]))
+        num_bytes, num_pieces = draw(st.sampled_from([1, 10, 40, 80, 300])), draw(st.sampled_from([1, 4, 80]))
         events.append((start_s, produced(number, *draw(routes), num_bytes, from_s, from_s + takes_s, num_pieces)))
     for _ in range(draw(st.sampled_from([0, 0, 1]))):
         lost = st.one_of(
@@ -457,15 +478,16 @@ def events_beside_production(draw) -> list[tuple[float, tuple]]:
 
 
 @settings(SETTINGS, max_examples=600)
-@given(events_beside_production(), st.lists(st.floats(0, 3), max_size=4))
-def test_what_is_forecast_is_what_happens_event_by_event(events, watch_s):
+@given(events_beside_production())
+def test_what_is_forecast_is_what_happens_event_by_event(events):
+    watch_s = [at_s + after_s for at_s, _ in events for after_s in (0.00049, 0.0051, 0.0293)]
     runs = []
     for is_forecast in (True, False):
         network = Network([400.0, 400.0, 200.0, 400.0, 200.0], [0.0] * NUM_MACHINES)
         if not is_forecast:
             network._forecasts.add = lambda asked: None
         wire = Wire(network)
-        ends_s = wire.run(events, tuple(watch_s))
+        ends_s = wire.run(events, watch_s=tuple(watch_s))
         runs.append((without_lost(ends_s, events), {at_s: rates for at_s, rates in wire.rates if at_s in watch_s}))
     (ends_s, rates), (expected_ends_s, expected_rates) = runs
     assert ends_s == exactly(expected_ends_s)
