@@ -31,8 +31,9 @@ def produced(number, source, destination, num_bytes, from_s, until_s, num_pieces
 class Wire:
     """Runs a network: gives it events and the timers that it sets, and keeps what it says last of each flow."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, notes_rates: bool = True) -> None:
         self.network = network
+        self.notes_rates = notes_rates  # to ask for them must change nothing
         self.ends_s: dict[int, float] = {}
         self.rates: list[tuple[float, dict[int, float]]] = []  # bytes/s of each flow, from this time on
         self.num_told = self.num_timers = 0
@@ -48,21 +49,21 @@ class Wire:
                 if type(action) is SetTimer:
                     assert action.at_s > now_s
                     self.num_timers += 1
-                    heappush(queue, (action.at_s, 0, len(self.rates), action.message))
+                    heappush(queue, (action.at_s, 0, self.num_timers, action.message))
                 else:
                     assert type(action) is CompleteFlow
                     assert action.at_s >= now_s
                     assert self.ends_s.get(action.request_id, inf) > now_s, "it was through already"
                     self.ends_s[action.request_id] = action.at_s
                     self.num_told += 1
-            if not queue or queue[0][0] > now_s:
+            if self.notes_rates and (not queue or queue[0][0] > now_s):
                 rates = {number: rate for (number, _), rate in self.network.rates(now_s).items()}
                 self.rates.append((now_s, rates))
         return self.ends_s
 
 
 def ends(nic_bytes_per_s: list[float], *events: tuple[float, tuple], latency_s: float = 0.0) -> list[float]:
-    wire = Wire(Network(nic_bytes_per_s, [latency_s] * len(nic_bytes_per_s)))
+    wire = Wire(Network(nic_bytes_per_s, [latency_s] * len(nic_bytes_per_s)), notes_rates=False)
     ends_s = wire.run(list(events))
     assert wire.network.rates(max([*ends_s.values(), *(at_s for at_s, _ in events)])) == {}
     return [ends_s[number] for number in sorted(ends_s)]
@@ -482,15 +483,16 @@ def events_beside_production(draw) -> list[tuple[float, tuple]]:
 def test_what_is_forecast_is_what_happens_event_by_event(events):
     watch_s = [at_s + after_s for at_s, _ in events for after_s in (0.00049, 0.0051, 0.0293)]
     runs = []
-    for is_forecast in (True, False):
+    for is_forecast, notes_rates in ((True, True), (False, True), (True, False)):
         network = Network([400.0, 400.0, 200.0, 400.0, 200.0], [0.0] * NUM_MACHINES)
         if not is_forecast:
             network._forecasts.add = lambda asked: None
-        wire = Wire(network)
+        wire = Wire(network, notes_rates)
         ends_s = wire.run(events, watch_s=tuple(watch_s))
         runs.append((without_lost(ends_s, events), {at_s: rates for at_s, rates in wire.rates if at_s in watch_s}))
-    (ends_s, rates), (expected_ends_s, expected_rates) = runs
+    (ends_s, rates), (expected_ends_s, expected_rates), (unwatched_ends_s, _) = runs
     assert ends_s == exactly(expected_ends_s)
+    assert unwatched_ends_s == exactly(expected_ends_s)
     for at_s in watch_s:
         assert rates[at_s] == pytest.approx(expected_rates[at_s], rel=1e-6)
 
