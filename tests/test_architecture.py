@@ -39,9 +39,9 @@ CORE_ROWS = [
     {"kv_cache", "network", "timing", "pools", "codec"},
     {"links", "forecasts"},
     {"forecast"},
-    {"flow", "fair_share"},
+    {"flow", "fair_share", "sequence"},
     {"facts", "messages", "oracle"},
-    {"batch", "request", "specs", "sequence"},
+    {"batch", "request", "specs"},
     {"setting", "seeding"},
 ]
 # Where a library may be imported: paths below emu/.

@@ -4,7 +4,8 @@
 Each run is a whole one, from the first event to the last file written (event log and HTML report off), in one warm process.
 The baseline beside it is step-by-step execution, which decides and times everything the same. `--scale` runs 1,000 machines
 at 2,500 requests/s for ten emulated minutes, and the same load a machine on 40, each in a process of its own. Rates are by the
-wall clock; the CPU time of this process, which others on the machine disturb less, stands beside them.
+wall clock; the CPU time of this process, which others on the machine disturb less, stands beside them. Where tools/compile.py
+has compiled these sources, that package is measured as well, in a process of its own.
 
     python tools/bench_virtual.py [--scale] [--runs 5] [--json F]
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from time import process_time
 
+from compile import COMPILED, is_current
 from rich.console import Console
 from rich.table import Table
 
@@ -72,10 +74,15 @@ def measure(overrides: list[str], num_runs: int) -> dict:
     return runs[-1] | {"requests_per_s": rates, "cpu_us_a_request": median(run["cpu_us_a_request"] for run in runs)}
 
 
-def measure_process(overrides: list[str]) -> dict:
-    """Run once in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--once", json.dumps(overrides)], check=True, stdout=subprocess.PIPE)
+def in_process(arguments: list[str], **variables: str) -> dict:
+    """What this program prints for `arguments`, in a process of its own with these variables in its environment."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | variables)
     return json.loads(done.stdout)
+
+
+def measure_compiled(overrides: list[str], num_runs: int) -> dict:
+    return in_process(["--measure", json.dumps(overrides), "--runs", str(num_runs)], PYTHONPATH=str(COMPILED))
 
 
 def once(overrides: list[str]) -> None:
@@ -86,8 +93,11 @@ def once(overrides: list[str]) -> None:
 def bench_rates(num_runs: int) -> list[dict]:
     names = ("load", "execution", "requests", "events", "requests/s", "min", "max", "CPU µs each", "ratio", "verdict")
     table, rows = Table(*names), []
+    is_compiled = is_current(COMPILED)
     for load, workload in LOADS.items():
         variants = {name: measure([*CLUSTER, *workload, *limit], num_runs) for name, limit in VARIANTS.items()}
+        if is_compiled:
+            variants["compiled"] = measure_compiled([*CLUSTER, *workload], num_runs)
         baseline = median(variants["step by step"]["requests_per_s"])
         for name, row in variants.items():
             rates = row["requests_per_s"]
@@ -97,13 +107,14 @@ def bench_rates(num_runs: int) -> list[dict]:
             figures += [f"{row['cpu_us_a_request']:.1f}", f"{row['ratio']:.2f}"]
             table.add_row(load, name, *counts, *figures, row["verdict"])
             rows.append(row)
-    Console(width=132).print(f"40 machines, median of {num_runs} runs", table, sep="\n")
+    hint = "" if is_compiled else "python tools/compile.py adds what the compiled package does"
+    Console(width=132).print(f"40 machines, median of {num_runs} runs", table, hint, sep="\n")
     return rows
 
 
 def bench_scale() -> list[dict]:
     table = Table("machines", "requests", "s", "CPU µs each", "peak memory", "verdict")
-    rows = [{"machines": num} | measure_process([*CLUSTER, *load]) for num, load in SCALES.items()]
+    rows = [{"machines": num} | in_process(["--once", json.dumps([*CLUSTER, *load])]) for num, load in SCALES.items()]
     for row in rows:
         figures = (f"{row['wall_s']:.1f}", f"{row['cpu_us_a_request']:.1f}", f"{row['peak_bytes'] / 1e9:.2f} GB")
         table.add_row(f"{row['machines']:,}", f"{row['requests']:,}", *figures, row["verdict"])
@@ -117,9 +128,13 @@ def main() -> None:
     parser.add_argument("--scale", action="store_true", help="1,000 machines against 40 instead")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--once", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.once:
         once(json.loads(args.once))
+        return
+    if args.measure:
+        print(json.dumps(measure(json.loads(args.measure), args.runs)))
         return
     rows = bench_scale() if args.scale else bench_rates(args.runs)
     if args.json:

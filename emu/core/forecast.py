@@ -26,7 +26,7 @@ class Forecast:
                 self.start_s = first_s
             self.until_s, self.production, self.last_bytes = until_s, num_bytes / produced_s, num_bytes / num_pieces
         else:
-            self.until_s, self.production, self.last_bytes = now_s, 0.0, num_bytes
+            self.until_s, self.production, self.last_bytes = now_s, 0.0, float(num_bytes)
 
     def caught_up_at(self, rate: float) -> float:
         """When it has caught up if sent at `rate`, more than its production."""
@@ -38,7 +38,7 @@ class Forecast:
         self.left = left_at_end
         self.caught_up_s = self.start_s
         if self.production and (rate <= self.production or self.caught_up_at(rate) >= self.until_s):
-            self.until_s, self.production, self.last_bytes = self.start_s, 0.0, self.request.num_bytes
+            self.until_s, self.production, self.last_bytes = self.start_s, 0.0, float(self.request.num_bytes)
         elif self.production:
             self.caught_up_s = self.caught_up_at(rate)
         self.end_s = self.until_s + self.last_bytes / min(self.left)

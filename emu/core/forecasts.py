@@ -57,7 +57,7 @@ class Forecasts:
         caught_up_s, end_s = start_s, until_s + new.last_bytes / least_rate
         if production and (production >= least_rate or (caught_up_s := new.caught_up_at(least_rate)) >= until_s):
             return None
-        later = []
+        later: list[tuple[Forecast, int]] = []
         for side, link in enumerate(links):
             if self.busy_until_s[link] == inf:
                 return None
@@ -80,7 +80,7 @@ class Forecasts:
             if room < 0.0:
                 return None
         new.take(at_start, at_end, least_rate)
-        told = {new: None}
+        told: dict[Forecast, None] = {new: None}
         for other, side in later:
             other.put_off(side, production)
             told[other] = None

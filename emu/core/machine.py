@@ -9,8 +9,10 @@ arrives and told of the steps that have passed before anything else happens, dec
 """
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-from emu.core.batch import Batch, Prefill
+from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.decode_batch import DecodeBatch
 from emu.core.facts import DropStale, RecordTransfer
@@ -67,7 +69,7 @@ class Machine:
         self.num_steps_left = 0  # of the run in flight, the step in flight included; 0 = idle
         self._cut = False
         self._called_off: dict[int, int] = {}  # request -> newest attempt that was cancelled
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any, float, list[tuple]], None]] = {
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
             KVReceived: self._on_kv_received,
@@ -206,7 +208,10 @@ class Machine:
         if self.inbound:
             self._admit_inbound(now_s, actions)
         ready, waiting = self.ready, self.prompts.waiting
-        prompts = left_out = joins = leaves = ()
+        prompts: list[Sequence] = []
+        left_out: list[Sequence] = []
+        joins: tuple[DecodeJoin, ...] = ()
+        leaves: tuple[int, ...] = ()
         if waiting:
             candidates = [*active.values(), *decodes.paused.values(), *ready.values()]
             prompts, left_out = self.batching.next_batch(self.prompts.admissible(self.index), candidates)
@@ -312,7 +317,7 @@ class Machine:
         return Sequence(request_id, attempt, arrival_s, num_tokens, num_generated)
 
     @staticmethod
-    def _current(place: dict[int, Sequence], event: tuple, actions: list[tuple]) -> Sequence | None:
+    def _current(place: dict[int, Sequence], event: KVReceived | KVPulled, actions: list[tuple]) -> Sequence | None:
         seq = place.get(event[0])
         if seq is None or seq.attempt != event[1]:
             actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))

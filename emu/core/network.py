@@ -73,7 +73,7 @@ class Network:
 
     def rates(self, now_s: float) -> dict[tuple[int, int], float]:
         """Bytes/s of each flow in flight after all events up to now, by (request, attempt); empty without contention."""
-        rates = {}
+        rates: dict[tuple[int, int], float] = {}
         for link in range(self._num_machines):
             if self._busy_until_s[link] == inf:
                 rates |= {flow.request[:2]: flow.rate for flow in self._sharing[link]}
@@ -94,13 +94,13 @@ class Network:
             self._add(flow)
             self._change([flow], now_s)
             return self._answer()
-        actions = []
-        for flow in told:
-            request_id, attempt, _, destination, _, _, _, _ = flow.request
-            actions.append(make(CompleteFlow, (request_id, attempt, destination, flow.end_s + flow.latency_s)))
+        actions: list[tuple] = []
+        for forecast in told:
+            request_id, attempt, _, destination, _, _, _, _ = forecast.request
+            actions.append(make(CompleteFlow, (request_id, attempt, destination, forecast.end_s + forecast.latency_s)))
         return actions
 
-    def _on_other(self, event: Cancelled | MachineDied | SharesChange, now_s: float) -> list[tuple]:
+    def _on_other(self, event: tuple, now_s: float) -> list[tuple]:
         self._catch_up(now_s)
         match event:
             case Cancelled(request_id, attempt):

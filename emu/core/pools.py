@@ -1,6 +1,7 @@
 """The prompt, token and mixed pools, and what the scheduler knows of each machine's load."""
 
 from bisect import insort
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from enum import StrEnum
 from heapq import heapify, heappop, heappush, heapreplace
@@ -93,6 +94,9 @@ class MachineLoad:
         self.kv_tokens -= request.prefill_tokens + 1
 
 
+Figure = float | tuple[int, int]  # of a load: what machines are ranked by
+
+
 class _Ranking:
     """The members of one pool by one figure of their load.
 
@@ -102,9 +106,9 @@ class _Ranking:
     __slots__ = ("_load", "_members", "heap")
 
     def __init__(self, figure: str, members: list[MachineLoad]) -> None:
-        self._load = attrgetter(figure)
+        self._load: Callable[[MachineLoad], Figure] = attrgetter(figure)
         self._members = members
-        self.heap: list[tuple[float, int, MachineLoad]] = []
+        self.heap: list[tuple[Figure, int, MachineLoad]] = []
         self._rebuild()
 
     def _rebuild(self) -> None:

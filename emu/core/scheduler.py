@@ -1,6 +1,8 @@
 """The global scheduler: who prefills and who decodes each request, who is in which pool, and what becomes of lost requests."""
 
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import Any
 
 from emu.core.facts import DropStale, End, MovePool, Place, Requeue
 from emu.core.messages import (
@@ -24,6 +26,9 @@ from emu.core.reports import Reports
 from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
 
+Handler = Callable[[Any, float, list[tuple]], None]  # of one type of event, its time, and the actions that it adds to
+OfAttempt = PrefillDone | KVTransferred | RequestFinished | RequestEvicted | RequestRejected
+
 
 class Scheduler:
     """State machine of the scheduler. It alone ends requests; `requests` are those not yet ended.
@@ -34,7 +39,7 @@ class Scheduler:
 
     def __init__(
         self,
-        machines: list[MachineLoad],
+        machines: Seq[MachineLoad],
         placement: PlacementPolicy,
         repurposing: RepurposingPolicy = NEVER,
         report_period_s: float = 0.0,
@@ -44,7 +49,7 @@ class Scheduler:
         self.repurposing = repurposing
         self.reports = Reports(report_period_s, len(machines)) if report_period_s else None
         self.requests: dict[int, Request] = {}
-        self._handlers = {
+        self._handlers: dict[type, Handler] = {
             RunStarted: self._on_run_started,
             RequestArrived: self._on_arrived,
             PrefillDone: self._on_prefill_done,
@@ -220,7 +225,7 @@ class Scheduler:
         self.pools.move(machine, pool)
         actions.append(MovePool(machine.index, str(pool)))
 
-    def _current(self, event: tuple, actions: list[tuple]) -> Request | None:
+    def _current(self, event: OfAttempt, actions: list[tuple]) -> Request | None:
         request = self.requests.get(event.request_id)
         if request is None or request.attempt != event.attempt:
             actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))

@@ -1,5 +1,7 @@
 """One attempt of a request on one machine."""
 
+from emu.core.messages import KVReady
+
 
 class Sequence:
     """`num_cached` tokens of KV and `num_generated` output tokens (both as of its last join, while it decodes).
@@ -26,6 +28,15 @@ class Sequence:
         "request_id",
     )
 
+    # Set where a sequence comes to need them: its blocks and `decode_on` with a prompt, `joined_at` when it joins the batch,
+    # `offer`, `ready_s` and `pull_s` where it is handed over.
+    num_blocks: int
+    decode_on: int
+    joined_at: int
+    offer: KVReady
+    ready_s: float
+    pull_s: float
+
     def __init__(self, request_id: int, attempt: int, arrival_s: float, num_cached: int, num_generated: int) -> None:
         self.request_id = request_id
         self.attempt = attempt
@@ -35,8 +46,6 @@ class Sequence:
         self.num_generated = num_generated
         self.num_pauses = 0
         self.is_offered = False
-        # The others are set where a sequence comes to need them: `decode_on` with a prompt, `joined_at` when it joins the
-        # batch, `offer`, `ready_s` and `pull_s` where it is handed over.
 
     @property
     def order(self) -> tuple[float, int]:

@@ -43,7 +43,7 @@ class MachineLog:
                     self.prefills += _pack_prefill(*prefill)
                 if finished:  # with its prefill: it never joined
                     prefilled = {prefill[0] for prefill in prefills}
-                    finished = [request_id for request_id in finished if request_id not in prefilled]
+                    finished = tuple([request_id for request_id in finished if request_id not in prefilled])
             self.batches += _pack_batch(step, num_decodes, context_tokens, num_paused, len(prefills), start_s)
         step_ends_s.fromlist(boundaries_s)
         for request_id in finished:

@@ -1,6 +1,7 @@
 """Takes the facts of a run as they come, and turns them into tables once it is over."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Recorder:
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
         self._columns: Columns | None = None
-        self.handlers = {
+        self.handlers: dict[type, Callable[[float, Any], None]] = {
             Place: self._requests.place,
             RecordTransfer: self._requests.transfer,
             End: self._requests.end,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import inf
 
 from emu.core.batch import Batch
-from emu.core.machine import Machine
+from emu.core.machine_kind import MachineState
 from emu.core.messages import Assigned, KVReceived, RunSteps, StepsDone, StepsPassed, make
 from emu.execution.emulated import EmulatedExecutor
 
@@ -37,12 +37,15 @@ class Node:
         "next_s",
     )
 
-    def __init__(self, machine: Machine, executor: EmulatedExecutor, tell: TellSteps) -> None:
+    def __init__(self, machine: MachineState, executor: EmulatedExecutor, tell: TellSteps) -> None:
         self.machine = machine
         self.executor = executor
         self.end_s, self.next_s = -inf, inf
         self._num_passed = self._num_facts = 0  # of the run's steps: the machine has been told of so many, `tell` of so many
         self._tell = tell
+        self._batch: Batch | None = None
+        self._boundaries_s: list[float] = []
+        self._start_s = 0.0
 
     def start(self, action: RunSteps, now_s: float) -> float:
         """Begin a run. Returns its `end_s`: look at it then."""

@@ -5,7 +5,8 @@ import pytest
 from emu.core.facts import MovePool, Place
 from emu.core.messages import Assigned, KVTransferred, MachineDied, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
 from emu.core.oracle import OutputOracle
-from emu.core.placement.splitwise_sim import SplitwiseSim, SplitwiseSimLoad
+from emu.core.placement.splitwise_sim import SplitwiseSim
+from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import Role
 from emu.core.request import Request
 from emu.core.splitwise_sim.scheduler import SplitwiseSimScheduler

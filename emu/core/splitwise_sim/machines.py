@@ -9,7 +9,7 @@ from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.machine_kind import MachineSpec
 from emu.core.oracle import OutputOracle
-from emu.core.placement.splitwise_sim import SplitwiseSimLoad
+from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec, SpecError
 from emu.core.splitwise_sim.batcher import BatchLimits

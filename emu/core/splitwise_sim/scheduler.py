@@ -2,7 +2,8 @@
 
 from emu.core.messages import KVTransferred, QueueChanged
 from emu.core.placement.policy import PlacementPolicy
-from emu.core.placement.splitwise_sim import SplitwiseSim, SplitwiseSimLoad
+from emu.core.placement.splitwise_sim import SplitwiseSim
+from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import MachineLoad, Pool
 from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
@@ -21,17 +22,18 @@ class SplitwiseSimScheduler(Scheduler):
     ) -> None:
         super().__init__(machines, placement, repurposing, report_period_s)
         self._handlers[QueueChanged] = self._on_queue_changed
+        self._loads = machines
         self._num_moves = len(machines)
 
     def _on_queue_changed(self, event: QueueChanged, now_s: float, actions: list[tuple]) -> None:
-        self.pools.machines[event.machine].has_queue = event.is_waiting
+        self._loads[event.machine].has_queue = event.is_waiting
 
     def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[tuple]) -> None:
         super()._on_kv_transferred(event, now_s, actions)
         request = self.requests.get(event.request_id)
         if request is not None and request.attempt == event.attempt:
             self._end_hold(request)
-            self.pools.machines[request.decode_on].arrive_decode(request)
+            self._loads[request.decode_on].arrive_decode(request)
 
     def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
         super()._withdraw(request, now_s, actions)
@@ -40,7 +42,7 @@ class SplitwiseSimScheduler(Scheduler):
 
     def _end_hold(self, request: Request) -> None:
         if request.prefill_on != request.decode_on:
-            source = self.pools.machines[request.prefill_on]
+            source = self._loads[request.prefill_on]
             source.end_hold(request)
             self.pools.changed(source)
 
@@ -51,7 +53,7 @@ class SplitwiseSimScheduler(Scheduler):
         else:
             super()._join_mixed_pool(request, prefill_on, decode_on, actions)
 
-    def _move(self, machine: SplitwiseSimLoad, pool: Pool, actions: list[tuple]) -> None:
-        machine.turn = self._num_moves
+    def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
+        self._loads[machine.index].turn = self._num_moves
         self._num_moves += 1
         super()._move(machine, pool, actions)
