@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import NETWORK, FlowRequested, KVReady, RunEnded, Send
@@ -51,8 +53,11 @@ class Watch:
             assert num_tokens >= requests.prompt_tokens[request_id]
             if not requests.evictions[request_id]:
                 assert num_tokens == requests.prompt_tokens[request_id]
+        segments = columns.segments
+        decodes = np.flatnonzero(~segments.is_prefill)
+        decoded = {*zip(segments.request_id[decodes].tolist(), segments.attempt[decodes].tolist(), strict=True)}
         for request_id, attempt in in_vain:
-            was_over_with_its_prefill = math.isnan(requests.decode_start_s[request_id])
+            was_over_with_its_prefill = (request_id, attempt) not in decoded
             is_lost = attempt < requests.attempts[request_id] or requests.status[request_id] == FAILED
             assert is_lost or was_over_with_its_prefill
 
