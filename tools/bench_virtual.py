@@ -41,8 +41,8 @@ def conversation(rate_rps: float, duration_s: float) -> list[str]:
     return ["workload=azure_conv", f"workload.rate_rps={rate_rps}", f"workload.duration_s={duration_s}"]
 
 
-# The paper's split, which at 130 requests/s decodes in batches beyond the profile (INVALID: its times are extrapolated), and one
-# that stays within it but puts several prompts into a step.
+# The paper's split, which at 130 requests/s decodes in batches beyond the profile (INVALID: its times are extrapolated), and
+# one that stays within it but puts several prompts into a step.
 LOADS = {
     TRACE.name: [*split(25, 15), "workload=trace", f"workload.path={TRACE}", "workload.duration_s=inf"],
     "conversation at 130/s": [*split(25, 15), *conversation(130, 120)],
