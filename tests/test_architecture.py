@@ -39,7 +39,7 @@ CORE_ROWS = [
     {"kv_cache", "network", "timing", "pools", "codec"},
     {"links", "forecasts"},
     {"forecast"},
-    {"flow", "fair_share", "sequence"},
+    {"attempts", "flow", "fair_share", "sequence"},
     {"facts", "messages", "oracle"},
     {"batch", "request", "specs"},
     {"setting", "seeding"},

@@ -33,6 +33,7 @@ MODULES = (
     "emu/core/batch.py",
     "emu/core/messages.py",
     "emu/core/facts.py",
+    "emu/core/attempts.py",
     "emu/core/sequence.py",
     "emu/core/kv_cache.py",
     "emu/core/decode_batch.py",

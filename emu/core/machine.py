@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from emu.core.attempts import Attempts
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.decode_batch import DecodeBatch
-from emu.core.facts import DropStale, RecordTransfer
+from emu.core.facts import RecordTransfer
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.messages import (
@@ -59,7 +60,7 @@ class Machine:
         self.batching = batching
         self.handover = handover
         # One block less, because a hand-over takes room for one more token at its destination than at its source.
-        self.prompts = PromptQueue(kv, max_held_blocks=int(max_held_fraction * (kv.num_blocks - 1)))
+        self.prompts = PromptQueue(index, kv, max_held_blocks=int(max_held_fraction * (kv.num_blocks - 1)))
         self.prefilling: list[Sequence] = []
         self.holding: dict[int, Sequence] = {}
         self.inbound: deque[Sequence] = deque()
@@ -68,7 +69,7 @@ class Machine:
         self.decodes = DecodeBatch(kv)
         self.num_steps_left = 0  # of the run in flight, the step in flight included; 0 = idle
         self._cut = False
-        self._called_off: dict[int, int] = {}  # request -> newest attempt that was cancelled
+        self._attempts = Attempts()
         self._handlers: dict[type, Callable[[Any, float, list[tuple]], None]] = {
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
@@ -88,8 +89,11 @@ class Machine:
     def would_pull(self, event: KVReady) -> bool:
         """Whether this hand-over, if it were offered now, would get its blocks at once."""
         num_blocks = self.kv.blocks_for(event.num_tokens + 1)
-        is_current = self._called_off.get(event.request_id, 0) < event.attempt
-        return is_current and not self.inbound and self.kv.can_admit(num_blocks, self.prompts.num_held_blocks)
+        return (
+            not self._attempts.is_stale(event, [])
+            and not self.inbound
+            and self.kv.can_admit(num_blocks, self.prompts.num_held_blocks)
+        )
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -120,7 +124,7 @@ class Machine:
 
     def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[tuple]) -> None:
         request_id, attempt = event
-        seq = self._current(self.pulling, event, actions)
+        seq = self._attempts.current(self.pulling, event, actions)
         if seq is None:
             return
         del self.pulling[request_id]
@@ -135,7 +139,7 @@ class Machine:
         self._wake(now_s, actions)
 
     def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
-        seq = self._current(self.holding, event, actions)
+        seq = self._attempts.current(self.holding, event, actions)
         if seq is not None:
             self._release_held(seq, actions)
             self._blocks_came_free(now_s, actions)
@@ -143,22 +147,22 @@ class Machine:
     def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[tuple]) -> None:
         """Forget the attempts of a request up to this one, wherever they are here."""
         request_id, attempt = event
-        if self._called_off.get(request_id, 0) >= attempt:
+        if not self._attempts.call_off(request_id, attempt):
             return
-        self._called_off[request_id] = attempt
+        is_over = self._attempts.is_over
         for queue in (self.prompts.waiting, self.inbound):
-            for seq in [seq for seq in queue if self._is_called_off(seq)]:
+            for seq in [seq for seq in queue if is_over(seq)]:
                 queue.remove(seq)
                 if seq.num_prefilled:
-                    self._release_prompt(seq)
-        if self._is_called_off(self.holding.get(request_id)):
+                    self.prompts.release(seq)
+        if is_over(self.holding.get(request_id)):
             self._release_held(self.holding[request_id], actions)
-        if self._is_called_off(self.pulling.get(request_id)):
+        if is_over(self.pulling.get(request_id)):
             actions.append(Send(NETWORK, event))
         for place in (self.pulling, self.ready, self.decodes.paused):
-            if self._is_called_off(place.get(request_id)):
+            if is_over(place.get(request_id)):
                 self.kv.release(place.pop(request_id).num_blocks)
-        if self._is_called_off(self.decodes.active.get(request_id)):
+        if is_over(self.decodes.active.get(request_id)):
             self._wake(now_s, actions)  # what is in the step in flight goes at its boundary
         self._blocks_came_free(now_s, actions)
 
@@ -178,12 +182,12 @@ class Machine:
                 seq = active.get(request_id)
                 if seq is not None:
                     decodes.remove(seq)
-                    if not (self._called_off and self._is_called_off(seq)):
+                    if not (self._attempts and self._attempts.is_over(seq)):
                         actions.append(make(Send, (SCHEDULER, make(RequestFinished, (request_id, seq.attempt)))))
         if self.prefilling:
             self._end_prefills(finished, actions)
-        if self._called_off:
-            for seq in [seq for seq in active.values() if self._is_called_off(seq)]:
+        if self._attempts:
+            for seq in [seq for seq in active.values() if self._attempts.is_over(seq)]:
                 decodes.remove(seq)
                 decodes.leaves.append(seq.request_id)
         self._start(now_s, actions)
@@ -214,8 +218,8 @@ class Machine:
         leaves: tuple[int, ...] = ()
         if waiting:
             candidates = [*active.values(), *decodes.paused.values(), *ready.values()]
-            prompts, left_out = self.batching.next_batch(self.prompts.admissible(self.index), candidates)
-            self.prompts.take(prompts, self.index)
+            prompts, left_out = self.batching.next_batch(self.prompts.admissible(), candidates)
+            self.prompts.take(prompts)
         if ready or decodes.paused or left_out:
             joins = decodes.form(ready, left_out)
             self.ready = {}
@@ -245,11 +249,11 @@ class Machine:
             request_id, attempt = seq.request_id, seq.attempt
             local = seq.decode_on == self.index
             seq.num_prefilled += seq.num_chunk
-            if request_id in finished or (self._called_off and self._is_called_off(seq)):
-                self._release_prompt(seq)
+            if request_id in finished or (self._attempts and self._attempts.is_over(seq)):
+                self.prompts.release(seq)
                 if not local:
                     self.handover.abandon(seq, actions)
-                if not self._is_called_off(seq):
+                if not self._attempts.is_over(seq):
                     actions.append(Send(SCHEDULER, RequestFinished(request_id, attempt)))
                 continue
             if seq.num_prefilled < seq.num_cached:  # the last one of the step, at most
@@ -286,15 +290,9 @@ class Machine:
         if self.prompts.waiting or self.decodes.paused:
             self._wake(now_s, actions)
 
-    def _release_prompt(self, seq: Sequence) -> None:
-        if seq.decode_on == self.index:
-            self.kv.release(seq.num_blocks)
-        else:
-            self.prompts.release_held(seq)
-
     def _release_held(self, seq: Sequence, actions: list[tuple]) -> None:
         del self.holding[seq.request_id]
-        self.prompts.release_held(seq)
+        self.prompts.release(seq)
         actions.append(FreeKV(seq.request_id, seq.attempt))
 
     # --- stale messages -----------------------------------------------------------------------------------------------
@@ -305,9 +303,8 @@ class Machine:
         A new attempt calls off those before it: the scheduler's word of their end comes by another stream, perhaps later.
         """
         request_id, attempt, arrival_s, num_tokens, num_generated = event[:5]
-        if attempt > 1 or self._called_off:
-            if self._called_off.get(request_id, 0) >= attempt:
-                actions.append(DropStale(request_id, attempt, type(event).__name__))
+        if attempt > 1 or self._attempts:
+            if self._attempts.is_stale(event, actions):
                 return None
             self._on_cancelled(Cancelled(request_id, attempt - 1), now_s, actions)
         if num_tokens >= self.kv.num_blocks * self.kv.block_tokens:
@@ -315,17 +312,6 @@ class Machine:
             actions.append(Send(SCHEDULER, RequestRejected(request_id, attempt, cause)))
             return None
         return Sequence(request_id, attempt, arrival_s, num_tokens, num_generated)
-
-    @staticmethod
-    def _current(place: dict[int, Sequence], event: KVReceived | KVPulled, actions: list[tuple]) -> Sequence | None:
-        seq = place.get(event[0])
-        if seq is None or seq.attempt != event[1]:
-            actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
-            return None
-        return seq
-
-    def _is_called_off(self, seq: Sequence | None) -> bool:
-        return seq is not None and self._called_off.get(seq.request_id, 0) >= seq.attempt
 
 
 def _prefill(seq: Sequence) -> Prefill:

@@ -1,8 +1,8 @@
 """The KV caches on their way out of a machine and into it."""
 
+from emu.core.attempts import Attempts
 from emu.core.facts import RecordTransfer
 from emu.core.messages import NETWORK, SCHEDULER, FlowRequested, FreeKV, KVPulled, KVReady, KVTransferred, Send, SetTimer
-from emu.core.splitwise_sim.attempts import Attempts
 from emu.core.splitwise_sim.memory import Memory
 from emu.core.splitwise_sim.task import Task
 

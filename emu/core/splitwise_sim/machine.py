@@ -4,6 +4,7 @@ A block lasts until a decode ends or an arrival cuts it, and only then is a batc
 because an executor gives only so many steps at a time, goes on as it is.
 """
 
+from emu.core.attempts import Attempts
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.messages import (
     SCHEDULER,
@@ -21,7 +22,6 @@ from emu.core.messages import (
     StepsPassed,
 )
 from emu.core.oracle import OutputOracle
-from emu.core.splitwise_sim.attempts import Attempts
 from emu.core.splitwise_sim.batcher import Batcher, BatchLimits
 from emu.core.splitwise_sim.handovers import Handovers
 from emu.core.splitwise_sim.memory import Memory

@@ -1,7 +1,18 @@
 """Which starts of requests are over, as far as one machine has been told."""
 
+from typing import Protocol, TypeVar
+
 from emu.core.facts import DropStale
-from emu.core.splitwise_sim.task import Task
+
+
+class Attempt(Protocol):
+    """What a machine keeps of one start of a request."""
+
+    request_id: int
+    attempt: int
+
+
+A = TypeVar("A", bound=Attempt)
 
 
 class Attempts:
@@ -20,24 +31,25 @@ class Attempts:
         self._newest[request_id] = attempt
         return True
 
-    def is_over(self, task: Task | None) -> bool:
+    def is_over(self, task: Attempt | None) -> bool:
         return task is not None and self._newest.get(task.request_id, 0) >= task.attempt
 
     def is_stale(self, event: tuple, actions: list[tuple]) -> bool:
         """Whether the attempt that this event would begin here is over."""
-        is_stale = self._newest.get(event.request_id, 0) >= event.attempt
+        request_id, attempt = event[:2]
+        is_stale = self._newest.get(request_id, 0) >= attempt
         if is_stale:
             self._drop(event, actions)
         return is_stale
 
-    def current(self, place: dict[int, Task], event: tuple, actions: list[tuple]) -> Task | None:
-        """The task that the event is about, which is in `place` unless its attempt is over."""
-        task = place.get(event.request_id)
-        if task is None or task.attempt != event.attempt:
+    def current(self, place: dict[int, A], event: tuple, actions: list[tuple]) -> A | None:
+        """The task that the event, which begins with request and attempt, is about; in `place` unless its attempt is over."""
+        task = place.get(event[0])
+        if task is None or task.attempt != event[1]:
             self._drop(event, actions)
             return None
         return task
 
     @staticmethod
     def _drop(event: tuple, actions: list[tuple]) -> None:
-        actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
+        actions.append(DropStale(event[0], event[1], type(event).__name__))
