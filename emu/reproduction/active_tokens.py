@@ -1,8 +1,8 @@
 """How many tokens a machine works on at once (Splitwise, §VI-B, Fig. 17)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab, PaperCluster
 from emu.reproduction.outcome import TOKENS, Outcome
@@ -13,15 +13,8 @@ BASELINE, SPLIT = PaperCluster("baseline_h100"), PaperCluster("splitwise_hh")
 
 
 @dataclass(frozen=True, slots=True)
-class ActiveTokensClaim:
+class ActiveTokensClaim(Claim):
     """The share of all machine time, idle time included, with at most 15 tokens active, on the conversation trace."""
-
-    name: str
-    where: str
-    says: str
-
-    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
-        yield from ()
 
     def measure(self, lab: Lab) -> Finding:
         outcomes = {

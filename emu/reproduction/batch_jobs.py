@@ -1,8 +1,8 @@
 """Batch jobs: what a dollar buys where no latency matters (Splitwise, §VI-E)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding
 from emu.reproduction.lab import MODES, Lab, PaperCluster
 
@@ -11,20 +11,14 @@ GPUS_A_MACHINE = 8  # the published analysis takes $4.76 and $2.21 for a machine
 
 
 @dataclass(frozen=True, slots=True)
-class BatchClaim:
+class BatchClaim(Claim):
     """Requests that end a second, of a cluster at 180 requests/s, over its price: (cluster, the paper's number) each.
 
     As the published analysis: conversation at 180 requests/s, which none carries; counted are the requests that end from a
     minute after the start to the last arrival. Its price of a machine is that of one of its GPUs.
     """
 
-    name: str
-    where: str
-    says: str
     clusters: tuple[tuple[PaperCluster, float], ...]
-
-    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
-        yield from ()
 
     def measure(self, lab: Lab) -> Finding:
         figures, why = [], []

@@ -13,8 +13,9 @@ import numpy as np
 
 from emu.build import build, compose, plain
 from emu.core.setting import SettingError
+from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab, PaperCluster
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab
 
 NUM_REQUESTS, APART_S = 1000, 250.0  # 1,899 output tokens take some 100 s
 LARGE_PROMPT_TOKENS = 5188  # the 90th percentile of coding
@@ -54,15 +55,8 @@ def observe_alone(overrides: list[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class HandoverClaim:
+class HandoverClaim(Claim):
     """Overheads of the hand-over, layer by layer and after the prefill."""
-
-    name: str
-    where: str
-    says: str
-
-    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
-        yield from ()
 
     def measure(self, lab: Lab) -> Finding:
         figures, constants, why = [], [], []

@@ -1,14 +1,14 @@
 """The same throughput for less: the cheapest cluster, or that of least power, that carries 70 requests/s (§VI-C, Fig. 19)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emu.provisioning.design import Design, Size
 from emu.provisioning.least import Best, least
 from emu.provisioning.probe import Probe
 from emu.provisioning.question import COST, POWER, Caps, amount
+from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, Lab, PaperCluster
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, Lab
 from emu.reproduction.throughput import AS_PUBLISHED
 
 OTHER = {COST: POWER, POWER: COST}
@@ -17,23 +17,17 @@ HERE = {COMPATIBLE: ["experiment=splitwise_sim"], AS_PUBLISHED: ["experiment=spl
 
 
 @dataclass(frozen=True, slots=True)
-class SameRateClaim:
+class SameRateClaim(Claim):
     """The least `objective` of `design` over that of `baseline`, less 1; each the best of all its sizes.
 
     The paper does not say for which workload its number is: it stands beside both.
     """
 
-    name: str
-    where: str
-    says: str
     objective: str
     design: str
     baseline: str
     paper: float
     workloads: tuple[str, ...] = ("conv", "code")
-
-    def capacities(self) -> Iterator[tuple[PaperCluster, str]]:
-        yield from ()
 
     def measure(self, lab: Lab) -> Finding:
         figures, told = [], []

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding, written
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, WORKLOADS, Capacity, Lab, PaperCluster
 
@@ -20,15 +21,12 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class ThroughputClaim:
+class ThroughputClaim(Claim):
     """Throughput of clusters over others'. With `is_change` the figure is the change, not the ratio: a loss is negative.
 
     `cost` and `power` are the paper's changes against the baseline of the first comparison.
     """
 
-    name: str
-    where: str
-    says: str
     comparisons: tuple[Comparison, ...]
     cost: float | None = None
     power: float | None = None
