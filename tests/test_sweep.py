@@ -156,6 +156,19 @@ def test_an_unexpected_error_is_of_one_run_too(sweep, tmp_path, monkeypatch):
     assert any("in sometimes" in line for line in failure["traceback"])
 
 
+def test_an_interrupted_sweep_leaves_what_its_caller_started(sweep, monkeypatch):
+    """A process that has started Ray, and then sweeps, keeps its cluster."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(emu.__main__, "rehearse_in_sweep", interrupted)
+    with subprocess.Popen(["sleep", "60"]) as earlier:
+        code, _, err = sweep(*TINY, "seed=1,2")
+        assert (code, err, earlier.poll()) == (130, ["emu: interrupted"], None)
+        earlier.kill()
+
+
 def test_a_killed_worker_fails_its_run_alone(tmp_path):
     """Also with joblib, which loses all its workers with one."""
     (tmp_path / "deadly.py").write_text(
@@ -200,6 +213,7 @@ def uninterrupted(tmp_path_factory):
 
 
 ENDLESS = """
+    import signal
     import sys
     import emu.__main__
     from emu.build import build, compose
@@ -212,6 +226,7 @@ ENDLESS = """
         return rehearse_in_sweep(plan, run_dir, *arguments)
 
     def main(arguments):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell has put into the background
         emu.__main__.rehearse_in_sweep = rehearse
         sys.argv = ["emu", *arguments]
         emu.__main__.main()

@@ -103,10 +103,11 @@ def _ends_its_children() -> Iterator[None]:
         sys.exit(128 + signal.SIGTERM)
 
     previous = signal.signal(signal.SIGTERM, leave)
+    earlier = psutil.Process().children(recursive=True)  # a caller's own, such as a Ray cluster that it has started
     try:
         yield
     except BaseException:
-        for child in psutil.Process().children(recursive=True):
+        for child in set(psutil.Process().children(recursive=True)).difference(earlier):
             with suppress(psutil.NoSuchProcess):
                 if "resource_tracker" not in " ".join(child.cmdline()):  # joblib's, which cleans up when we have ended
                     child.kill()
