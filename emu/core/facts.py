@@ -40,6 +40,27 @@ class RecordTransfer(NamedTuple):
     pull_s: float
 
 
+class MovePayload(NamedTuple):
+    """The bytes of a hand-over really moved and were verified, in emulated seconds.
+
+    A fact of the execution, which the destination's runtime adds to those that the state machines decide. `num_bytes` are the
+    modelled bytes x payload scale, in `num_messages`. The pull began at `start_s`, the flow was through by the model at
+    `modelled_s`, the last byte was there at `fetched_s`, and all of them were checked at `verified_s`. Within this some
+    message was on the wire for `wire_s`, and some was being checked for `verify_s`.
+    """
+
+    request_id: int
+    attempt: int
+    num_bytes: int
+    num_messages: int
+    start_s: float
+    modelled_s: float
+    fetched_s: float
+    verified_s: float
+    wire_s: float
+    verify_s: float
+
+
 class Requeue(NamedTuple):
     """The attempt is lost; the request starts again. `evicted` tells a want of blocks from a death."""
 
@@ -72,4 +93,4 @@ class DropStale(NamedTuple):
     message: str
 
 
-FACTS = frozenset({Emit, Place, RecordTransfer, Requeue, End, MovePool, DropStale})
+FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, MovePool, DropStale})

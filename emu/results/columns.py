@@ -145,6 +145,25 @@ class Transfers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Payloads:
+    """One row a hand-over whose bytes were really moved and verified, in the order recorded; see `MovePayload`."""
+
+    request_id: np.ndarray  # int32
+    attempt: np.ndarray  # int32
+    num_bytes: np.ndarray  # int64
+    num_messages: np.ndarray  # int32
+    start_s: np.ndarray
+    modelled_s: np.ndarray
+    fetched_s: np.ndarray
+    verified_s: np.ndarray
+    wire_s: np.ndarray
+    verify_s: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PoolMoves:
     """From `time_s` on `machine` is in `pool` (prompt, token, mixed or dead), in order of time."""
 
@@ -192,6 +211,7 @@ class Columns:
     segments: Segments
     tokens: TokenTimes
     transfers: Transfers
+    payloads: Payloads
     pool_moves: PoolMoves
     requeues: Requeues
     drops: Drops

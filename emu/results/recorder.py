@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from emu.core.batch import Batch
-from emu.core.facts import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
 from emu.results import tables
-from emu.results.columns import Columns, Drops, PoolMoves, Requeues
+from emu.results.columns import Columns, Drops, Payloads, PoolMoves, Requeues
 from emu.results.machine_log import MachineLog
 from emu.results.request_log import RequestLog
 from emu.results.token_times import TokenTimes
 from emu.workload.workload import Workload
+
+_PAYLOAD_TYPES = (np.int32, np.int32, np.int64, np.int32, *[float] * 6)
 
 
 class Recorder:
@@ -22,6 +24,7 @@ class Recorder:
         self.workload = workload
         self._machines = [MachineLog() for _ in range(num_machines)]
         self._requests = RequestLog()
+        self._payloads: list[MovePayload] = []
         self._pool_moves: list[tuple[float, int, str]] = []
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
@@ -29,6 +32,7 @@ class Recorder:
         self.handlers: dict[type, Callable[[float, Any], None]] = {
             Place: self._requests.place,
             RecordTransfer: self._requests.transfer,
+            MovePayload: self._on_move_payload,
             End: self._requests.end,
             MovePool: self._on_move_pool,
             Requeue: self._on_requeue,
@@ -48,6 +52,9 @@ class Recorder:
     def emitters(self) -> list[Callable[[float, list[float], Batch | None, tuple[int, ...]], None]]:
         """By machine, what records the fields of an Emit but the first: half of all facts, from a loop that can spare none."""
         return [log.emit for log in self._machines]
+
+    def _on_move_payload(self, now_s: float, fact: MovePayload) -> None:
+        self._payloads.append(fact)
 
     def _on_move_pool(self, now_s: float, fact: MovePool) -> None:
         self._pool_moves.append((now_s, *fact))
@@ -80,6 +87,7 @@ class Recorder:
                 segments=segments,
                 tokens=tokens,
                 transfers=transfers,
+                payloads=Payloads(*tables.event_columns(self._payloads, _PAYLOAD_TYPES)),
                 pool_moves=PoolMoves(*tables.event_columns(self._pool_moves, (float, np.int32, str))),
                 requeues=requeues,
                 drops=Drops(*tables.event_columns(self._drops, (float, np.int32, np.int32, str))),

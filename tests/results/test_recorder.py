@@ -3,7 +3,7 @@
 import numpy as np
 from facts import decode, prefill, recorded
 
-from emu.core.facts import DropStale, Emit, End, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
 from emu.results.columns import FAILED, FINISHED, UNFINISHED
 
 NAN = np.nan
@@ -172,6 +172,7 @@ def test_other_facts_are_kept_in_order():
             (0, MovePool(1, "token")),
             (1.5, RecordTransfer(1, 1, 0, 1, 9, 1.0, 1.25)),
             (1.25, RecordTransfer(0, 1, 0, 2, 8, 0.5, 0.75)),  # another machine's, told later
+            (1.25, MovePayload(0, 1, 3 << 30, 80, 0.75, 1.0, 1.125, 1.25, 0.25, 0.5)),
             (2, MovePool(0, "mixed")),
             (3, Requeue(0, 1, True, "no KV block was left for it")),
             (4, DropStale(0, 1, "KVReady")),
@@ -183,6 +184,8 @@ def test_other_facts_are_kept_in_order():
     equal(columns.transfers.received_s, 1.25, 1.5)
     equal(columns.transfers.ready_s, 0.5, 1.0)
     equal(columns.transfers.destination, 2, 1)
+    equal(columns.payloads.num_bytes, 3 << 30)
+    equal(columns.payloads.verify_s, 0.5)
     assert columns.pool_moves.pool.tolist() == ["prompt", "token", "mixed"]
     equal(columns.pool_moves.time_s, 0, 0, 2)
     equal(columns.requeues.evicted, True)
