@@ -26,9 +26,11 @@ from emu.core.messages import (
     Cancelled,
     CutRun,
     FreeKV,
+    KVLost,
     KVPulled,
     KVReady,
     KVReceived,
+    KVTransferFailed,
     KVTransferred,
     PrefillDone,
     RequestEvicted,
@@ -74,6 +76,7 @@ class Machine:
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
             KVReceived: self._on_kv_received,
+            KVLost: self._on_kv_lost,
             KVPulled: self._on_kv_pulled,
             Cancelled: self._on_cancelled,
             StepsPassed: self._on_steps_passed,
@@ -137,6 +140,12 @@ class Machine:
             make(RecordTransfer, transfer),
         )
         self._wake(now_s, actions)
+
+    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[tuple]) -> None:
+        request_id, attempt, cause = event
+        if self._attempts.current(self.pulling, event, actions) is not None:
+            actions.append(Send(SCHEDULER, KVTransferFailed(request_id, attempt, cause)))
+            self._on_cancelled(Cancelled(request_id, attempt), now_s, actions)
 
     def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
         seq = self._attempts.current(self.holding, event, actions)

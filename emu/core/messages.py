@@ -44,6 +44,14 @@ class KVTransferred(NamedTuple):
     attempt: int
 
 
+class KVTransferFailed(NamedTuple):
+    """The decode machine cannot have the KV cache, and has forgotten the attempt."""
+
+    request_id: int
+    attempt: int
+    cause: str
+
+
 class RequestFinished(NamedTuple):
     request_id: int
     attempt: int
@@ -119,6 +127,17 @@ class KVReceived(NamedTuple):
 
     request_id: int
     attempt: int
+
+
+class KVLost(NamedTuple):
+    """The KV cache you pull cannot be had: its transfer was tried again too often. Told by the runtime.
+
+    Before or after the end of its flow as modelled; which need not be over then.
+    """
+
+    request_id: int
+    attempt: int
+    cause: str
 
 
 class KVPulled(NamedTuple):

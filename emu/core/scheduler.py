@@ -9,6 +9,7 @@ from emu.core.messages import (
     NETWORK,
     Assigned,
     Cancelled,
+    KVTransferFailed,
     KVTransferred,
     MachineDied,
     PrefillDone,
@@ -27,14 +28,16 @@ from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
 
 Handler = Callable[[Any, float, list[tuple]], None]  # of one type of event, its time, and the actions that it adds to
-OfAttempt = PrefillDone | KVTransferred | RequestFinished | RequestEvicted | RequestRejected
+OfAttempt = PrefillDone | KVTransferred | KVTransferFailed | RequestFinished | RequestEvicted | RequestRejected
+MAX_TRANSFER_FAILURES = 3  # of one request: what fails so often will fail again, and each start costs a prefill
 
 
 class Scheduler:
     """State machine of the scheduler. It alone ends requests; `requests` are those not yet ended.
 
     What it knows of the machines is what it assigned and what they have reported, every `report_period_s` seconds (0: at
-    once): nothing of outputs to come.
+    once): nothing of outputs to come. A request whose KV cache cannot be handed over starts again, with the tokens that are
+    out, wherever `placement` says, perhaps on the same two machines; the `max_transfer_failures`-th time it fails.
     """
 
     def __init__(
@@ -43,17 +46,20 @@ class Scheduler:
         placement: PlacementPolicy,
         repurposing: RepurposingPolicy = NEVER,
         report_period_s: float = 0.0,
+        max_transfer_failures: int = MAX_TRANSFER_FAILURES,
     ) -> None:
         self.pools = Pools(machines)
         self.placement = placement
         self.repurposing = repurposing
         self.reports = Reports(report_period_s, len(machines)) if report_period_s else None
         self.requests: dict[int, Request] = {}
+        self._max_transfer_failures = max_transfer_failures
         self._handlers: dict[type, Handler] = {
             RunStarted: self._on_run_started,
             RequestArrived: self._on_arrived,
             PrefillDone: self._on_prefill_done,
             KVTransferred: self._on_kv_transferred,
+            KVTransferFailed: self._on_kv_transfer_failed,
             RequestFinished: self._on_finished,
             RequestEvicted: self._on_evicted,
             RequestRejected: self._on_rejected,
@@ -97,6 +103,20 @@ class Scheduler:
                 self._leave_prefill(request, now_s, actions)
             request.move_to(Phase.DECODING, now_s)
 
+    def _on_kv_transfer_failed(self, event: KVTransferFailed, now_s: float, actions: list[tuple]) -> None:
+        request = self._current(event, actions)
+        if request is None:
+            return
+        request.num_transfer_failures += 1
+        cause = f"its KV cache did not get from machine {request.prefill_on} to machine {request.decode_on}: {event.cause}"
+        if request.num_transfer_failures == self._max_transfer_failures:
+            self._fail(request, f"{cause} ({request.num_transfer_failures} such starts)", now_s, actions)
+        else:
+            actions.append(Requeue(request.request_id, request.attempt, False, cause))
+            # Its first token is known to be out, unless layers left before their prefill was over.
+            num_generated = request.num_generated + (request.phase is Phase.TRANSFERRING)
+            self._start_again(request, num_generated, now_s, actions)
+
     def _on_finished(self, event: RequestFinished, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
         if request is not None:
@@ -112,9 +132,7 @@ class Scheduler:
     def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
         if request is not None:
-            self._withdraw(request, now_s, actions)
-            self._cancel(request, actions)
-            self._end(request, Phase.FAILED, event.cause, now_s, actions)
+            self._fail(request, event.cause, now_s, actions)
 
     def _on_machine_died(self, event: MachineDied, now_s: float, actions: list[tuple]) -> None:
         machine = self.pools.machines[event.machine]
@@ -133,9 +151,7 @@ class Scheduler:
 
     def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[tuple]) -> None:
         for request in list(self.requests.values()):
-            self._withdraw(request, now_s, actions)
-            self._cancel(request, actions)
-            self._end(request, Phase.FAILED, event.cause, now_s, actions)
+            self._fail(request, event.cause, now_s, actions)
 
     # --- a request's starts and its end -------------------------------------------------------------------------------
 
@@ -176,6 +192,11 @@ class Scheduler:
         request.num_generated = num_generated
         request.move_to(Phase.QUEUED, now_s)
         self._place(request, now_s, actions)
+
+    def _fail(self, request: Request, cause: str, now_s: float, actions: list[tuple]) -> None:
+        self._withdraw(request, now_s, actions)
+        self._cancel(request, actions)
+        self._end(request, Phase.FAILED, cause, now_s, actions)
 
     def _end(self, request: Request, phase: Phase, cause: str, now_s: float, actions: list[tuple]) -> None:
         request.move_to(phase, now_s)

@@ -239,8 +239,8 @@ def test_a_cancelled_request_is_forgotten_wherever_it_is():
     machine.handle(prompt(0, 3, decode_on=ME), 0.0)  # in the step
     machine.handle(prompt(1, 3, decode_on=ME), 0.0)  # waits
     machine.handle(offer(2), 0.0)  # is pulled
-    for request_id in range(3):
-        assert machine.handle(Cancelled(request_id, 1), 0.1) == []
+    for request_id, actions in enumerate([[], [], [Send(NETWORK, Cancelled(2, 1))]]):
+        assert machine.handle(Cancelled(request_id, 1), 0.1) == actions
     done = machine.handle(StepsDone(1, ()), 0.5)
     assert done == []
     assert machine.memory.num_used == 0

@@ -2,7 +2,18 @@
 
 from emu.core.attempts import Attempts
 from emu.core.facts import RecordTransfer
-from emu.core.messages import NETWORK, SCHEDULER, FlowRequested, FreeKV, KVPulled, KVReady, KVTransferred, Send, SetTimer
+from emu.core.messages import (
+    NETWORK,
+    SCHEDULER,
+    Cancelled,
+    FlowRequested,
+    FreeKV,
+    KVPulled,
+    KVReady,
+    KVTransferred,
+    Send,
+    SetTimer,
+)
 from emu.core.splitwise_sim.memory import Memory
 from emu.core.splitwise_sim.task import Task
 
@@ -76,4 +87,6 @@ class Handovers:
         if attempts.is_over(self.holding.get(request_id)):
             self.release(self.holding[request_id], actions)
         if attempts.is_over(self.pulling.get(request_id)):
-            self._memory.release(self.pulling.pop(request_id).held_bytes)
+            task = self.pulling.pop(request_id)
+            self._memory.release(task.held_bytes)
+            actions.append(Send(NETWORK, Cancelled(request_id, task.attempt)))

@@ -11,9 +11,11 @@ from emu.core.messages import (
     Assigned,
     Cancelled,
     CutRun,
+    KVLost,
     KVPulled,
     KVReady,
     KVReceived,
+    KVTransferFailed,
     PrefillDone,
     RequestFinished,
     RunSteps,
@@ -63,6 +65,7 @@ class SplitwiseSimMachine:
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
             KVReceived: self._on_kv_received,
+            KVLost: self._on_kv_lost,
             KVPulled: self._on_kv_pulled,
             Cancelled: self._on_cancelled,
             StepsPassed: self._on_steps_passed,
@@ -117,6 +120,12 @@ class SplitwiseSimMachine:
             self._presence.arrive(task)
             self.batcher.add_decode(task, prompt_is_here=False)
             self._arrived(task, now_s, actions)
+
+    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[tuple]) -> None:
+        request_id, attempt, cause = event
+        if self._attempts.current(self.handovers.pulling, event, actions) is not None:
+            actions.append(Send(SCHEDULER, KVTransferFailed(request_id, attempt, cause)))
+            self._on_cancelled(Cancelled(request_id, attempt), now_s, actions)
 
     def _new_decode(self, event: Assigned | KVReady) -> Task:
         decode = Task(event.request_id, event.attempt, event.arrival_s, 0, event.num_tokens, event.num_generated)
