@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.core.cluster import Cluster
 from emu.core.machine_kind import MachineSpec
 from emu.core.specs import ModelSpec
 from emu.results.recorder import Recorder
@@ -54,8 +55,7 @@ class RunRecord:
 
     runtime: str
     seed: int
-    model: ModelSpec
-    machines: tuple[MachineSpec, ...]
+    cluster: Cluster
     recorder: Recorder
     emulated_s: float
     num_events: int
@@ -64,3 +64,11 @@ class RunRecord:
     interrupted: str
     wall_start: float
     host: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.cluster.model
+
+    @property
+    def machines(self) -> tuple[MachineSpec, ...]:
+        return self.cluster.machines

@@ -104,8 +104,7 @@ class RayRuntime:
         return RunRecord(
             runtime=self.name,
             seed=rehearsal.seed,
-            model=cluster.model,
-            machines=cluster.machines,
+            cluster=cluster,
             recorder=driver.recorder,
             emulated_s=driver.last_event_s,
             num_events=driver.num_events,

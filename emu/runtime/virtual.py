@@ -47,8 +47,7 @@ class Virtual:
         return RunRecord(
             runtime=self.name,
             seed=rehearsal.seed,
-            model=cluster.model,
-            machines=cluster.machines,
+            cluster=cluster,
             recorder=recorder,
             emulated_s=run.emulated_s,
             num_events=run.num_events,

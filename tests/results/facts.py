@@ -94,9 +94,17 @@ def recorded(requests, facts, num_machines=3) -> Recorder:
     return recorder
 
 
+def cluster_of(machine_names, num_kv_blocks=100, layerwise_min_tokens=inf) -> Cluster:
+    """Machines of `num_kv_blocks` blocks of 4 tokens each; a control message is under way for 5 ms."""
+    machines = tuple(
+        MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_kv_blocks, TIMING) for index, name in enumerate(machine_names)
+    )
+    policies = (TokenJsq(), MixedContinuous(64, 2), NEVER)
+    return Cluster(MODEL, machines, PagedMachines(4, 0.01, 0.5), *policies, 0.005, 0.0, layerwise_min_tokens, True)
+
+
 def run_record(recorder, machine_names=("p0", "d0", "d1"), **changes) -> RunRecord:
-    machines = tuple(MachineSpec(i, name, ROLES[name[0]], HARDWARE, 100, TIMING) for i, name in enumerate(machine_names))
-    facts = dict(runtime="virtual", seed=7, model=MODEL, machines=machines)
+    facts = dict(runtime="virtual", seed=7, cluster=cluster_of(machine_names))
     facts |= dict(recorder=recorder, emulated_s=10.0, num_events=12, kv=KVStats(), fidelity=None)
     return RunRecord(**(facts | dict(interrupted="", wall_start=0.0) | changes))
 
@@ -134,13 +142,8 @@ class KeepingRecorder(Recorder):
 
 def run_cluster(machine_names, requests, num_kv_blocks=40, faults=(), max_drain_s=60.0) -> RunRecord:
     """Run `requests` on machines of `num_kv_blocks` blocks of 4 tokens; `faults` are (machine index, time) each."""
-    machines = tuple(
-        MachineSpec(index, name, ROLES[name[0]], HARDWARE, num_kv_blocks, TIMING) for index, name in enumerate(machine_names)
-    )
-    cluster = Cluster(
-        MODEL, machines, PagedMachines(4, 0.01, 0.5), TokenJsq(), MixedContinuous(64, 2), NEVER, 0.005, 0.0, inf, True
-    )
-    recorder = KeepingRecorder(workload_of(requests), len(machines))
+    cluster = cluster_of(machine_names, num_kv_blocks)
+    recorder = KeepingRecorder(workload_of(requests), len(machine_names))
     runtime = VirtualRuntime(cluster, recorder.workload, recorder, max_drain_s, [Fault(*fault) for fault in faults])
     run = runtime.run(lambda now_s: True)
     return run_record(recorder, machine_names, emulated_s=run.emulated_s, num_events=run.num_events)

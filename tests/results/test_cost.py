@@ -39,8 +39,12 @@ def record(hardware=(BIG, CAPPED, BIG), **changes):
             (9.0, End(2, 1, "too long")),
         ],
     )
-    run = run_record(recorder, **changes)
-    return replace(run, machines=tuple(replace(m, hardware=h) for m, h in zip(run.machines, hardware, strict=True)))
+    return on(run_record(recorder, **changes), *hardware)
+
+
+def on(run, *hardware):
+    machines = tuple(replace(machine, hardware=each) for machine, each in zip(run.machines, hardware, strict=True))
+    return replace(run, cluster=replace(run.cluster, machines=machines))
 
 
 def energy_j(power, run):
@@ -70,7 +74,7 @@ def test_a_cap_limits_what_goes_beyond_it_and_nothing_else():
 def test_shares_are_lines_between_their_points_and_constant_beyond(tokens, share):
     facts = [(0.0, Place(0, 1, 0, 0)), prefill(0, 0.0, 10.0, (0, 1, tokens, 0), finished=(0,)), (10.0, End(0, 1, ""))]
     run = run_record(recorded([(0.0, tokens, 1)], facts, num_machines=1), ("m0",))
-    [joules] = energy_j(PHASE, replace(run, machines=(replace(run.machines[0], hardware=BIG),)))
+    [joules] = energy_j(PHASE, on(run, BIG))
     assert joules == pytest.approx(share * 3200 * 10 + 0.5 * 3200 * 10)
 
 
@@ -80,7 +84,7 @@ def test_a_mixed_step_takes_the_larger_share():
         [(0.0, 100, 2), (0.0, 100, 1)], [prefill(0, 0.0, 1.0, (0, 1, 100, 0)), Emit(0, 1.0, (10.0,), batch, (0, 1))], 1
     )
     run = run_record(recorder, ("m0",))
-    [joules] = energy_j(PHASE, replace(run, machines=(replace(run.machines[0], hardware=BIG),)))
+    [joules] = energy_j(PHASE, on(run, BIG))
     assert joules == pytest.approx((0.5 + 0.5) * 3200 * 10)
 
 

@@ -81,8 +81,7 @@ def record(roles, requests, faults=(), **changes):
     facts = {
         "runtime": "virtual",
         "seed": 7,
-        "model": MODEL,
-        "machines": machines,
+        "cluster": cluster,
         "recorder": recorder,
         "emulated_s": ended.emulated_s,
         "num_events": ended.num_events,
@@ -197,7 +196,8 @@ def test_the_headline_table_shows_the_summarys_numbers(report):
 
 def test_every_text_from_outside_is_escaped(report):
     evil = "<script>alert('x')</script>&"
-    run = record(["prefill", "decode"], workload(5), model=replace(MODEL, name=evil), interrupted=evil)
+    run = record(["prefill", "decode"], workload(5), interrupted=evil)
+    run = replace(run, cluster=replace(run.cluster, model=replace(MODEL, name=evil)))
     page = report(run, {"verdict_reasons": [evil]}, title=evil, settings={evil: evil}, overrides=[evil])
     outline = Outline(page)
     assert page.count("<script>") == 1 and "alert('x')" not in page
