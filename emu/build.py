@@ -164,6 +164,7 @@ def make_plan(
         report_period_s=runtime.report_period_s,
         layerwise_min_tokens=transfer.layerwise_min_tokens,
         contention=transfer.contention,
+        layers_per_piece=transfer.layers_per_piece,
     )
     power.check(model)
     service_levels = ServiceLevels.of(slo, timing, model)

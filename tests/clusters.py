@@ -80,6 +80,7 @@ def make_cluster(
     repurposing: RepurposingPolicy = NEVER,
     report_period_s: float = 0.0,
     layerwise_min_tokens: float = math.inf,
+    layers_per_piece: int = 1,
     contention: bool = False,
     **num_blocks_of: int,
 ) -> Cluster:
@@ -94,7 +95,7 @@ def make_cluster(
     )
     policies = (placement or TokenJsq(), batching or Fcfs(max_batch_tokens=2048, max_num_pauses=4))
     kind = PagedMachines(block_tokens, watermark, max_held_fraction)
-    network = (layerwise_min_tokens, contention)
+    network = (layerwise_min_tokens, contention, layers_per_piece)
     return Cluster(MODEL, machines, kind, *policies, repurposing, latency_s, report_period_s, *network)
 
 

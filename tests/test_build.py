@@ -82,6 +82,16 @@ def cluster_of(*overrides):
         (["runtime.control_latency_s=-1"], "runtime.control_latency_s=-1: expected a number >= 0"),
         (["runtime.dilation=2"], "runtime.dilation: no such setting; runtime has control_latency_s, "),
         (["transfer.payload_scale=2"], "transfer.payload_scale=2: expected auto or a number from 0 to 1"),
+        (["transfer.layers_per_piece=0"], "transfer.layers_per_piece=0: expected a whole number from 1 to 2147483647"),
+        (["transfer.layers_per_piece=0.5"], "transfer.layers_per_piece=0.5: expected a whole number"),
+        (
+            ["transfer.layers_per_piece=3"],
+            "transfer.layers_per_piece=3: expected a divisor of llama2_70b's 80 layers: 1, 2, 4, 5, 8, 10, 16, 20, 40, 80",
+        ),
+        (
+            ["model=bloom_176b", "transfer.layers_per_piece=8"],
+            "transfer.layers_per_piece=8: expected a divisor of bloom_176b's 70 layers: 1, 2, 5, 7, 10, 14, 35, 70",
+        ),
         (["metrics.max_drain_s=-1"], "metrics.max_drain_s=-1: expected a number >= 0"),
         (
             ["metrics.warmup_s=10", "workload=fixed", "workload.arrivals=constant", "workload.duration_s=5"],

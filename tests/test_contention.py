@@ -1,10 +1,12 @@
 """Transfers that share NICs, in whole clusters, against hand-computed times: 1 ms a prompt token, 30 ms a decode step, 5 ms a
 message, and a NIC moves a token's KV cache in 1 ms; 2 ms are added once (see `clusters`)."""
 
+from dataclasses import replace
+
 import pytest
 
 from emu.core.timing.constant import ConstantTiming
-from tests.clusters import exactly, make_cluster, simulate
+from tests.clusters import HARDWARE, exactly, make_cluster, simulate
 
 
 def received_s(run) -> list[float]:
@@ -65,6 +67,21 @@ def test_layer_by_layer_alone():
     # 0.025, when the flow has been asked for since 0.015; the last leaves from 0.105 to 0.125.
     assert received_s(run) == exactly([0.127])
     assert run.tokens_s(0) == exactly([0.105, 0.157])
+
+
+@pytest.mark.parametrize(("layers_per_piece", "last_piece_s"), [(1, 0.05 / 80), (8, 0.05 / 10), (80, 0.05)])
+def test_what_is_left_to_send_after_the_prefill_is_one_piece(layers_per_piece, last_piece_s):
+    """80 layers on a NIC that moves them in 0.05 s, half of the prefill's time: no piece waits for another, and the last one,
+    computed at 0.105, is what the second token waits for, with the link's 0.002."""
+    cluster = make_cluster("p0 d0", contention=True, layerwise_min_tokens=1)
+    model = replace(cluster.model, num_layers=80)
+    hardware = replace(HARDWARE, nic_bytes_per_s=100 * model.kv_bytes_per_token / 0.05)
+    machines = tuple(replace(spec, hardware=hardware) for spec in cluster.machines)
+    cluster = replace(cluster, model=model, machines=machines, layers_per_piece=layers_per_piece)
+    assert cluster.num_pieces == 80 // layers_per_piece
+    run = simulate(cluster, [(0.0, 100, 2)])
+    assert received_s(run) == exactly([0.105 + last_piece_s + 0.002])
+    assert run.tokens_s(0) == exactly([0.105, 0.105 + last_piece_s + 0.002 + 0.03])
 
 
 def test_layer_by_layer_beside_another():

@@ -16,11 +16,12 @@ from emu.core.specs import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything that decides, as configured. Raises SettingError where `placement` needs machines of another kind.
+    """Everything that decides, as configured. Raises SettingError where `placement` needs machines of another kind, or the
+    model's layers are no whole number of pieces.
 
     Each control message is under way for `control_latency_s`, and machines report their load every `report_period_s` (0: at
-    once). KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do). With
-    `contention` transfers share the machines' NICs.
+    once). KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do),
+    `layers_per_piece` at a time. With `contention` transfers share the machines' NICs.
     """
 
     model: ModelSpec
@@ -33,11 +34,24 @@ class Cluster:
     report_period_s: float
     layerwise_min_tokens: float
     contention: bool
+    layers_per_piece: int = 1
 
     def __post_init__(self) -> None:
         needed = getattr(self.placement, "load_type", MachineLoad)
         if not issubclass(self.kind.load_type, needed):
             raise setting.SettingError(f"placement={needed.machine_option} needs machine={needed.machine_option}")
+        num_layers = self.model.num_layers
+        if num_layers % self.layers_per_piece:
+            divisors = ", ".join(str(number) for number in range(1, num_layers + 1) if num_layers % number == 0)
+            raise setting.SettingError(
+                f"transfer.layers_per_piece={self.layers_per_piece}: expected a divisor of {self.model.name}'s "
+                f"{num_layers} layers: {divisors}"
+            )
+
+    @property
+    def num_pieces(self) -> int:
+        """In how many equal pieces a KV cache leaves, layer by layer."""
+        return self.model.num_layers // self.layers_per_piece
 
     def make_scheduler(self) -> Scheduler:
         loads = [self.kind.make_load(spec, self.model) for spec in self.machines]
@@ -45,7 +59,8 @@ class Cluster:
         return self.kind.scheduler_type(loads, *policies, self.report_period_s)
 
     def make_machine(self, index: int) -> MachineState:
-        return self.kind.make_machine(self.machines[index], self.model, self.batching, self.layerwise_min_tokens)
+        plan = (self.layerwise_min_tokens, self.num_pieces)
+        return self.kind.make_machine(self.machines[index], self.model, self.batching, *plan)
 
     def make_network(self) -> Network:
         hardware = [spec.hardware for spec in self.machines]

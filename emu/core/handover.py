@@ -11,15 +11,15 @@ class Handover:
     """The plan of one machine's hand-overs (SPLITWISE.md §5).
 
     *Serialized*: offered when the prompt has been prefilled. *Layer-wise*, for a batch of `layerwise_min_tokens` tokens or
-    more (prompt tokens and one for each decode): offered when the step starts, and each of the `num_layers` layers leaves as
-    soon as it has been computed. The machine's own `timing` tells when that will be.
+    more (prompt tokens and one for each decode): offered when the step starts, and each of the `num_pieces` pieces, one or
+    more whole layers, leaves as soon as it has been computed. The machine's own `timing` tells when that will be.
     """
 
-    __slots__ = ("_kv_bytes_per_token", "_layerwise_min_tokens", "_num_layers", "_timing")
+    __slots__ = ("_kv_bytes_per_token", "_layerwise_min_tokens", "_num_pieces", "_timing")
 
-    def __init__(self, kv_bytes_per_token: int, num_layers: int, timing: TimingModel, layerwise_min_tokens: float) -> None:
+    def __init__(self, kv_bytes_per_token: int, num_pieces: int, timing: TimingModel, layerwise_min_tokens: float) -> None:
         self._kv_bytes_per_token = kv_bytes_per_token
-        self._num_layers = num_layers
+        self._num_pieces = num_pieces
         self._timing = timing
         self._layerwise_min_tokens = layerwise_min_tokens
 
@@ -59,5 +59,5 @@ class Handover:
         """The blocks at the destination are reserved: the flow may start."""
         request_id, attempt, _, num_tokens, _, source, from_s, until_s = seq.offer
         num_bytes = num_tokens * self._kv_bytes_per_token
-        flow = (request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_layers)
+        flow = (request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_pieces)
         actions.append(make(Send, (NETWORK, make(FlowRequested, flow))))

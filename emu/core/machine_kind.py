@@ -63,8 +63,10 @@ class MachineKind(Protocol):
         ...
 
     def make_machine(
-        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
-    ) -> MachineState: ...
+        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float, num_pieces: int
+    ) -> MachineState:
+        """See `Cluster` for the last two."""
+        ...
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:
         """What the scheduler keeps of the machine."""

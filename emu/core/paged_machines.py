@@ -34,10 +34,10 @@ class PagedMachines:
         return MachineSpec(index, name, role, hardware, num_kv_blocks, timing)
 
     def make_machine(
-        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
+        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float, num_pieces: int
     ) -> Machine:
         kv = KVCache(spec.num_kv_blocks, self.block_tokens, self.watermark)
-        handover = Handover(model.kv_bytes_per_token, model.num_layers, spec.timing, layerwise_min_tokens)
+        handover = Handover(model.kv_bytes_per_token, num_pieces, spec.timing, layerwise_min_tokens)
         return Machine(spec.index, kv, copy.deepcopy(batching), handover, self.max_held_fraction)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:

@@ -19,12 +19,15 @@ class TransferSettings:
     `layerwise_min_tokens`: the KV caches of a prefill step with so many tokens or more leave layer by layer while it runs,
     those of a smaller one when it is over (SPLITWISE.md §5); `inf`: all of them when it is over.
 
+    `layers_per_piece`: layers that leave together, a divisor of the model's (which `Cluster` checks).
+
     `contention`: transfers of one machine share its NIC. Without, each has it to itself.
     """
 
     payload_scale: float | str
     layerwise_min_tokens: float
     contention: bool
+    layers_per_piece: int = 1
 
     def __post_init__(self) -> None:
         scale = self.payload_scale
@@ -32,3 +35,4 @@ class TransferSettings:
             raise TransferError(f"transfer.payload_scale={scale}: expected auto or a number from 0 to 1")
         setting.positive_or_inf("transfer.layerwise_min_tokens", self.layerwise_min_tokens)
         setting.flag("transfer.contention", self.contention)
+        setting.whole("transfer.layers_per_piece", self.layers_per_piece, 1)

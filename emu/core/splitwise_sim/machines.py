@@ -23,7 +23,8 @@ class SplitwiseSimMachines:
 
     `weight_bytes` is by model. `link_bytes_per_s` replaces the NIC of any hardware, and there is no latency. A machine that
     is short of memory for a hand-over looks again every `retry_s`. The batching policy is not asked: see `Batcher` for the
-    rules to which the three limits belong. `batching` and `transfer.layerwise_min_tokens` have no effect.
+    rules to which the three limits belong. `batching`, `transfer.layerwise_min_tokens` and
+    `transfer.layers_per_piece` have no effect.
     """
 
     wants_oracle: ClassVar[bool] = True
@@ -72,7 +73,7 @@ class SplitwiseSimMachines:
         return MachineSpec(index, name, role, hardware, num_tokens, timing)
 
     def make_machine(
-        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float
+        self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float, num_pieces: int
     ) -> SplitwiseSimMachine:
         return SplitwiseSimMachine(
             index=spec.index,
