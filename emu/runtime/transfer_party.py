@@ -1,0 +1,106 @@
+"""A party that moves KV payloads: its end of the transport, and the frames that go with it."""
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+
+from emu.runtime.party import Endpoint, Party, PartySettings
+from emu.runtime.wire import FrameKind
+from emu.transfer.counts import TransferCounts
+from emu.transfer.destination import Pulled
+from emu.transfer.kv_transfer import KVTransfer
+from emu.transfer.payload import KVPayload, Production
+from emu.transfer.settings import TransferSettings
+
+# Ray copies what an actor returns on threads of their own: that must not delay the control plane.
+KV_GROUP = "kv"
+NUM_KV_THREADS = 1
+PROBE_REQUEST = -1  # payloads of no request of the workload
+
+
+class TransferState(NamedTuple):
+    """What one end of the transfers has in hand."""
+
+    num_held: int
+    num_pulling: int
+    num_free_buffers: int
+
+
+class TransferParty(Party):
+    """A machine's share of the transfers, or all there is of an actor that only measures or tests them."""
+
+    def __init__(self, address: int, settings: PartySettings, transfer_settings: TransferSettings) -> None:
+        super().__init__(address, settings)
+        self.transfer_settings = transfer_settings
+        self.transfer: KVTransfer | None = None
+        self._probes = 0
+
+    # --- called by Ray ------------------------------------------------------------------------------------------------
+
+    async def open_transfer(self, host: str) -> Any:
+        """Make the transport; returns what the others need to reach it."""
+        self.transfer = KVTransfer(self.transfer_settings.make(host), self.transfer_settings, self._send_frame)
+        return await self.transfer.open()
+
+    async def connect_to(self, endpoints: dict[int, Endpoint], addresses: dict[int, Any]) -> None:
+        """Connect to the control ports and transports of the other parties."""
+        await self.transfer.connect(addresses)
+        await self.connect(endpoints)
+
+    @ray.method(concurrency_group=KV_GROUP)
+    async def take(self, buffer: int, num_bytes: int) -> np.ndarray:
+        """For the object store."""
+        return self.transfer.transport.take(buffer, num_bytes)
+
+    async def hold(self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, production_s: float = 0.0) -> None:
+        """Hold a payload whose pieces come into being from now on for so many wall seconds."""
+        now_s = asyncio.get_running_loop().time()
+        payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
+        self.transfer.hold((request_id, attempt), payload, Production(now_s, now_s + production_s))
+
+    async def free(self, request_id: int, attempt: int) -> None:
+        self.transfer.free((request_id, attempt))
+
+    async def pull(
+        self, source: int, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, production_s: float = 0.0
+    ) -> Pulled:
+        """Pull and verify a payload that `source` holds."""
+        until_s = asyncio.get_running_loop().time() + production_s
+        payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
+        return await self.transfer.pull(source, (request_id, attempt), payload, until_s)
+
+    async def pull_several(self, source: int, keys: list[tuple[int, int]], num_bytes: int) -> list[float]:
+        """Pull these payloads of `num_bytes` all at once. Returns the seconds until each was verified."""
+        start_s = time.monotonic()
+
+        async def one(request_id: int, attempt: int) -> float:
+            await self.pull(source, request_id, attempt, num_bytes)
+            return time.monotonic() - start_s
+
+        return list(await asyncio.gather(*(one(*key) for key in keys)))
+
+    async def take_counts(self) -> TransferCounts:
+        return self.transfer.take_counts()
+
+    async def transfer_state(self) -> TransferState:
+        source, destination = self.transfer.source, self.transfer.destination
+        return TransferState(source.num_held, destination.num_pulling, self.transfer.transport.send_buffers.num_free)
+
+    async def close_transfer(self) -> None:
+        await self.transfer.close()
+
+    # --- party --------------------------------------------------------------------------------------------------------
+
+    def on_peer_lost(self, peer: int) -> None:
+        if self.transfer is not None:
+            self.transfer.on_peer_lost(peer)
+
+    def on_transfer_frame(self, peer: int, *fields: Any) -> None:
+        self.transfer.on_frame(peer, *fields)
+
+    def _send_frame(self, peer: int, *fields: Any) -> None:
+        if (channel := self.channels.get(peer)) is not None:
+            channel.send(FrameKind.TRANSFER, *fields)

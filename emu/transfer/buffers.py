@@ -1,0 +1,41 @@
+"""Memory that payloads pass through: allocated and touched once, then reused."""
+
+import asyncio
+
+import numpy as np
+
+ALIGNMENT = 4096  # a page: what registers memory does so by pages
+
+
+class Buffers:
+    """`num_buffers` buffers of `buffer_bytes` each, in one piece of memory. They are handed out in the order of asking.
+
+    First touch and page mapping cost 5 to 25 times a copy (ARCHITECTURE.md), so all of it is written once here.
+    """
+
+    def __init__(self, num_buffers: int, buffer_bytes: int) -> None:
+        self.num_buffers, self.buffer_bytes = num_buffers, buffer_bytes
+        raw = np.empty(num_buffers * buffer_bytes + ALIGNMENT, dtype=np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        self.memory = raw[start : start + num_buffers * buffer_bytes]
+        self.memory.fill(0)
+        self._free: asyncio.Queue[int] = asyncio.Queue()
+        for index in range(num_buffers):
+            self._free.put_nowait(index)
+
+    async def acquire(self) -> int:
+        """The index of a buffer, once one is free."""
+        return await self._free.get()
+
+    def release(self, index: int) -> None:
+        """Nobody reads or writes the buffer any more."""
+        self._free.put_nowait(index)
+
+    @property
+    def num_free(self) -> int:
+        return self._free.qsize()
+
+    def view(self, index: int, num_bytes: int) -> np.ndarray:
+        """The first `num_bytes` bytes of a buffer (uint8)."""
+        start = index * self.buffer_bytes
+        return self.memory[start : start + num_bytes]

@@ -1,0 +1,140 @@
+"""What emulated machines move in place of a KV cache: bytes that tell whose they are and where they belong.
+
+The payload of a request is a sequence of 64-bit words, word i = key + i x STEP mod 2^64, where the key is a hash of request
+and attempt and STEP is odd. So no two words of a payload are equal, and a receiver verifies every byte from the request's
+number alone: what is corrupt, stale, another request's or in the wrong place differs, and a word out of place says where it
+belongs. Writing goes at 20 GB/s and verifying at 12, on one core, from a table that stays in its cache.
+
+The order is that of engines that keep a tensor a layer: layers x (K, V) x blocks x tokens x heads x head dimension.
+"""
+
+import threading
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from emu.core.specs import ModelSpec
+
+WORD_BYTES = 8
+TILE_WORDS = 1 << 15  # 256 KiB
+STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: neighbours differ in all their bytes
+MASK = (1 << 64) - 1
+_STEP_INVERSE = pow(STEP, -1, 1 << 64)
+_TILE = np.arange(TILE_WORDS, dtype=np.uint64) * np.uint64(STEP)
+_scratch = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """Where a byte of a KV cache of `model` belongs, in blocks of `block_tokens` tokens; `scale` of its bytes are moved."""
+
+    model: ModelSpec
+    block_tokens: int
+    scale: float
+
+    def place_of(self, offset: int, num_bytes: int) -> str:
+        """The place of byte `offset` of a cache of `num_bytes`, for a message."""
+        rows = 2 * self.model.num_layers
+        row, within = divmod(offset * rows / max(num_bytes, 1), 1)
+        num_tokens = num_bytes / (self.model.kv_bytes_per_token * self.scale)
+        kind = "V" if int(row) % 2 else "K"
+        return f"layer {int(row) // 2}, {kind}, block {int(within * num_tokens / self.block_tokens)}"
+
+
+class KVPayload:
+    """The payload of one attempt of a request: `num_bytes` in `num_pieces` pieces, equal but for rounding to whole words.
+
+    A piece is what leaves as one: a layer, or a group of layers.
+    """
+
+    __slots__ = ("_key", "ends", "layout", "num_bytes")
+
+    def __init__(self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, layout: KVLayout | None = None) -> None:
+        identity = np.array([request_id, attempt], dtype=np.int64)
+        self._key = xxhash.xxh3_64_intdigest(identity)
+        self.num_bytes = num_bytes
+        self.layout = layout
+        self.ends = [num_bytes * (piece + 1) // num_pieces // WORD_BYTES * WORD_BYTES for piece in range(num_pieces - 1)]
+        self.ends.append(num_bytes)
+
+    def piece_at(self, stop: int) -> int:
+        """The last piece of which bytes [0, stop) have anything."""
+        return bisect_left(self.ends, stop)
+
+    def end_of_pieces(self, num_pieces: int) -> int:
+        """How many bytes the first `num_pieces` pieces have."""
+        return self.ends[num_pieces - 1] if num_pieces else 0
+
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write bytes [start, start + len(out)), where `start` is a whole word, into `out` (uint8)."""
+        num_whole = len(out) // WORD_BYTES * WORD_BYTES
+        words = out[:num_whole].view(np.uint64)
+        for first in range(0, len(words), TILE_WORDS):
+            tile = words[first : first + TILE_WORDS]
+            np.add(_TILE[: len(tile)], self._word(start // WORD_BYTES + first), out=tile)
+        if num_whole < len(out):
+            out[num_whole:] = self._tail(start + num_whole, len(out) - num_whole)
+
+    def is_right(self, start: int, received: np.ndarray) -> bool:
+        """Whether these are bytes [start, start + len(received))."""
+        return self.first_wrong(start, received) is None
+
+    def first_wrong(self, start: int, received: np.ndarray) -> int | None:
+        """The offset in the payload of the first word of `received` that is not what belongs there, if there is one."""
+        if not hasattr(_scratch, "tile"):
+            _scratch.tile = np.empty(TILE_WORDS, dtype=np.uint64)
+        num_whole = len(received) // WORD_BYTES * WORD_BYTES
+        words = received[:num_whole].view(np.uint64)
+        for first in range(0, len(words), TILE_WORDS):
+            tile = words[first : first + TILE_WORDS]
+            found = np.subtract(tile, _TILE[: len(tile)], out=_scratch.tile[: len(tile)])
+            is_right = found == self._word(start // WORD_BYTES + first)
+            if not is_right.all():
+                return start + (first + int(is_right.argmin())) * WORD_BYTES
+        if not np.array_equal(received[num_whole:], self._tail(start + num_whole, len(received) - num_whole)):
+            return start + num_whole
+        return None
+
+    def explain(self, start: int, received: np.ndarray) -> str:
+        """What is wrong with `received`, for a message."""
+        offset = self.first_wrong(start, received)
+        if offset is None:
+            return "nothing is wrong"
+        place = f"byte {offset}" if self.layout is None else self.layout.place_of(offset, self.num_bytes)
+        word = received[offset - start : offset - start + WORD_BYTES]
+        if len(word) == WORD_BYTES:
+            index = (int(word.view(np.uint64)[0]) - self._key) * _STEP_INVERSE & MASK
+            if index * WORD_BYTES < self.num_bytes:
+                other = index * WORD_BYTES
+                belongs = f"byte {other}" if self.layout is None else self.layout.place_of(other, self.num_bytes)
+                return f"{place} holds what belongs to {belongs}"
+        return f"{place} holds bytes that are not this request's"
+
+    def _word(self, index: int) -> np.uint64:
+        return np.uint64((self._key + index * STEP) & MASK)
+
+    def _tail(self, start: int, num_bytes: int) -> np.ndarray:
+        return np.frombuffer(self._word(start // WORD_BYTES).tobytes(), dtype=np.uint8)[:num_bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """When the pieces of a payload come into being: one at the end of each equal part of `from_s` to `until_s`.
+
+    Times of the event loop's clock. Both in the past: all are there.
+    """
+
+    from_s: float = 0.0
+    until_s: float = 0.0
+
+    def due_s(self, piece: int, num_pieces: int) -> float:
+        """When piece `piece` is there."""
+        return self.from_s + (self.until_s - self.from_s) * (piece + 1) / num_pieces
+
+    def num_produced(self, now_s: float, num_pieces: int) -> int:
+        """How many pieces are there."""
+        if now_s >= self.until_s:
+            return num_pieces
+        return bisect_right(range(num_pieces), now_s, key=lambda piece: self.due_s(piece, num_pieces))

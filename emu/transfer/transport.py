@@ -1,0 +1,58 @@
+"""What a transport is: one process's end of a way to move bytes between processes."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import numpy as np
+
+from emu.transfer.buffers import Buffers
+
+Ticket = int | tuple  # msgpack carries it to the destination
+
+
+class TransportError(ConnectionError):
+    """A message could not be moved: the transport says so, or the peer is gone. What was to come is not there."""
+
+
+class Transport(ABC):
+    """Moves messages of bytes between this process and its peers, which are known by their party's address.
+
+    The source fills one of its `send_buffers` and publishes it; the ticket it gets goes to the destination by another way
+    (`KVTransfer`), which receives with it. Then the source withdraws what it has published and has its buffer back. Whatever
+    takes long is done off the event loop, and everything is to be called from the event loop that `open` was called from.
+
+    Every transport passes tests/transfer/test_contract.py.
+    """
+
+    send_buffers: Buffers
+
+    @abstractmethod
+    async def open(self) -> Any:
+        """Make this end ready; returns what its peers need to `connect` to it, which travels by Ray."""
+
+    @abstractmethod
+    async def connect(self, addresses: dict[int, Any]) -> None:
+        """Get to know peers by what their `open` returned. Moves nothing yet."""
+
+    @abstractmethod
+    def publish(self, peer: int, buffer: int, num_bytes: int) -> Ticket:
+        """Let `peer` receive the first `num_bytes` bytes of send buffer `buffer`, which stay as they are until withdrawn."""
+
+    @abstractmethod
+    async def withdraw(self, peer: int, ticket: Ticket) -> None:
+        """Return once what was published is not read any more, received or not: at most `timeout_s` later."""
+
+    @abstractmethod
+    def receive(self, peer: int, ticket: Ticket, num_bytes: int) -> AbstractAsyncContextManager[np.ndarray]:
+        """A context whose value are the bytes that `peer` published (uint8), readable until it is left.
+
+        It may be cancelled at any time. Raises TransportError where they do not come.
+        """
+
+    def forget(self, peer: int) -> None:  # noqa: B027 - most have nothing to forget
+        """The peer is gone: whatever waits for it ends with TransportError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of memory and connections."""
