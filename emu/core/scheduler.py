@@ -107,10 +107,10 @@ class Scheduler:
         request = self._current(event, actions)
         if request is None:
             return
-        request.num_transfer_failures += 1
+        request.num_transfer_failures = num_failures = request.num_transfer_failures + 1
         cause = f"its KV cache did not get from machine {request.prefill_on} to machine {request.decode_on}: {event.cause}"
-        if request.num_transfer_failures == self._max_transfer_failures:
-            self._fail(request, f"{cause} ({request.num_transfer_failures} such starts)", now_s, actions)
+        if num_failures == self._max_transfer_failures:
+            self._fail(request, f"{cause} (failed transfer {num_failures} of at most {num_failures})", now_s, actions)
         else:
             actions.append(Requeue(request.request_id, request.attempt, False, cause))
             # Its first token is known to be out, unless layers left before their prefill was over.

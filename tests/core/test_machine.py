@@ -24,9 +24,11 @@ from emu.core.messages import (
     CutRun,
     FlowRequested,
     FreeKV,
+    KVLost,
     KVPulled,
     KVReady,
     KVReceived,
+    KVTransferFailed,
     KVTransferred,
     PrefillDone,
     RequestEvicted,
@@ -404,6 +406,50 @@ def test_a_pull_is_called_off(machine):
         (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
     )
     assert machine.kv.num_used == 0
+
+
+@pytest.mark.parametrize("lost_s", [0.4, 3.0])  # while its flow is under way, or long after it ended as modelled
+def test_a_kv_cache_that_cannot_be_had_is_given_up(machine, lost_s):
+    play(
+        machine,
+        (0.0, ready(1, 10), [ANY]),
+        (lost_s, KVLost(1, 1, "broken"), [Send(SCHEDULER, KVTransferFailed(1, 1, "broken")), Send(NETWORK, Cancelled(1, 1))]),
+    )
+    assert (machine.kv.num_used, machine.pulling) == (0, {})
+    play(
+        machine,
+        (3.1, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]),
+        (3.2, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
+        (3.3, Cancelled(1, 1), []),
+        (3.4, ready(1, 10)._replace(attempt=2), [Send(NETWORK, FlowRequested(1, 2, PEER, ME, 100, 0.0, 0.0, 4))]),
+        (3.5, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]),
+    )
+
+
+def test_a_kv_cache_that_is_here_cannot_be_lost(machine):
+    start_decode(machine, 1, 8)
+    play(machine, (0.4, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]))
+    assert list(machine.decodes.active) == [1]
+
+
+def test_the_blocks_of_a_kv_cache_that_is_given_up_go_to_who_waits_for_them():
+    machine = machine_of(num_blocks=4)
+    play(
+        machine,
+        (0.0, ready(1, 8), [Send(NETWORK, ANY)]),
+        (0.1, ready(2, 8), []),
+        (0.2, assigned(3, 8, decode_on=ME), []),
+        (
+            0.4,
+            KVLost(1, 1, "broken"),
+            [
+                Send(SCHEDULER, ANY),
+                Send(NETWORK, Cancelled(1, 1)),
+                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
+            ],
+        ),
+        (0.5, KVLost(2, 1, "broken"), [Send(SCHEDULER, ANY), Send(NETWORK, ANY), RunSteps(prefills((3, 8)), 1)]),
+    )
 
 
 @pytest.mark.parametrize("finished", [(), (1,)])

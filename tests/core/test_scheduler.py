@@ -7,6 +7,7 @@ from emu.core.messages import (
     NETWORK,
     Assigned,
     Cancelled,
+    KVTransferFailed,
     KVTransferred,
     MachineDied,
     PrefillDone,
@@ -93,7 +94,7 @@ def test_word_of_the_transfer_may_overtake_word_of_the_prefill():
     assert_idle(scheduler)
 
 
-@pytest.mark.parametrize("message", [PrefillDone(0, 2), KVTransferred(9, 1), RequestFinished(0, 0), RequestRejected(0, 3, "")])
+@pytest.mark.parametrize("message", [PrefillDone(0, 2), KVTransferred(9, 1), RequestFinished(0, 0), KVTransferFailed(0, 2, "")])
 def test_word_of_another_attempt_is_dropped(message):
     scheduler = scheduler_of((P0, D0))
     actions = handle(scheduler, arrived(0), message)
@@ -139,6 +140,55 @@ def test_a_rejected_request_fails_with_the_cause():
         Send(P0, Cancelled(0, 1)),
         Send(D0, Cancelled(0, 1)),
         End(0, 1, "too long"),
+    ]
+    assert_idle(scheduler)
+
+
+# --- failed transfers -------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_transfer_restarts_its_request_with_its_first_token():
+    scheduler = scheduler_of((P0, D0), (P0, D0))  # the same machines, where the placement says so
+    handle(scheduler, arrived(0), PrefillDone(0, 1))
+    assert handle(scheduler, KVTransferFailed(0, 1, "tried 3 times")) == [
+        Requeue(0, 1, False, "its KV cache did not get from machine 0 to machine 2: tried 3 times"),
+        Send(P0, Cancelled(0, 1)),
+        Send(D0, Cancelled(0, 1)),
+        Place(0, 2, P0, D0),
+        Send(P0, Assigned(0, 2, 0.0, 101, 1, D0)),
+    ]
+    assert handle(scheduler, PrefillDone(0, 2), KVTransferred(0, 2), RequestFinished(0, 2)) == [End(0, 2, "")]
+    assert_idle(scheduler)
+
+
+def test_of_layers_lost_before_the_prefill_was_over_no_token_is_known():
+    scheduler = scheduler_of((P0, D0), (P1, D1))
+    actions = handle(scheduler, arrived(0), KVTransferFailed(0, 1, "broken"), PrefillDone(0, 1))
+    assert actions[-2:] == [Send(P1, Assigned(0, 2, 0.0, 100, 0, D1)), DropStale(0, 1, "PrefillDone")]
+
+
+def test_tokens_of_attempts_before_a_failed_transfer_are_kept():
+    scheduler = scheduler_of((P0, D0), (P0, D0), (P0, D0))
+    handle(scheduler, arrived(0), PrefillDone(0, 1), KVTransferred(0, 1), RequestEvicted(0, 1, 25), PrefillDone(0, 2))
+    assert handle(scheduler, KVTransferFailed(0, 2, "broken"))[-1] == Send(P0, Assigned(0, 3, 0.0, 126, 26, D0))
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_request_fails_with_the_last_transfer_it_may_lose(limit):
+    machines = [MachineLoad(index, role, 1000) for index, role in enumerate((Role.PREFILL, Role.DECODE))]
+    scheduler = Scheduler(machines, Scripted(*[(0, 1)] * limit), max_transfer_failures=limit)
+    handle(scheduler, arrived(0))
+    for attempt in range(1, limit):
+        lost = handle(scheduler, PrefillDone(0, attempt), KVTransferFailed(0, attempt, "broken"))
+        assert type(lost[0]) is Requeue
+    assert handle(scheduler, PrefillDone(0, limit), KVTransferFailed(0, limit, "broken")) == [
+        Send(0, Cancelled(0, limit)),
+        Send(1, Cancelled(0, limit)),
+        End(
+            0,
+            limit,
+            f"its KV cache did not get from machine 0 to machine 1: broken (failed transfer {limit} of at most {limit})",
+        ),
     ]
     assert_idle(scheduler)
 

@@ -12,9 +12,11 @@ from emu.core.messages import (
     CutRun,
     FlowRequested,
     FreeKV,
+    KVLost,
     KVPulled,
     KVReady,
     KVReceived,
+    KVTransferFailed,
     KVTransferred,
     PrefillDone,
     QueueChanged,
@@ -248,6 +250,32 @@ def test_a_cancelled_request_is_forgotten_wherever_it_is():
     assert machine.handle(KVReceived(2, 1), 0.6) == [DropStale(2, 1, "KVReceived")]
     assert machine.handle(prompt(0, 3), 0.7) == [DropStale(0, 1, "Assigned")]
     assert machine.handle(prompt(0, 3, attempt=2), 0.8)[0].batch.prefills == (Prefill(0, 2, 3, 0),)
+
+
+def test_a_kv_cache_that_cannot_be_had_is_given_up():
+    machine = machine_of(num_bytes=100)
+    machine.handle(offer(0), 0.0)
+    machine.handle(prompt(1, 6), 0.1)  # waits for memory
+    assert machine.handle(KVLost(0, 1, "broken"), 0.5) == [
+        Send(SCHEDULER, KVTransferFailed(0, 1, "broken")),
+        Send(NETWORK, Cancelled(0, 1)),
+        prefill_of((1, 6)),
+    ]
+    assert machine.memory.num_used == 70
+    assert machine.handle(KVLost(0, 1, "broken"), 0.6) == [DropStale(0, 1, "KVLost")]
+    assert machine.handle(KVReceived(0, 1), 0.7) == [DropStale(0, 1, "KVReceived")]
+    assert machine.handle(Cancelled(0, 1), 0.8) == []
+
+
+def test_a_request_that_starts_again_with_its_tokens_takes_memory_for_the_others():
+    machine = machine_of()
+    machine.handle(KVReady(0, 2, 0.0, 4, 2, OTHER, 0.0, 0.0), 0.0)  # 3 prompt tokens and the first of 5
+    machine.handle(KVReceived(0, 2), 1.0)
+    assert machine.memory.num_used == (3 + 5) * 10
+    machine.handle(prompt(1, 4, decode_on=ME), 2.0)
+    machine.handle(prompt(2, 4, attempt=2)._replace(num_generated=1, decode_on=ME), 2.0)  # likewise
+    machine.handle(StepsDone(1, ()), 3.0)
+    assert machine.decodes[2].kv_bytes == 30
 
 
 def test_a_cancelled_decode_leaves_at_the_next_boundary():

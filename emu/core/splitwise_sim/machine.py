@@ -100,7 +100,7 @@ class SplitwiseSimMachine:
         self.batcher.add_prompt(prompt)
         self._arrived(prompt, now_s, actions)
         if decode_on == self.index:
-            decode = self.decodes[request_id] = self._new_decode(event)
+            decode = self.decodes[request_id] = self._new_decode(event, num_generated + 1)
             self._presence.arrive_beside(prompt, decode)
             self.batcher.add_decode(decode, prompt_is_here=True)
             self._arrived(decode, now_s, actions)
@@ -109,7 +109,7 @@ class SplitwiseSimMachine:
         if not self.handovers.is_retry(event):
             if self._is_stale(event, actions):
                 return
-            self.handovers.expect(self._new_decode(event), event, now_s)
+            self.handovers.expect(self._new_decode(event, event.num_generated), event, now_s)
         self.handovers.try_pull(event, now_s, actions)
 
     def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[tuple]) -> None:
@@ -127,9 +127,10 @@ class SplitwiseSimMachine:
             actions.append(Send(SCHEDULER, KVTransferFailed(request_id, attempt, cause)))
             self._on_cancelled(Cancelled(request_id, attempt), now_s, actions)
 
-    def _new_decode(self, event: Assigned | KVReady) -> Task:
+    def _new_decode(self, event: Assigned | KVReady, num_generated: int) -> Task:
+        """It starts with `num_generated` tokens out, and memory for all others."""
         decode = Task(event.request_id, event.attempt, event.arrival_s, 0, event.num_tokens, event.num_generated)
-        decode.kv_bytes = (self._oracle.output_tokens(event.request_id) - 1) * self._kv_bytes_per_token
+        decode.kv_bytes = (self._oracle.output_tokens(event.request_id) - num_generated) * self._kv_bytes_per_token
         return decode
 
     def _arrived(self, task: Task, now_s: float, actions: list[tuple]) -> None:
