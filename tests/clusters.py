@@ -22,6 +22,7 @@ from emu.core.timing.model import TimingModel
 from emu.core.timing.profile import ProfileTiming
 from emu.results.columns import Columns
 from emu.results.invariants import Ended, violations
+from emu.results.ledger import handover_ledger
 from emu.results.recorder import Recorder
 from emu.runtime.fault import Fault
 from emu.runtime.virtual import VirtualRuntime
@@ -154,7 +155,7 @@ def simulate(
         watch.machines = runtime.machines
         runtime.run()
         columns = recorder.columns()
-        assert violations(Ended(columns)) == []
+        assert violations(Ended(columns, handover_ledger(columns, cluster))) == []
         assert_nothing_is_left(runtime.scheduler, runtime.machines, runtime.network)
         watch.assert_kv_bytes_add_up(columns)
         return Run(columns, len(cluster.machines), b"".join(watch.packed))

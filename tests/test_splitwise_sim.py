@@ -16,6 +16,7 @@ from emu.core.splitwise_sim.machine import SplitwiseSimMachine
 from emu.results.columns import FAILED, FINISHED, Columns
 from emu.results.event_log import pack_record
 from emu.results.invariants import Ended, violations
+from emu.results.ledger import handover_ledger
 from emu.results.recorder import Recorder
 from emu.results.saturation import is_saturated
 from emu.runtime.fault import Fault
@@ -119,7 +120,7 @@ def simulate(cluster, requests, deaths: dict[int, float] | None = None, max_drai
         watch.machines = runtime.machines
         runtime.run()
         columns = recorder.columns()
-        assert violations(Ended(columns)) == []
+        assert violations(Ended(columns, handover_ledger(columns, cluster))) == []
         assert_nothing_is_left(runtime)
         tokens = {request_id: workload.prompt_tokens[request_id] for request_id in watch.flow_bytes}
         assert watch.flow_bytes == {key: num * cluster.model.kv_bytes_per_token for key, num in tokens.items()}

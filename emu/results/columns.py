@@ -101,6 +101,12 @@ class Steps:
         start_s[self.batches.first_step] = self.batches.start_s
         return start_s
 
+    def starts_s(self, steps: np.ndarray) -> np.ndarray:
+        """When each of these steps began: for few of all, or where memory for all is too much."""
+        batches = self.batches
+        batch = np.searchsorted(batches.first_step, steps, side="right") - 1
+        return np.where(batches.first_step[batch] == steps, batches.start_s[batch], self.end_s[steps - 1])
+
     @property
     def machine(self) -> np.ndarray:
         return self._spread(self.batches.machine)

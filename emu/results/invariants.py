@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from emu.results.columns import FINISHED, Columns
+from emu.results.ledger import Ledger
 from emu.results.token_times import num_covering
+
+GAP_TOLERANCE_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,6 +18,7 @@ class Ended:
     (`may_lose_facts`) the last facts of one that died may be missing, and with them tokens of the requests it served."""
 
     columns: Columns
+    ledger: Ledger
     interrupted: bool = False
     may_lose_facts: bool = False
 
@@ -113,6 +117,21 @@ def no_decode_starts_before_its_kv_is_there(run: Ended) -> Finding:
     return "request", np.flatnonzero(handed_over & wrong)
 
 
+def spans_of_a_handover_add_up(run: Ended) -> Finding:
+    requests, ledger = run.columns.requests, run.ledger
+    request_id = ledger.request_id
+    gap_s = requests.second_token_s[request_id] - requests.first_token_s[request_id]
+    right = np.abs(ledger.spans_s.sum(axis=0) - gap_s) <= GAP_TOLERANCE_S
+    for span_s in ledger.spans_s:
+        right &= span_s >= 0.0  # False for NaN
+    if run.may_lose_facts:
+        return "request", request_id[~right]
+    listed = np.zeros(len(requests), bool)
+    listed[request_id] = True
+    ought = (requests.attempts == 1) & ~np.isnan(requests.kv_received_s) & ~np.isnan(requests.second_token_s)
+    return "request", np.union1d(request_id[~right], np.flatnonzero(ought & ~listed))
+
+
 INVARIANTS: tuple[tuple[str, Callable[[Ended], Finding]], ...] = (
     ("every request ends exactly once", every_request_ends_once),
     ("tokens out = tokens asked", tokens_out_are_tokens_asked),
@@ -122,4 +141,5 @@ INVARIANTS: tuple[tuple[str, Callable[[Ended], Finding]], ...] = (
     ("every decode of a pass gets one token", every_pass_gives_its_decodes_a_token),
     ("a transfer is offered, pulled, received, once", transfers_are_offered_pulled_received),
     ("no decode starts before its KV cache is there", no_decode_starts_before_its_kv_is_there),
+    ("the spans of a hand-over add up to its gap", spans_of_a_handover_add_up),
 )

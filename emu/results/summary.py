@@ -15,6 +15,7 @@ from emu.results import metrics
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.extrapolation import num_extrapolated_steps
 from emu.results.invariants import Ended, violations
+from emu.results.ledger import handover_ledger
 from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
@@ -34,7 +35,8 @@ def summarize(
     moves, requeues = columns.pool_moves, columns.requeues
     timings = [machine.timing for machine in record.machines]
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
-    broken = violations(Ended(columns, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
+    ledger = handover_ledger(columns, record.cluster)
+    broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
     verdict = judge(limits, record, len(columns.transfers), len(columns.steps), num_extrapolated, broken)
     return {
         "verdict": verdict.verdict,

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from facts import decode, prefill, recorded
+from facts import cluster_of, decode, prefill, recorded
 
-from emu.core.facts import End, MovePool, Place, RecordTransfer
+from emu.core.facts import End, MovePayload, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
+from emu.results.ledger import handover_ledger
 
 REQUESTS = [(0, 8, 3), (1, 8, 1)]
 
@@ -24,9 +25,13 @@ def facts(**changes):
     return [fact for fact in (whole | changes).values() if fact is not None]
 
 
+def ended(columns, **known):
+    return Ended(columns, handover_ledger(columns, cluster_of(("p0", "d0", "d1"))), **known)
+
+
 def broken(interrupted=False, may_lose_facts=False, **changes):
     columns = recorded(REQUESTS, facts(**changes)).columns()
-    return violations(Ended(columns, interrupted, may_lose_facts))
+    return violations(ended(columns, interrupted=interrupted, may_lose_facts=may_lose_facts))
 
 
 def test_all_hold():
@@ -94,6 +99,10 @@ def test_all_hold():
             dict(transfer=None),
             "invariant 8: no decode starts before its KV cache is there: not so for 1, the first request 0",
         ),
+        (
+            dict(payload=(4, MovePayload(0, 1, 512, 1, 3, 3.5, 3.6, 4.1, 0.5, 0.5))),  # received before it was verified
+            "invariant 9: the spans of a hand-over add up to its gap: not so for 1, the first request 0",
+        ),
     ],
 )
 def test_one_broken(changes, line):
@@ -126,7 +135,7 @@ def test_an_attempt_that_starts_again_may_repeat_tokens():
             (4, End(0, 2, "")),
         ],
     ).columns()
-    assert violations(Ended(columns)) == []
+    assert violations(ended(columns)) == []
     columns.requests.attempts[0] = 1
-    assert violations(Ended(columns)) == ["invariant 3: no token comes twice in one attempt: not so for 1, the first request 0"]
+    assert violations(ended(columns)) == ["invariant 3: no token comes twice in one attempt: not so for 1, the first request 0"]
     assert np.array_equal(columns.requests.num_recomputed, [1])

@@ -11,6 +11,7 @@ from ray.cluster_utils import Cluster
 
 from emu.build import build, compose
 from emu.results.invariants import Ended, violations
+from emu.results.ledger import handover_ledger
 from emu.results.run_record import RunRecord
 from tests.runtime.replay import assert_replays
 
@@ -50,7 +51,8 @@ def rehearse(tmp_path: Path) -> Callable[..., RunRecord]:
         assert assert_replays(rehearsal.cluster, run_dir / "events.msgpack") == record.num_events
         columns = record.recorder.columns()
         has_death = "dead" in columns.pool_moves.pool
-        assert violations(Ended(columns, bool(record.interrupted), may_lose_facts=has_death)) == []
+        ledger = handover_ledger(columns, record.cluster)
+        assert violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=has_death)) == []
         return record
 
     return run
