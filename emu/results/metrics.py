@@ -92,8 +92,8 @@ def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
         "payload_scale": kv.payload_scale,
         "transfers": len(transfers),
         "verified": kv.verified,
-        "corrupt": kv.corrupt,
         "overruns": kv.overruns,
+        **kv.incidents,
         "blocks": {machine.hardware.name: machine.num_kv_blocks for machine in record.machines},
     }
 

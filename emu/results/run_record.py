@@ -10,22 +10,24 @@ from emu.core.machine_kind import MachineSpec
 from emu.core.specs import ModelSpec
 from emu.results.recorder import Recorder
 
+# What can go wrong with the messages that carry a payload, as `transfer.counts.TransferCounts` explains.
+INCIDENTS = ("corrupt", "truncated", "duplicated", "reordered", "late", "missing", "broken", "resent", "failed")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KVStats:
     """The KV payloads that really moved: `payload_scale` is their share of the modelled bytes, 0 where nothing moves.
 
-    `verified` counts transfers whose received bytes had the right checksum, `corrupt` payloads that had not (and were pulled
-    again) and `overruns` transfers that took longer than modelled by more than `verdict.late_s`. `wire_s` holds the seconds
-    that each copy took; `probe_bytes_per_s` is the put-and-pull rate measured at start-up, None without.
+    `bytes_moved` counts what came, again included; `verified` payloads of which every byte was right; `overruns` transfers
+    that took longer than modelled by more than `verdict.late_s`. `incidents` counts INCIDENTS. `probe_bytes_per_s` is the rate
+    measured at start-up, None without.
     """
 
     payload_scale: float = 0.0
     bytes_moved: int = 0
     verified: int = 0
-    corrupt: int = 0
     overruns: int = 0
-    wire_s: np.ndarray = field(default_factory=lambda: np.empty(0))
+    incidents: dict[str, int] = field(default_factory=lambda: dict.fromkeys(INCIDENTS, 0))
     probe_bytes_per_s: float | None = None
 
 

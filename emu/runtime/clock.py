@@ -17,15 +17,19 @@ class WallClock:
 
     def __init__(self, start: float, dilation: float, offset_s: float = 0.0, error_s: float = 0.0) -> None:
         self._local_start = start - offset_s
-        self._dilation = dilation
+        self.dilation = dilation
         self.error_s = error_s
 
     def now_s(self) -> float:
-        return (time.monotonic() - self._local_start) / self._dilation
+        return self.emulated_s(time.monotonic())
 
     def local(self, at_s: float) -> float:
         """The instant of this host's monotonic clock (which is asyncio's) at emulated time `at_s`."""
-        return self._local_start + at_s * self._dilation
+        return self._local_start + at_s * self.dilation
+
+    def emulated_s(self, local: float) -> float:
+        """Emulated time at an instant of this host's monotonic clock."""
+        return (local - self._local_start) / self.dilation
 
 
 def host_identity() -> str:

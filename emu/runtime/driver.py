@@ -13,14 +13,15 @@ from emu.core.messages import DRIVER, SCHEDULER, MachineDied, RequestArrived, Ru
 from emu.core.pools import Pool
 from emu.results.event_log import EventLog, unpack_records
 from emu.results.recorder import Recorder
-from emu.results.run_record import Fidelity, KVStats
+from emu.results.run_record import INCIDENTS, Fidelity, KVStats
 from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
 from emu.runtime.host_load import HostLoad
 from emu.runtime.interrupt import CAUSE, Interrupt
-from emu.runtime.party import Endpoint, Report
+from emu.runtime.party import NO_KV, Endpoint, Report
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.runtime.wire import Channel, FrameKind, connect
+from emu.transfer.counts import TransferCounts
 
 SEND_AHEAD_S = 2.0  # emulated seconds that arrivals are sent before their time
 START_DELAY_S = 1.0  # wall seconds for every party to get its START frame
@@ -51,8 +52,7 @@ class Driver:
         self.message_late_s: list[float] = []
         self.wakeup_late_s: list[float] = []
         self.clock_error_s = 0.0
-        self.wire_s: list[float] = []
-        self._kv = np.zeros(4, dtype=np.int64)  # bytes moved, verified, corrupt, overruns
+        self._kv = np.zeros(len(NO_KV), dtype=np.int64)
         self._kill = kill
         self._interrupt = interrupt
         self._event_log = event_log
@@ -64,9 +64,10 @@ class Driver:
         self._failure = ""
 
     def kv_stats(self, payload_scale: float, probe_bytes_per_s: float | None) -> KVStats:
-        bytes_moved, verified, corrupt, overruns = self._kv.tolist()
-        wire_s = np.array(self.wire_s)
-        return KVStats(payload_scale, bytes_moved, verified, corrupt, overruns, wire_s, probe_bytes_per_s)
+        *counts, overruns = self._kv.tolist()
+        of_what = TransferCounts(*counts)._asdict()
+        incidents = {name: of_what[name] for name in INCIDENTS}
+        return KVStats(payload_scale, of_what["bytes_moved"], of_what["verified"], overruns, incidents, probe_bytes_per_s)
 
     def fidelity(self, foreign_cores: float) -> Fidelity:
         message_late_s, wakeup_late_s = np.array(self.message_late_s), np.array(self.wakeup_late_s)
@@ -164,8 +165,7 @@ class Driver:
         self.message_late_s += report.message_late_s
         self._recently_late_s += report.message_late_s
         self.wakeup_late_s += report.wakeup_late_s
-        self._kv += report.kv[:4]
-        self.wire_s += report.kv[4]
+        self._kv += report.kv
         self.clock_error_s = max(self.clock_error_s, report.clock_error_s)
         if self._event_log is not None:
             self._event_log.append_packed(report.packed_records)

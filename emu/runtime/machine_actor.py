@@ -1,14 +1,14 @@
 """One machine of the cluster as a Ray actor: its state machine, its executor and its end of the KV transfers."""
 
 import asyncio
+import dataclasses
+import logging
 
 import numpy as np
-import ray
-from ray.actor import ActorHandle
 
 from emu.core.batch import Batch
 from emu.core.cluster import Cluster
-from emu.core.facts import Emit
+from emu.core.facts import Emit, MovePayload
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -17,6 +17,7 @@ from emu.core.messages import (
     CutRun,
     FlowRequested,
     FreeKV,
+    KVLost,
     KVReady,
     KVReceived,
     RunSteps,
@@ -26,57 +27,43 @@ from emu.core.messages import (
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.runtime.inbox import Inbox
 from emu.runtime.node import BOUNDARY, Node
-from emu.runtime.party import Endpoint, Party, PartySettings
+from emu.runtime.party import PartySettings
+from emu.runtime.transfer_party import TransferParty
 from emu.runtime.wire import FrameKind
-from emu.transfer.object_store import ObjectStoreTransfer, SourceLost
+from emu.transfer.destination import Pulled, SourceLost, TransferFailed
+from emu.transfer.payload import KVLayout, KVPayload, Production
+from emu.transfer.settings import TransferSettings
+from emu.transfer.source import Key
 
-Key = tuple[int, int]  # request, attempt
-PROBE_S = 0.4
-# Payload pieces are served on a thread of their own, one at a time: copying them must not delay the control plane.
-KV_GROUP = "kv"
+log = logging.getLogger(__name__)
 
 
-class MachineActor(Party):
-    """Party `index` of the run. `bytes_per_token` of each KV cache are really moved; 0 moves none."""
+class MachineActor(TransferParty):
+    """Party `index` of the run."""
 
     def __init__(
-        self, index: int, cluster: Cluster, output_tokens: np.ndarray, settings: PartySettings, transfer_type: type
+        self,
+        index: int,
+        cluster: Cluster,
+        output_tokens: np.ndarray,
+        settings: PartySettings,
+        transfer_settings: TransferSettings,
     ) -> None:
-        super().__init__(index, settings)
+        super().__init__(index, settings, transfer_settings)
         executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT)
         self.node = Node(cluster.make_machine(index), executor, self._tell_steps)
         self.inbox: Inbox | None = None
-        self.transfer_type = transfer_type
-        self.transfer: ObjectStoreTransfer | None = None
-        self.handles: dict[int, ActorHandle] = {}
-        self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
-        self._pulls: dict[Key, asyncio.Task] = {}
+        self._model, self._num_pieces = cluster.model, cluster.num_pieces
+        block_tokens = getattr(cluster.kind, "block_tokens", 1)  # machines of the compatible mode have none
+        self._layout = KVLayout(cluster.model, block_tokens, 0.0)  # the scale is told later
+        self._pulls: dict[Key, asyncio.Task[Pulled | None]] = {}
         self._ends: dict[Key, KVReceived] = {}  # of each flow the newest notice that it is through, told ahead of its time
         self._due: dict[Key, float] = {}  # flows that are through by the model before the payload is
         self._num_overruns = 0
 
-    # --- called by Ray ------------------------------------------------------------------------------------------------
-
-    async def connect_to(self, endpoints: dict[int, Endpoint], handles: dict[int, ActorHandle]) -> None:
-        self.handles = handles
-        await self.connect(endpoints)
-
-    async def prepare_transfer(self, payload_scale: float) -> None:
-        self.transfer = self.transfer_type(payload_scale * self._kv_bytes_per_token)
-
-    async def measure_transfer(self, source: int, num_bytes: int) -> float:
-        """Seconds that a payload of `num_bytes` takes from `source` to here, copied, pulled and verified."""
-        return await self.transfer.measure(self.handles[source], num_bytes, PROBE_S)
-
-    async def hold(self, request_id: int, attempt: int, num_tokens: int) -> None:
-        self.transfer.hold(request_id, attempt, num_tokens)
-
-    @ray.method(concurrency_group=KV_GROUP)
-    async def piece(self, request_id: int, attempt: int, index: int) -> tuple[int, np.ndarray]:
-        return self.transfer.piece(request_id, attempt, index)
-
-    async def free(self, request_id: int, attempt: int) -> None:
-        self.transfer.free(request_id, attempt)
+    async def move(self, payload_scale: float) -> None:
+        """From now on this fraction of the bytes of KV caches is moved; 0 moves none."""
+        self._layout = dataclasses.replace(self._layout, scale=payload_scale)
 
     # --- party --------------------------------------------------------------------------------------------------------
 
@@ -92,22 +79,15 @@ class MachineActor(Party):
         if type(event) is KVReady and self.node.machine.would_pull(event):
             # Like every message, the pull goes out ahead of the time at which the model says it arrives; what decides when
             # the request joins is the later of the modelled end and the verified copy.
-            self._start_pull(event.source, event.request_id, event.attempt, event.num_tokens)
+            self._start_pull(event.source, event.request_id, event.attempt, event.num_tokens, event.produced_until_s)
 
     def before_report(self) -> None:
         # Tokens are told when something happens; without this a quiet machine would tell none for seconds.
         self.node.tell_passed(min(self.clock.now_s(), self.inbox.next_s), SCHEDULER)
 
     def measurements(self) -> tuple[list[float], list[float], tuple]:
-        counts = self.transfer.take_counts()
         num_overruns, self._num_overruns = self._num_overruns, 0
-        return *self.inbox.take_lateness(), (
-            counts.bytes_moved,
-            counts.verified,
-            counts.corrupt,
-            num_overruns,
-            tuple(counts.wire_s),
-        )
+        return *self.inbox.take_lateness(), (*self.transfer.take_counts(), num_overruns)
 
     def _beat(self) -> None:
         if SCHEDULER in self.channels:
@@ -132,10 +112,10 @@ class MachineActor(Party):
             if self._ends.get(event) is not event:
                 return  # called off, or the flow has got another share since
             pull = self._pulls[event]
-            if not pull.done() or pull.exception() is not None:  # what was not verified never joins
+            if not pull.done():  # what was not verified never joins
                 self._due[event] = now_s
                 return
-            del self._pulls[event], self._ends[event]
+            self._complete(event, pull.result(), now_s)
         if (passed := self.node.passed(event, now_s, sender)) is not None:
             self._handle(passed, now_s, sender)
         self._handle(event, now_s, sender)
@@ -165,10 +145,11 @@ class MachineActor(Party):
                 if self.node.cut(now_s, sender):
                     self.inbox.put(self.node.end_s, index, self.next_seq(), BOUNDARY)
             elif kind is FreeKV:
-                self.transfer.free(*action)
+                self.transfer.free(action)
             elif kind is SetTimer:
                 self.inbox.put(action.at_s, index, self.next_seq(), action.message)
-        if type(event) is Cancelled:
+        if type(event) in (Cancelled, KVLost):
+            event = event[:2]
             self._due.pop(event, None)
             self._ends.pop(event, None)
             if (pull := self._pulls.pop(event, None)) is not None:
@@ -177,30 +158,60 @@ class MachineActor(Party):
     def _on_sending(self, message: tuple) -> None:
         """The payload follows the messages: it is held from its offer on, and pulled as soon as its flow may start."""
         if type(message) is KVReady:
-            self.transfer.hold(message.request_id, message.attempt, message.num_tokens)
+            production = Production(self.clock.local(message.produced_from_s), self.clock.local(message.produced_until_s))
+            payload = self._payload(message.request_id, message.attempt, message.num_tokens)
+            self.transfer.hold((message.request_id, message.attempt), payload, production)
         elif type(message) is FlowRequested:
-            num_tokens = message.num_bytes // self._kv_bytes_per_token
-            self._start_pull(message.source, message.request_id, message.attempt, num_tokens)
+            num_tokens = message.num_bytes // self._model.kv_bytes_per_token
+            self._start_pull(message.source, message.request_id, message.attempt, num_tokens, message.produced_until_s)
+
+    def _payload(self, request_id: int, attempt: int, num_tokens: int) -> KVPayload:
+        num_bytes = round(num_tokens * self._model.kv_bytes_per_token * self._layout.scale)
+        return KVPayload(request_id, attempt, num_bytes, self._num_pieces, self._layout)
 
     def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
         fact = Emit(self.address, start_s, tuple(boundaries_s), batch, finished)
         self.record_fact(self.address, boundaries_s[-1], fact)
 
-    def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int) -> None:
+    def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int, until_s: float) -> None:
         key = (request_id, attempt)
         if key not in self._pulls:
-            self._pulls[key] = self.spawn(self._pull(source, key, num_tokens))
+            payload = self._payload(request_id, attempt, num_tokens)
+            self._pulls[key] = self.spawn(self._pull(source, key, payload, self.clock.local(until_s)))
 
-    async def _pull(self, source: int, key: Key, num_tokens: int) -> None:
-        try:
-            await self.transfer.pull(self.handles[source], *key, num_tokens)
-        except* SourceLost:
-            # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
-            await asyncio.get_running_loop().create_future()
-        due_s = self._due.pop(key, None)
-        if due_s is not None:
+    async def _pull(self, source: int, key: Key, payload: KVPayload, until_local: float) -> Pulled | None:
+        """What has been pulled; None if that is nothing."""
+        pulled = None
+        if payload.num_bytes:
+            try:
+                pulled = await self.transfer.pull(source, key, payload, until_local)
+            except SourceLost:
+                # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
+                await asyncio.get_running_loop().create_future()
+            except Exception as error:
+                if not isinstance(error, TransferFailed):
+                    log.exception("pull of request %d", key[0])
+                    error = f"{type(error).__name__}: {error}"
+                self._put_now(KVLost(*key, f"KV transfer from machine {source}: {error}"))
+                await asyncio.get_running_loop().create_future()
+        if key in self._due:
             # The flow was through by the model before the payload was here: the request joins now that it is verified.
-            now_s = self.clock.now_s()
-            self._num_overruns += now_s - due_s > self.settings.overrun_s
-            del self._pulls[key], self._ends[key]
-            self.inbox.put(now_s, self.address, self.next_seq(), KVReceived(*key))
+            due_s = self._due.pop(key)
+            self._num_overruns += self.clock.now_s() - due_s > self.settings.overrun_s
+            self._complete(key, pulled, due_s)
+            self._put_now(KVReceived(*key))
+        return pulled
+
+    def _complete(self, key: Key, pulled: Pulled | None, modelled_s: float) -> None:
+        """The payload is here, and its flow was through by the model at `modelled_s`."""
+        del self._pulls[key], self._ends[key]
+        if pulled is not None:
+            emulated_s, dilation = self.clock.emulated_s, self.clock.dilation
+            started_s, fetched_s, verified_s = map(emulated_s, (pulled.start_s, pulled.fetched_s, pulled.verified_s))
+            busy = (pulled.wire_s / dilation, pulled.verify_s / dilation)
+            sizes = (pulled.num_bytes, pulled.num_messages)
+            fact = MovePayload(*key, *sizes, started_s, modelled_s, fetched_s, verified_s, *busy)
+            self.record_fact(self.address, self.clock.now_s(), fact)
+
+    def _put_now(self, event: tuple) -> None:
+        self.inbox.put(self.clock.now_s(), self.address, self.next_seq(), event)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emu.core.codec import decode, encode
 from emu.core.facts import FACTS
@@ -16,6 +16,7 @@ from emu.core.messages import DRIVER, SCHEDULER
 from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
 from emu.runtime.wire import Channel, FrameKind, connect
+from emu.transfer.counts import TransferCounts
 
 
 def _yield_to_this_thread() -> None:
@@ -46,7 +47,7 @@ class Report(NamedTuple):
     num_events: int
     message_late_s: tuple[float, ...]
     wakeup_late_s: tuple[float, ...]
-    kv: tuple  # bytes moved, verified, corrupt, overruns, wire_s
+    kv: tuple[int, ...]  # TransferCounts, and how many transfers overran
     clock_error_s: float
 
 
@@ -58,7 +59,7 @@ class Endpoint(NamedTuple):
     host_identity: str
 
 
-NO_KV = (0, 0, 0, 0, ())
+NO_KV = (*TransferCounts(), 0)
 PAYLOAD_NICENESS = 10
 GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
@@ -100,8 +101,8 @@ class Party:
                 self.channels[peer] = await connect(
                     endpoint.host, endpoint.port, self.settings.secret, self.address, peer, self._on_frame, self._on_close
                 )
-        reference = endpoints[SCHEDULER]
-        if self.address != SCHEDULER and reference.host_identity != host_identity():
+        reference = endpoints.get(SCHEDULER)
+        if self.address != SCHEDULER and reference is not None and reference.host_identity != host_identity():
             self._offset = await estimate_offset(self._ping)
         # What is here stays: a collection that visits all of Ray's objects again would hold everything up for milliseconds.
         gc.collect()
@@ -131,6 +132,10 @@ class Party:
 
     def on_heartbeat(self, peer: int) -> None:
         """`peer` is alive."""
+
+    def on_transfer_frame(self, peer: int, *fields: Any) -> None:
+        """A frame of the KV transfers has come."""
+        raise NotImplementedError
 
     def measurements(self) -> tuple[Iterable[float], Iterable[float], tuple]:
         """Lateness of messages and of wake-ups, and what the transfers count, since last asked."""
@@ -213,6 +218,8 @@ class Party:
             _, sender, receiver, due_s, seq, message = frame
             if not self.stopped.is_set() and self.clock is not None:
                 self.on_message(sender, receiver, due_s, seq, decode(message))
+        elif kind == FrameKind.TRANSFER:
+            self.on_transfer_frame(channel.peer, *frame[1:])
         elif kind == FrameKind.HEARTBEAT:
             self.on_heartbeat(channel.peer)
         elif kind == FrameKind.PING:

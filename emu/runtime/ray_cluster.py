@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
+from statistics import median
+from typing import Any
 
 import numpy as np
 import ray
@@ -15,9 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
 from emu.runtime.errors import RunError
-from emu.runtime.machine_actor import KV_GROUP, MachineActor
+from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.scheduler_actor import SchedulerActor
+from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
+from emu.transfer.settings import TransferSettings
+
+PROBE_S = 0.4
 
 
 class RayCluster:
@@ -78,7 +85,7 @@ class RayCluster:
         output_tokens: np.ndarray,
         settings: PartySettings,
         host: str,
-        transfer_type: type,
+        transfer: TransferSettings,
         on_status: Callable[[str], None],
     ) -> dict[int, Endpoint]:
         """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
@@ -91,31 +98,48 @@ class RayCluster:
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)
-        machine_actor = ray.remote(concurrency_groups={KV_GROUP: 1})(MachineActor)
+        machine_actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(MachineActor)
         machine_actor = machine_actor.options(scheduling_strategy="SPREAD", **options)
         for spec in cluster.machines:
-            self.machines[spec.index] = machine_actor.remote(spec.index, shared, outputs, settings, transfer_type)
+            self.machines[spec.index] = machine_actor.remote(spec.index, shared, outputs, settings, transfer)
         parties = {SCHEDULER: self.scheduler, **self.machines}
         endpoints: dict[int, Endpoint] = {}
+        transports: dict[int, Any] = {}  # where the transport of each machine is reached
 
         async def listen(address: int, handle: ActorHandle) -> None:
             endpoints[address] = await handle.listen.remote(host)
+            if address != SCHEDULER:
+                transports[address] = await handle.open_transfer.remote(host)
             on_status(f"actors started: {len(endpoints)}/{num_actors}")
 
         try:
             await asyncio.gather(*(listen(address, handle) for address, handle in parties.items()))
             on_status(f"connecting {num_actors} actors")
-            await asyncio.gather(*(handle.connect_to.remote(endpoints, self.machines) for handle in self.machines.values()))
+            await asyncio.gather(*(handle.connect_to.remote(endpoints, transports) for handle in self.machines.values()))
         except RayError as error:
             raise RunError(f"an actor did not come up: {_gist(error)}") from error
         return endpoints
 
-    async def prepare_transfer(self, payload_scale: float) -> None:
-        await asyncio.gather(*(handle.prepare_transfer.remote(payload_scale) for handle in self.machines.values()))
+    async def move(self, payload_scale: float) -> None:
+        """Have this fraction of the bytes of KV caches moved."""
+        await asyncio.gather(*(handle.move.remote(payload_scale) for handle in self.machines.values()))
 
     async def measure_transfer(self, source: int, destination: int, num_bytes: int) -> float:
-        """Seconds that a payload of `num_bytes` takes between two machines, copied, pulled and verified."""
-        return await self.machines[destination].measure_transfer.remote(source, num_bytes)
+        """Median seconds that a payload of `num_bytes` takes between two machines, copied, moved and verified.
+
+        One after the other for PROBE_S, at least three.
+        """
+        sender, receiver = self.machines[source], self.machines[destination]
+        took_s: list[float] = []
+        start_s = time.perf_counter()
+        while len(took_s) < 3 or time.perf_counter() - start_s < PROBE_S:
+            key = (PROBE_REQUEST, len(took_s))
+            await sender.hold.remote(*key, num_bytes)
+            pulled = await receiver.pull.remote(source, *key, num_bytes)
+            await sender.free.remote(*key)
+            took_s.append(pulled.verified_s - pulled.start_s)
+        await receiver.take_counts.remote()  # those of the run begin at none
+        return median(took_s)
 
     async def watch(self, on_machine_death: Callable[[int, str], None], on_scheduler_death: Callable[[str], None]) -> None:
         """Call back on Ray's notice of an actor's death. Runs until cancelled."""

@@ -18,7 +18,6 @@ from emu.runtime.interrupt import Interrupt
 from emu.runtime.party import PartySettings
 from emu.runtime.ray_cluster import RayCluster
 from emu.runtime.rehearsal import Rehearsal
-from emu.transfer.object_store import ObjectStoreTransfer
 from emu.transfer.payload_scale import LARGE_BYTES, SMALL_BYTES, TransferProbe, choose_payload_scale
 
 T = TypeVar("T")
@@ -36,7 +35,6 @@ class RayRuntime:
     logs_events = True
     name = "ray"
     logs_events = True
-    transfer_type = ObjectStoreTransfer
 
     def __init__(
         self,
@@ -90,7 +88,7 @@ class RayRuntime:
 
         async def set_up() -> tuple[float, float | None]:
             endpoints = await actors.start(
-                cluster, rehearsal.workload.output_tokens, settings, self.host, self.transfer_type, rehearsal.on_status
+                cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status
             )
             await driver.connect(endpoints, settings.secret)
             return await self._choose_payload_scale(rehearsal, actors)
@@ -129,7 +127,6 @@ class RayRuntime:
             scale = 1.0
             by_role = {spec.role: spec for spec in rehearsal.cluster.machines}
             if Role.PREFILL in by_role and Role.DECODE in by_role:
-                await actors.prepare_transfer(1.0)
                 pair = (by_role[Role.PREFILL], by_role[Role.DECODE])
                 sizes = (SMALL_BYTES, LARGE_BYTES)
                 probe = TransferProbe(*[await actors.measure_transfer(pair[0].index, pair[1].index, size) for size in sizes])
@@ -142,11 +139,11 @@ class RayRuntime:
                 modelled_s = (self.control_latency_s + flow_s) * self.dilation
                 scale = choose_payload_scale(probe, transfers_per_s, mean_bytes, modelled_s)
                 rehearsal.on_status(
-                    f"KV payloads: put, pulled and verified here at {probed / 1e9:.2f} GB/s (64 KiB in "
+                    f"KV payloads: moved by {rehearsal.transfer.name} and verified here at {probed / 1e9:.2f} GB/s (64 KiB in "
                     f"{probe.small_s * 1e3:.1f} ms), wanted at {transfers_per_s * mean_bytes / 1e9:.2f} GB/s: "
                     f"payload_scale={scale:g}"
                 )
-        await actors.prepare_transfer(scale)
+        await actors.move(scale)
         return scale, probed
 
 

@@ -31,6 +31,7 @@ class FrameKind(IntEnum):
     HEARTBEAT = 7
     PING = 8  # (answer PONG)
     PONG = 9  # monotonic clock
+    TRANSFER = 10  # a frame of the KV transfers and its fields: see transfer.frames
 
 
 class Channel(asyncio.Protocol):

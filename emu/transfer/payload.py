@@ -51,7 +51,9 @@ class KVPayload:
 
     __slots__ = ("_key", "ends", "layout", "num_bytes")
 
-    def __init__(self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, layout: KVLayout | None = None) -> None:
+    def __init__(
+        self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, layout: KVLayout | None = None
+    ) -> None:
         identity = np.array([request_id, attempt], dtype=np.int64)
         self._key = xxhash.xxh3_64_intdigest(identity)
         self.num_bytes = num_bytes

@@ -10,7 +10,7 @@ from emu.core.facts import Emit, End, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
 from emu.results.metrics import latencies, lateness, pool_seconds
-from emu.results.run_record import Fidelity
+from emu.results.run_record import INCIDENTS, Fidelity
 
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 

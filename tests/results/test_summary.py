@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from emu.core.facts import End, Place
 from emu.results.requests_file import write_requests
-from emu.results.run_record import Fidelity, KVStats
+from emu.results.run_record import INCIDENTS, Fidelity, KVStats
 from emu.results.summary import write_summary
 from emu.results.terminal import print_summary
 
@@ -22,7 +22,8 @@ KEYS = (
     *("verdict", "verdict_reasons", "saturated", "requests.submitted", "requests.finished", "requests.failed"),
     *("tokens.prompt", "tokens.output", "tokens.recomputed", "throughput_rps", "emulated_s", "events", "seed", "pools"),
     *("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s", "paused", "evicted"),
-    *("kv.bytes_modelled", "kv.bytes_moved", "kv.payload_scale", "kv.transfers", "kv.verified", "kv.corrupt"),
+    *("kv.bytes_modelled", "kv.bytes_moved", "kv.payload_scale", "kv.transfers", "kv.verified"),
+    *(f"kv.{name}" for name in INCIDENTS),
     *("kv.overruns", "kv.blocks", "late.messages", "late.wakeups", "timing.extrapolated_steps"),
     *("slo.met", "slo.met_by_every_gap", "slo.limits.tbt.p99.margin", "slo.share_within_p99", "slo.goodput_rps", "slo.reason"),
     *("cost.machine_hours.total", "cost.dollars.per_million_output_tokens", "energy.kwh.per_request", "energy.method"),

@@ -30,7 +30,7 @@ def _moved_note(run: Run) -> str:
     if kv.payload_scale == 0:
         return f"{size(run.summary['kv']['bytes_modelled'])} modelled; no real bytes moved."
     return (
-        f"{size(kv.bytes_moved)} really moved: {count(kv.verified)} verified, {count(kv.corrupt)} corrupt, "
+        f"{size(kv.bytes_moved)} really moved: {count(kv.verified)} verified, {count(kv.incidents['corrupt'])} corrupt, "
         f"{count(kv.overruns)} overran."
     )
 
@@ -49,7 +49,6 @@ def _times(run: Run) -> str:
     curves = [
         ("waiting for blocks", "grey", Curve.of(transfers.pull_s - transfers.ready_s)),
         ("pull to received", "green", Curve.of(transfers.received_s - transfers.pull_s)),
-        ("real copy", "purple", Curve.of(run.record.kv.wire_s)),
     ]
     note = "Ready to pull begun, and pull begun to verified."
     return comparison_chart("Hand-over times", note, curves, floor_s=1e-5)
