@@ -1,11 +1,12 @@
-"""Random clusters, loads, policies and deaths. `simulate` checks each run: the invariants at every event and at its end, that
-a second run leaves the same bytes, and that step-by-step execution decides and times everything the same."""
+"""Random clusters, loads, policies, deaths and lost KV caches. `simulate` checks each run: the invariants at every event and
+at its end, that a second run leaves the same bytes, and that step-by-step execution decides and times everything the same."""
 
 from collections import Counter
 from itertools import accumulate
 from math import inf
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from emu.results.columns import FAILED
 from emu.runtime.virtual import VirtualRuntime
 from emu.workload.prediction import NoisyPrediction
 from tests.clusters import UNEVEN, Run, make_cluster, make_workload, simulate
+from tests.losing import CAUSE, at_random, losing
 from tests.stalling import shuffled
 
 SETTINGS = settings(
@@ -85,7 +87,10 @@ def scenarios(draw) -> dict[str, Any]:
         report_period_s=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])),
         contention=draw(st.booleans()),
         layerwise_min_tokens=draw(st.sampled_from([1.0, 60.0, inf])),
+        layers_per_piece=draw(st.sampled_from([1, 5])),
     )
+    if share_lost := draw(st.sampled_from([0.0, 0.0, 0.2, 0.8])):
+        cluster = losing(cluster, at_random(draw(st.integers(0, 2**16)), share_lost))
     num_requests = draw(st.integers(1, 25))
     arrivals_s = accumulate(draw(st.sampled_from([0.0, 1 / 64, 0.1, 0.37])) for _ in range(num_requests))
     requests = [(at_s, draw(st.integers(1, 200)), draw(st.integers(1, 80))) for at_s in arrivals_s]
@@ -101,16 +106,22 @@ def incidents(run: Run) -> Counter[str]:
     """What a run had to cope with."""
     columns = run.columns
     moves = columns.pool_moves
+    after_a_loss = np.char.find(columns.requeues.cause, CAUSE) >= 0
+    failed = columns.requests.status == FAILED
+    given_up = failed & np.array([CAUSE in cause for cause in columns.requests.causes])[columns.requests.cause]
     home = dict(zip(moves.machine[: run.num_machines].tolist(), moves.pool[: run.num_machines].tolist(), strict=True))
     return Counter(
         evicted=int(columns.requests.evictions.sum()),
-        lost_by_death=int((~columns.requeues.evicted).sum()),
-        failed=int((columns.requests.status == FAILED).sum()),
+        lost_by_death=int((~columns.requeues.evicted & ~after_a_loss).sum()),
+        lost_in_transfer=int(after_a_loss.sum()),
+        given_up=int(given_up.sum()),
+        failed=int((failed & ~given_up).sum()),
         paused=int(columns.batches.num_paused.sum()),
         waited_for_blocks=int((columns.transfers.pull_s > columns.transfers.ready_s).sum()),
         repurposed=sum(pool in ("prompt", "token") and pool != home[machine] for _, machine, pool in run.pool_moves()),
         mixed_pool=sum(pool == "mixed" for _, _, pool in run.pool_moves()),
         stale=len(columns.drops),
+        lost_in_vain=int((columns.drops.message == "KVLost").sum()),
     )
 
 

@@ -22,6 +22,7 @@ from emu.results.saturation import is_saturated
 from emu.runtime.fault import Fault
 from emu.runtime.virtual import VirtualRuntime
 from tests.clusters import Run, assert_same_tables, make_workload
+from tests.losing import at_random, losing
 
 TOOLS = Path(__file__).parents[1] / "tools"
 RUNS = [
@@ -60,7 +61,8 @@ class Watch:
     def append(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
         self.packed.append(pack_record(party, now_s, event, actions))
         if type(event) is FlowRequested:
-            self.flow_bytes[event.request_id] = event.num_bytes
+            # A request's first flow: one after a failed transfer brings the tokens that are out as well.
+            self.flow_bytes.setdefault(event.request_id, event.num_bytes)
         elif party >= 0:
             machine = self.machines[party]
             assert_memory_adds_up(machine)
@@ -234,6 +236,13 @@ def test_requests_of_a_dead_machine_start_again():
     requests = run.columns.requests
     assert (requests.status == FINISHED).all()
     assert (requests.attempts > 1).any()
+
+
+def test_requests_whose_kv_cache_is_lost_start_again():
+    cluster = losing(one_to_one("cluster.num_prompt=2", "cluster.num_token=2"), at_random(seed=0, share=0.6))
+    requests = simulate(cluster, [(0.1 * i, 500, 40) for i in range(40)]).columns.requests
+    assert set(requests.attempts[requests.status == FINISHED].tolist()) == {1, 2, 3}
+    assert (requests.status == FAILED).any()
 
 
 @pytest.mark.parametrize("rate_rps", [3, 8, 25])

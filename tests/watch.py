@@ -46,12 +46,14 @@ class Watch:
         requests, transfers = columns.requests, columns.transfers
         received = zip(transfers.request_id.tolist(), transfers.attempt.tolist(), transfers.num_tokens.tolist(), strict=True)
         in_vain = dict(self._flow_bytes)
+        from_scratch = np.char.startswith(columns.requeues.cause, "machine ")  # after a death
+        kept_tokens = {*columns.requeues.request_id[~from_scratch].tolist()}
         for request_id, attempt, num_tokens in received:
             num_bytes = in_vain.pop((request_id, attempt))
             assert num_bytes == num_tokens * self._kv_bytes_per_token
             assert self._held_tokens[request_id, attempt] == num_tokens
             assert num_tokens >= requests.prompt_tokens[request_id]
-            if not requests.evictions[request_id]:
+            if request_id not in kept_tokens:
                 assert num_tokens == requests.prompt_tokens[request_id]
         segments = columns.segments
         decodes = np.flatnonzero(~segments.is_prefill)

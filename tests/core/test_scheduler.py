@@ -178,17 +178,14 @@ def test_a_request_fails_with_the_last_transfer_it_may_lose(limit):
     machines = [MachineLoad(index, role, 1000) for index, role in enumerate((Role.PREFILL, Role.DECODE))]
     scheduler = Scheduler(machines, Scripted(*[(0, 1)] * limit), max_transfer_failures=limit)
     handle(scheduler, arrived(0))
+    cause = "its KV cache did not get from machine 0 to machine 1: broken"
     for attempt in range(1, limit):
-        lost = handle(scheduler, PrefillDone(0, attempt), KVTransferFailed(0, attempt, "broken"))
-        assert type(lost[0]) is Requeue
+        restarted = handle(scheduler, PrefillDone(0, attempt), KVTransferFailed(0, attempt, "broken"))
+        assert restarted[0] == Requeue(0, attempt, False, cause)
     assert handle(scheduler, PrefillDone(0, limit), KVTransferFailed(0, limit, "broken")) == [
         Send(0, Cancelled(0, limit)),
         Send(1, Cancelled(0, limit)),
-        End(
-            0,
-            limit,
-            f"its KV cache did not get from machine 0 to machine 1: broken (failed transfer {limit} of at most {limit})",
-        ),
+        End(0, limit, f"{cause} (failed transfer {limit} of at most {limit})"),
     ]
     assert_idle(scheduler)
 
