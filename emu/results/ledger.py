@@ -49,7 +49,7 @@ def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
     """The ledger of a run of `cluster`. Requests of which a dead machine took facts along are left out."""
     segments, steps, transfers, payloads = columns.segments, columns.steps, columns.transfers, columns.payloads
     request_id, second, prefill, transfer, payload = _rows(columns)
-    pulled, moved = np.flatnonzero(transfer >= 0), np.flatnonzero(payload >= 0)
+    was_pulled, moved = transfer >= 0, np.flatnonzero(payload >= 0)
     ends_s = np.empty((len(SPANS), len(request_id)))  # when each span ends
     prefilled_s, ready_s, pull_s, queued_s, fetched_s, verified_s, received_s, start_s, written_s = ends_s
 
@@ -61,22 +61,22 @@ def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
     del second, prefill, step
     for at_s, told_s in ((ready_s, transfers.ready_s), (pull_s, transfers.pull_s), (received_s, transfers.received_s)):
         at_s[:] = prefilled_s
-        at_s[pulled] = told_s[transfer[pulled]]
+        at_s[was_pulled] = told_s[transfer[was_pulled]]
 
     fetched_s[:] = received_s
     fetched_s[moved] = payloads.modelled_s[payload[moved]]
     queued_s[:] = fetched_s
     # What is offered after its prefill has a control latency to go then.
-    is_layerwise = (ready_s < prefilled_s + cluster.control_latency_s) & (transfer >= 0)
-    late, early = pulled[~is_layerwise[pulled]], np.flatnonzero(is_layerwise)
+    is_layerwise = was_pulled & (ready_s < prefilled_s + cluster.control_latency_s)
+    late = was_pulled & ~is_layerwise
     queued_s[late] -= link_seconds(columns, cluster, transfer[late])
-    asked_s, until_s = pull_s[early] + cluster.control_latency_s, prefilled_s[early]
-    num_bytes, rate, latency_s = _flows(columns, cluster, transfer[early])
-    produced_s = steps.starts_s(prefill_step[early]), until_s
-    end_s = end_alone_s(asked_s, num_bytes, rate, *produced_s, cluster.num_pieces)
-    queued_s[early] -= end_s + latency_s - np.maximum(asked_s, until_s)
-    for at_s in (ready_s, pull_s):
-        at_s[early] = np.maximum(at_s[early], until_s)
+    asked_s, until_s = pull_s[is_layerwise] + cluster.control_latency_s, prefilled_s[is_layerwise]
+    num_bytes, rate, latency_s = _flows(columns, cluster, transfer[is_layerwise])
+    from_s = steps.starts_s(prefill_step[is_layerwise])
+    end_s = end_alone_s(asked_s, num_bytes, rate, from_s, until_s, cluster.num_pieces)
+    queued_s[is_layerwise] -= end_s + latency_s - np.maximum(asked_s, until_s)
+    np.maximum(ready_s, prefilled_s, out=ready_s)
+    np.maximum(pull_s, prefilled_s, out=pull_s)
 
     fetched_s[moved] = np.maximum(fetched_s[moved], payloads.fetched_s[payload[moved]])
     verified_s[:] = fetched_s

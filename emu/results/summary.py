@@ -14,6 +14,7 @@ import numpy as np
 from emu.results import metrics
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.extrapolation import num_extrapolated_steps
+from emu.results.handover import handover_figures
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
 from emu.results.power import PowerMethod
@@ -50,6 +51,7 @@ def summarize(
         "requests": metrics.request_counts(columns),
         "tokens": metrics.token_counts(columns),
         **metrics.latencies(columns, warmup_s),
+        "handover": handover_figures(ledger, metrics.measured_requests(columns, warmup_s), columns, record.cluster),
         "throughput_rps": metrics.throughput_rps(columns),
         "slo": service_levels.judge(columns, warmup_s),
         **cost_and_energy(record, columns, power),

@@ -53,6 +53,7 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     if kv["payload_scale"]:
         moved = f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']:,} corrupt"
     yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, {moved}"
+    yield from _handover(summary["handover"])
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
     yield f"SLOs      {_objectives(summary['slo'])}"
     yield f"cost      {_cost(summary)}"
@@ -67,6 +68,25 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
                 f"by {late['p99'] * 1e3:.2f} ms at p99, {late['max'] * 1e3:.2f} ms at most"
             )
     yield f"time      {summary['emulated_s']:,.1f} s emulated in {summary['host']['wall_s']:,.2f} s"
+
+
+def _handover(handover: dict[str, Any]) -> Iterator[str]:
+    """Where the mean gap between first and second token goes, longest span first; and what the plans have in it."""
+    if not handover["requests"]:
+        return
+    share = handover["share"]
+    spans = (f"{name} {share[name]:.0%}" for name in sorted(share, key=share.__getitem__, reverse=True) if share[name] >= 0.005)
+    mean_ms = handover["gap_s"]["mean"] * 1e3
+    yield f"hand-over {handover['requests']:,} requests, {mean_ms:,.1f} ms to the second token: {', '.join(spans)}"
+    if len(handover["plan"]) > 1:
+        plans = (
+            f"{plan} {of['gap_s']['mean'] * 1e3:,.1f} ms, wire {of['span_s']['wire']['mean'] * 1e3:,.2f} ms"
+            for plan, of in handover["plan"].items()
+        )
+        yield f"          {'; '.join(plans)}"
+    if "payload" in handover:
+        wire_ms, link_ms = (handover["payload"][key]["mean"] * 1e3 for key in ("wire_s", "link_s"))
+        yield f"          a KV cache was really on the wire for {wire_ms:,.2f} ms, and by the model {link_ms:,.2f} ms"
 
 
 def _objectives(slo: dict[str, Any]) -> str:

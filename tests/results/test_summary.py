@@ -12,6 +12,7 @@ from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from pyarrow import parquet
 
 from emu.core.facts import End, Place
+from emu.results.ledger import SPANS
 from emu.results.requests_file import write_requests
 from emu.results.run_record import INCIDENTS, Fidelity, KVStats
 from emu.results.summary import write_summary
@@ -24,6 +25,13 @@ KEYS = (
     *("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s", "paused", "evicted"),
     *("kv.bytes_modelled", "kv.bytes_moved", "kv.payload_scale", "kv.transfers", "kv.verified"),
     *(f"kv.{name}" for name in INCIDENTS),
+    *(
+        "handover.requests",
+        "handover.gap_s.p99",
+        "handover.span_s.wire.mean",
+        "handover.share.wait",
+        "handover.plan.serialized",
+    ),
     *("kv.overruns", "kv.blocks", "late.messages", "late.wakeups", "timing.extrapolated_steps"),
     *("slo.met", "slo.met_by_every_gap", "slo.limits.tbt.p99.margin", "slo.share_within_p99", "slo.goodput_rps", "slo.reason"),
     *("cost.machine_hours.total", "cost.dollars.per_million_output_tokens", "energy.kwh.per_request", "energy.method"),
@@ -158,6 +166,19 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     assert "messages  1 of 2 late, by 247.50 ms at p99, 250.00 ms at most" in text
 
 
+def test_the_terminal_tells_where_the_gap_goes():
+    summary = summary_of(small_run())
+    shares = dict.fromkeys(SPANS, 0.0) | dict(wire=0.004, wait=0.35, step=0.646)
+    summary["handover"] |= dict(requests=1234, gap_s=dict(mean=0.0717), share=shares)
+    text = printed(summary)
+    assert "\nhand-over 1,234 requests, 71.7 ms to the second token: step 65%, wait 35%\nsteps " in text
+    plans = {name: dict(gap_s=dict(mean=mean_s), span_s=dict(wire=dict(mean=0.002))) for name, mean_s in (("a", 1), ("b", 2))}
+    summary["handover"] |= dict(plan=plans, payload=dict(wire_s=dict(mean=0.004), link_s=dict(mean=0.001)))
+    text = printed(summary)
+    assert "\n          a 1,000.0 ms, wire 2.00 ms; b 2,000.0 ms, wire 2.00 ms\n" in text
+    assert "\n          a KV cache was really on the wire for 4.00 ms, and by the model 1.00 ms\n" in text
+
+
 def test_the_terminal_tells_objectives_and_cost():
     lines = printed(summary_of(small_run())).splitlines()
     [slo] = [line for line in lines if line.startswith("SLOs ")]
@@ -187,6 +208,7 @@ def test_the_terminal_of_a_run_in_which_nothing_happened():
     assert "SLOs      missed by mean TBT, missed by every gap" in lines
     [ttft] = [line.split() for line in lines if line.startswith("TTFT")]
     assert ttft[1:] == ["-"] * 5
+    assert not any(line.startswith("hand-over") for line in lines)
 
 
 def test_importing_results_imports_nothing_slow():

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from emu.results.handover import wire_and_link_s
 from emu.results.report import card
 from emu.results.report.cumulative import comparison_chart
 from emu.results.report.curve import Curve
-from emu.results.report.quantity import count, size
+from emu.results.report.gap import gap_box
+from emu.results.report.quantity import count, share, size
 from emu.results.report.run import Run
 
 
@@ -13,7 +15,7 @@ def handover_section(run: Run) -> str:
     if not len(run.columns.transfers):
         none = "No KV cache was handed over: every request decoded where it was prefilled, or none got that far."
         return card.section("KV cache hand-over", card.charts(card.empty("No hand-overs", none)))
-    return card.section("KV cache hand-over", card.charts(_bytes_so_far(run), _rate(run), _times(run)))
+    return card.section("KV cache hand-over", card.charts(_bytes_so_far(run), _rate(run), _wire(run)), gap_box(run))
 
 
 def _bytes_so_far(run: Run) -> str:
@@ -44,14 +46,18 @@ def _rate(run: Run) -> str:
     return card.chart("Hand-over rate", f"Summed over all links, per {run.rate_width}.", figure)
 
 
-def _times(run: Run) -> str:
-    transfers = run.columns.transfers
-    curves = [
-        ("waiting for blocks", "grey", Curve.of(transfers.pull_s - transfers.ready_s)),
-        ("pull to received", "green", Curve.of(transfers.received_s - transfers.pull_s)),
-    ]
-    note = "Ready to pull begun, and pull begun to verified."
-    return comparison_chart("Hand-over times", note, curves, floor_s=1e-5)
+def _wire(run: Run) -> str:
+    """The chart of real copies beside the model's, where there were any."""
+    counted = run.measured[run.ledger.request_id]
+    wire_s, link_s = wire_and_link_s(run.ledger, counted, run.columns, run.record.cluster)
+    if not len(wire_s):
+        return ""
+    curves = [("really", "purple", Curve.of(wire_s)), ("by the model", "green", Curve.of(link_s))]
+    note = (
+        f"How long any of a hand-over's bytes were on the wire, {share(run.record.kv.payload_scale)} of its KV cache; by the "
+        "model all of it, on links of its own."
+    )
+    return comparison_chart("Time on the wire", note, curves, floor_s=1e-5)
 
 
 def _num_bytes(run: Run) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from emu.results.columns import FINISHED, Columns
+from emu.results.ledger import Ledger, handover_ledger
 from emu.results.metrics import measured_requests
 from emu.results.report.figure import Figure, x_scale, y_scale
 from emu.results.report.quantity import TimeUnit, run_time_unit
@@ -56,6 +57,10 @@ class Run:
     @cached_property
     def measured(self) -> np.ndarray:
         return measured_requests(self.columns, self.warmup_s)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return handover_ledger(self.columns, self.record.cluster)
 
     @cached_property
     def batch_end_s(self) -> np.ndarray:

@@ -65,9 +65,17 @@ summary { cursor: pointer; color: var(--muted); font-size: 13px; padding: 8px 8p
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 5px 16px; margin: 8px 0 0; font-size: 13.5px; }
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
+.stacks { align-items: center; gap: 8px 16px; }
+.stacks small { display: block; font-size: 12px; }
+.stacks dd { display: flex; align-items: center; gap: 10px; font-variant-numeric: tabular-nums; }
+.stack { display: flex; height: 26px; }
+.stack i { background: var(--ink); opacity: .82; color: var(--card); font-style: normal; font-size: 12px; line-height: 26px;
+  text-align: center; overflow: hidden; }
+.stacks + .legend { margin: 10px 0 12px; }
 
 .blue { --ink: var(--blue); } .orange { --ink: var(--orange); } .green { --ink: var(--green); }
 .purple { --ink: var(--purple); } .yellow { --ink: var(--yellow); }
+.red { --ink: var(--bad); }
 .grey { --ink: var(--grey); } .muted { --ink: var(--muted); }
 .bar i { background: var(--ink); }
 figure { position: relative; }
@@ -85,6 +93,7 @@ figure { position: relative; }
 .legend i { width: 16px; flex: none; border-top: 3px solid var(--ink); }
 .legend i.dashes { border-top: 2px dashed var(--ink); }
 .legend i.square { width: 11px; height: 11px; border: 0; border-radius: 2px; background: var(--ink); opacity: .82; }
+.legend i.pale, .stack i.pale { opacity: .45; }
 .symbol { width: 13px; height: 13px; flex: none; }
 .tip { position: absolute; pointer-events: none; padding: 5px 9px; border-radius: 6px; border: 1px solid var(--rule);
   z-index: 1; background: var(--card); box-shadow: 0 2px 10px rgb(0 0 0 / .18);

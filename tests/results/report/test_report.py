@@ -9,6 +9,7 @@ import pytest
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.cluster import Cluster
+from emu.core.facts import MovePayload
 from emu.core.machine_kind import MachineSpec
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
@@ -72,12 +73,14 @@ def workload(num_requests=60, output_tokens=40, rate_rps=20.0):
     return Workload("test", arrival_s, *(column.astype(np.int64) for column in tokens))
 
 
-def record(roles, requests, faults=(), **changes):
-    """The record of a virtual run on one machine of each of `roles`, named m0, m1, ..."""
+def record(roles, requests, faults=(), payloads=(), **changes):
+    """The record of a virtual run on one machine of each of `roles`, named m0, m1, ..., as if these `payloads` had moved."""
     machines = tuple(MachineSpec(i, f"m{i}", Role(role), HARDWARE, 2000, TIMING) for i, role in enumerate(roles))
     cluster = Cluster(MODEL, machines, PagedMachines(16, 0.01, 0.3), TokenJsq(), Fcfs(2048, 4), NEVER, 0.005, 0.0, inf, True)
     recorder = Recorder(requests, len(machines))
     ended = VirtualRuntime(cluster, requests, recorder, 100.0, [Fault(*fault) for fault in faults]).run()
+    for payload in payloads:
+        recorder.record(payload.verified_s, payload)
     facts = {
         "runtime": "virtual",
         "seed": 7,
@@ -168,7 +171,7 @@ def test_every_section_is_there_and_the_page_is_well_formed(report):
     outline = Outline(page)
     assert [title for title in SECTIONS if title not in outline.headings] == []
     assert "Lateness of the emulator" not in outline.headings
-    assert len(plots(page)) == 17
+    assert len(plots(page)) == 16
     assert_drawn_inside(page)
 
 
@@ -244,7 +247,7 @@ def test_nothing_finished(report):
 def test_a_colocated_cluster_has_no_hand_overs(report):
     page = report(record(["mixed", "mixed"], workload()))
     assert "No KV cache was handed over" in page
-    assert "Hand-over times" not in plots(page)
+    assert "From first to second token" not in Outline(page).headings
     assert "mixed machines" in page and "decode machines" not in page
 
 
@@ -275,6 +278,37 @@ def test_lateness_is_told_where_time_is_real(report):
     assert "Lateness of the emulator" in outline.headings
     assert "messages: p50 0.00 ms, p99 2.00 ms" in outline.text
     assert "12.0 MB really moved: 59 verified, 1 corrupt, 2 overran." in outline.text
+    assert_drawn_inside(page)
+
+
+def stacked_bars(page):
+    """The bars of the gap between first and second token: name to {span: its number}."""
+    box = page[page.index('<dl class="stacks">') :]
+    box = box[: box.index("</dl>")]
+    bars = re.findall(r"<dt>(.*?)<small>.*?</dt><dd>(.*?)<b>(.*?)</b></dd>", box)
+    return {name: dict(re.findall(r'title="(\w+) ([\d.]+) ms"', bar)) | {"gap": gap} for name, bar, gap in bars}
+
+
+def test_the_gap_of_a_hand_over_is_told_span_by_span(report):
+    # One request at a time: 200 tokens of 256 B at 1 GB/s take 0.05 ms after 0.05 ms.
+    page = report(record(["prefill", "decode"], workload(4, output_tokens=5, rate_rps=1.0)))
+    spans = {"hold": "5.00", "queue": "5.00", "wire": "0.10", "step": "30.00", "gap": "40.10"}
+    assert stacked_bars(page) == {"serialized": spans, "slowest 1 %": spans}
+    assert "Time on the wire" not in plots(page)
+
+
+def test_real_wire_time_stands_beside_the_models(report):
+    roles, requests = ["prefill", "decode"], workload(4, output_tokens=5, rate_rps=1.0)
+    transfers = record(roles, requests).recorder.columns().transfers
+    payloads = [
+        MovePayload(number, 1, 100, 1, at_s - 0.005, at_s - 0.004, at_s - 0.002, at_s, 0.003, 0.001)
+        for number, at_s in zip(transfers.request_id.tolist(), transfers.received_s.tolist(), strict=True)
+    ]
+    page = report(record(roles, requests, payloads=payloads, kv=KVStats(0.5, 400, 4, 0)))
+    spans = {"hold": "5.00", "queue": "1.00", "wire": "2.10", "verify": "2.00", "step": "30.00", "gap": "40.10"}
+    assert stacked_bars(page)["serialized"] == spans
+    assert {"really: p50 3.00 ms, p99 3.00 ms", "by the model: p50 0.10 ms, p99 0.10 ms"} <= set(Outline(page).text)
+    assert "50 % of its KV cache" in page
     assert_drawn_inside(page)
 
 
