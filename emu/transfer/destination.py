@@ -143,7 +143,7 @@ class Destination:
         pull, message = self._pulls.get(number), Ready(*fields)
         if pull is None or pull.source != peer:
             self._counts["late"] += 1
-            self._send(peer, Frame.DONE, number, message.number)
+            self._decline(peer, number, message)
         else:
             pull.ready.put_nowait(message)
 
@@ -163,24 +163,33 @@ class Destination:
         self._num_pulls += 1
         number = self._num_pulls
         missing: list[Range] = []
-        receiving: dict[asyncio.Task, Range] = {}
+        receiving: dict[asyncio.Task, Ready] = {}
         self._pulls[number] = pull
         self._send(pull.source, Frame.PULL, number, *key, start, stop)
         try:
-            for message in await self._collect(pull, number, start, stop, until_s, receiving):
-                missing.append(message)
-            for task, part in receiving.items():
+            missing += await self._collect(pull, number, start, stop, until_s, receiving)
+            for task, message in receiving.items():
                 if not await task:
-                    missing.append(part)
+                    missing.append((message.start, message.stop))
         finally:
             del self._pulls[number]
-            for task in receiving:
-                task.cancel()
+            for task, message in receiving.items():
+                if task.cancel():
+                    self._decline(pull.source, number, message)  # it may not have begun
+            for message in [pull.ready.get_nowait() for _ in range(pull.ready.qsize())]:
+                if isinstance(message, Ready):
+                    self._decline(pull.source, number, message)
+                elif message is not None:
+                    pull.ready.put_nowait(message)  # the source is lost, whatever is pulled next
             self._send(pull.source, Frame.STOP, number)
         return missing
 
+    def _decline(self, peer: int, number: int, message: Ready) -> None:
+        self._transport.decline(peer, message.ticket, message.stop - message.start)
+        self._send(peer, Frame.DONE, number, message.number)
+
     async def _collect(
-        self, pull: _Pull, number: int, start: int, stop: int, until_s: float, receiving: dict[asyncio.Task, Range]
+        self, pull: _Pull, number: int, start: int, stop: int, until_s: float, receiving: dict[asyncio.Task, Ready]
     ) -> list[Range]:
         """Start to receive each message as it becomes ready. Returns what of the range was in none."""
         loop = asyncio.get_running_loop()
@@ -205,12 +214,12 @@ class Destination:
             left = _without(wanted, part)
             if left is None:
                 self._counts["duplicated"] += 1  # or no part of what was asked for
-                self._send(pull.source, Frame.DONE, number, message.number)
+                self._decline(pull.source, number, message)
                 continue
             self._counts["reordered"] += message.number < max(seen, default=-1)
             seen.add(message.number)
             wanted = left
-            receiving[asyncio.ensure_future(self._receive(pull, number, message))] = part
+            receiving[asyncio.ensure_future(self._receive(pull, number, message))] = message
         return wanted
 
     async def _receive(self, pull: _Pull, number: int, message: Ready) -> bool:

@@ -50,6 +50,9 @@ class Transport(ABC):
         It may be cancelled at any time. Raises TransportError where they do not come.
         """
 
+    def decline(self, peer: int, ticket: Ticket, num_bytes: int) -> None:  # noqa: B027 - most have nothing to do
+        """This end will not `receive` what `peer` published. Nothing, if it has."""
+
     def forget(self, peer: int) -> None:  # noqa: B027 - most have nothing to forget
         """The peer is gone: whatever waits for it ends with TransportError."""
 
