@@ -1,7 +1,34 @@
+"""Where the data is, and how the whole suite is spread over processes (pytest-xdist)."""
+
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts into the background with Ctrl-C ignored, and all that tests start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three for the whole suite, one more than the cores it is meant for: rehearsals on the wall clock mostly wait.
+
+    None for a part of it, which is done sooner, and shown in order, in this process.
+    """
+    asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
+    is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
+    return 3 if is_whole else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "two_nodes" not in item.fixturenames and item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +38,22 @@ def data_dir() -> Path:
     if not (folder / "azure_llm_2023").is_dir():
         pytest.skip(f"no real traces in {folder}; set EMU_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_nodes():
+    """A Ray cluster of two nodes on this host, with small stores: node crossings are always tested. This process has joined it.
+
+    One for the whole test run.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    node = {"num_cpus": 1, "memory": 4 << 30, "object_store_memory": 256 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+    cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()

@@ -3,12 +3,16 @@
 Prefill takes 1 ms a token and a decode step 20 ms here, unless a test says otherwise.
 """
 
+from contextlib import asynccontextmanager
+
 import numpy as np
 import pytest
 
 from emu.results.columns import FAILED, FINISHED
 from emu.runtime.errors import RunError
-from emu.transfer.object_store import ObjectStoreTransfer
+from emu.transfer.object_store import ObjectStore
+from emu.transfer.settings import ObjectStoreSettings
+from tests.transfer.settings import transfer_settings
 
 pytestmark = pytest.mark.usefixtures("two_nodes")
 
@@ -38,9 +42,8 @@ def test_payloads_cross_nodes_and_are_verified(rehearse):
     requests = requests_of(record)
     assert (requests.status == FINISHED).all()
     assert (requests.attempts == 1).all()
-    assert (record.kv.verified, record.kv.corrupt) == (len(requests), 0)
+    assert (record.kv.verified, set(record.kv.incidents.values())) == (len(requests), {0})
     assert record.kv.bytes_moved == sum(round(tokens * 327_680 * 0.01) for tokens in requests.prompt_tokens)
-    assert len(record.kv.wire_s) == len(requests)
 
 
 def test_large_payloads_come_in_pieces(rehearse):
@@ -92,72 +95,66 @@ def test_a_colocated_cluster_moves_nothing(rehearse):
     assert (record.kv.bytes_moved, record.kv.verified) == (0, 0)
 
 
-class FailsOnce(ObjectStoreTransfer):
-    """The first request's pull ends with an exception that nobody foresaw."""
-
-    async def pull(self, source, request_id, attempt, num_tokens):
-        if request_id == 0:
-            raise RuntimeError("unforeseen")
-        await super().pull(source, request_id, attempt, num_tokens)
-
-
-def test_what_was_not_pulled_never_joins(rehearse):
-    record = rehearse(*BASE, "metrics.max_drain_s=1", transfer_type=FailsOnce)
-    requests = requests_of(record)
-    assert requests.status.tolist() == [FAILED] + [FINISHED] * (len(requests) - 1)
-    assert requests.causes[requests.cause[0]] == "unfinished 1 s after the last arrival"
-    assert requests.num_tokens_out[0] == 1
-    assert record.kv.verified == len(requests) - 1 > 0
-
-
-class FlipsOneByte(ObjectStoreTransfer):
-    """The first piece that each machine serves has one byte flipped after its checksum was taken."""
+class FlipsOneByte(ObjectStore):
+    """The first message to each machine comes with one byte flipped."""
 
     has_flipped = False
 
-    def piece(self, request_id, attempt, index):
-        checksum, piece = super().piece(request_id, attempt, index)
-        if not self.has_flipped:
-            self.has_flipped = True
-            piece = piece.copy()
-            piece[len(piece) // 2] ^= 1
-        return checksum, piece
+    @asynccontextmanager
+    async def receive(self, peer, ticket, num_bytes):
+        async with super().receive(peer, ticket, num_bytes) as received:
+            if not self.has_flipped:
+                self.has_flipped = True
+                received = received.copy()
+                received[len(received) // 2] ^= 1
+            yield received
 
 
-class GivesAnothersPiece(ObjectStoreTransfer):
-    """The first piece that each machine serves is intact, and another request's."""
+class BreaksOnce(ObjectStore):
+    """The first message to each machine ends with an exception that nobody foresaw."""
 
-    has_mistaken = False
+    has_broken = False
 
-    def piece(self, request_id, attempt, index):
-        if self.has_mistaken:
-            return super().piece(request_id, attempt, index)
-        self.has_mistaken = True
-        self._held[request_id + 1000, attempt] = self._held[request_id, attempt]
-        return super().piece(request_id + 1000, attempt, index)
-
-
-class LosesOnePiece(ObjectStoreTransfer):
-    """The first piece that each machine is asked for is not there."""
-
-    has_lost = False
-
-    def piece(self, request_id, attempt, index):
-        if not self.has_lost:
-            self.has_lost = True
-            raise KeyError("lost")
-        return super().piece(request_id, attempt, index)
+    @asynccontextmanager
+    async def receive(self, peer, ticket, num_bytes):
+        if not self.has_broken:
+            self.has_broken = True
+            raise RuntimeError("unforeseen")
+        async with super().receive(peer, ticket, num_bytes) as received:
+            yield received
 
 
-@pytest.mark.parametrize("transfer_type", [FlipsOneByte, GivesAnothersPiece, LosesOnePiece])
-def test_a_wrong_payload_is_noticed_counted_and_pulled_again(rehearse, transfer_type):
-    record = rehearse(*BASE, transfer_type=transfer_type)
+class FlippingSettings(ObjectStoreSettings):
+    def make(self, host):
+        return FlipsOneByte(self.num_buffers, self.max_message_bytes)
+
+
+class BreakingSettings(ObjectStoreSettings):
+    def make(self, host):
+        return BreaksOnce(self.num_buffers, self.max_message_bytes)
+
+
+def test_a_wrong_payload_is_noticed_counted_and_sent_again(rehearse):
+    record = rehearse(*BASE, transfer=transfer_settings(FlippingSettings, payload_scale=0.01))
     requests = requests_of(record)
-    num_sources = len(set(requests.prefill_on.tolist()))
-    assert record.kv.corrupt == num_sources
+    num_destinations = len(set(requests.decode_on.tolist()))
+    assert record.kv.incidents["corrupt"] == record.kv.incidents["resent"] == num_destinations
     assert record.kv.verified == len(requests)
     assert (requests.status == FINISHED).all()
     assert (requests.attempts == 1).all()
+
+
+def test_what_cannot_be_pulled_never_joins_and_starts_again(rehearse):
+    record = rehearse(*BASE, transfer=transfer_settings(BreakingSettings, payload_scale=0.01))
+    columns = record.recorder.columns()
+    requests = columns.requests
+    # One that breaks before its offer is due is pulled again when it is.
+    num_restarted, num_early = len(columns.requeues.request_id), np.count_nonzero(columns.drops.message == "KVLost")
+    assert num_restarted + num_early == len(set(requests.decode_on.tolist()))
+    assert (requests.attempts == 2).sum() == num_restarted
+    assert all(cause.endswith("RuntimeError: unforeseen") for cause in columns.requeues.cause)
+    assert (requests.status == FINISHED).all()
+    assert record.kv.verified == len(requests)
 
 
 # Names of machines and what the requests are doing when it dies. One burst at time 0, long phases.

@@ -6,11 +6,17 @@ from emu.build import compose, plain
 from emu.transfer import settings
 from emu.transfer.settings import TransferSettings
 
-QUICK = {"max_message_bytes": 1 << 20, "min_message_bytes": 1 << 12, "num_buffers": 3, "timeout_s": 2.0, "max_tries": 4}
+QUICK = {"max_message_bytes": 4 << 20, "min_message_bytes": 1 << 12, "num_buffers": 3, "timeout_s": 2.0, "max_tries": 4}
 
 
-def transfer_settings(name: str = "object_store", **changes: Any) -> TransferSettings:
-    """The settings of transfer=`name`, but for QUICK and `changes`."""
+def transfer_settings(settings_type: type[TransferSettings], name: str = "object_store", **changes: Any) -> TransferSettings:
+    """The settings of transfer=`name`, but for QUICK and `changes`, as `settings_type`."""
     values = plain(compose([f"transfer={name}"]))["transfer"]
-    settings_type = getattr(settings, values.pop("_target_").rpartition(".")[2])
+    del values["_target_"]
     return settings_type(**{**values, **QUICK, **changes})
+
+
+def settings_named(name: str, **changes: Any) -> TransferSettings:
+    """The settings of transfer=`name`, but for QUICK and `changes`."""
+    target = plain(compose([f"transfer={name}"]))["transfer"]["_target_"]
+    return transfer_settings(getattr(settings, target.rpartition(".")[2]), name, **changes)

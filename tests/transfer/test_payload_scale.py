@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from emu.transfer.payload_scale import LARGE_BYTES, MAX_SHARE, SMALL_BYTES, TransferProbe, choose_payload_scale
 from emu.transfer.settings import TransferError
-from tests.transfer.settings import transfer_settings
+from tests.transfer.settings import settings_named
 
 # 4 ms for 64 KiB, 68 ms for 64 MiB: 1 ms a MiB beyond the first 64 KiB.
 PROBE = TransferProbe(small_s=0.004, large_s=0.004 + 0.001 * (LARGE_BYTES - SMALL_BYTES) / 2**20)
@@ -49,9 +49,9 @@ def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transf
 @pytest.mark.parametrize("scale", [-0.1, 1.1, "much", True, float("nan")])
 def test_a_scale_that_is_none(scale):
     with pytest.raises(TransferError, match=r"transfer.payload_scale=.*: expected auto or a number from 0 to 1"):
-        transfer_settings(payload_scale=scale)
+        settings_named(payload_scale=scale)
 
 
 def test_contention_is_true_or_false():
     with pytest.raises(ValueError, match=r"transfer.contention=1: expected true or false"):
-        transfer_settings(contention=1)
+        settings_named(contention=1)
