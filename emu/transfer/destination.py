@@ -174,8 +174,8 @@ class Destination:
         finally:
             del self._pulls[number]
             for task, message in receiving.items():
-                if task.cancel():
-                    self._decline(pull.source, number, message)  # it may not have begun
+                if task.cancel():  # perhaps before it has begun
+                    self._transport.decline(pull.source, message.ticket, message.stop - message.start)
             for message in [pull.ready.get_nowait() for _ in range(pull.ready.qsize())]:
                 if isinstance(message, Ready):
                     self._decline(pull.source, number, message)
