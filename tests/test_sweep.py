@@ -213,7 +213,6 @@ def uninterrupted(tmp_path_factory):
 
 
 ENDLESS = """
-    import signal
     import sys
     import emu.__main__
     from emu.build import build, compose
@@ -226,7 +225,6 @@ ENDLESS = """
         return rehearse_in_sweep(plan, run_dir, *arguments)
 
     def main(arguments):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell has put into the background
         emu.__main__.rehearse_in_sweep = rehearse
         sys.argv = ["emu", *arguments]
         emu.__main__.main()

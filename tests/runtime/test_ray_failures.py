@@ -1,5 +1,6 @@
 """What can happen to a run from outside: a machine that hangs, a scheduler that is killed, Ctrl-C."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,25 +28,31 @@ class Disturbance:
 
     def __call__(self, progress) -> None:
         if self.pid is None and progress.num_arrived:
-            processes = psutil.process_iter(["cmdline"])
-            named = [
-                process for process in processes if "".join(process.info["cmdline"] or "").startswith(f"ray::{self.actor}")
-            ]
-            self.pid = named[0].pid
+            self.pid = newest_actor(self.actor).pid
             os.kill(self.pid, self.signal_number)
+
+
+def newest_actor(name: str) -> psutil.Process:
+    """The process of an actor of this process's Ray that began last: of this run, while one of the run before is ending."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "".join(process.cmdline()).startswith(f"ray::{name}"):
+                found.append(process)
+    return max(found, key=psutil.Process.create_time)
 
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_machine_that_falls_silent_is_declared_dead_and_ended(rehearse):
     stop = Disturbance("MachineActor", signal.SIGSTOP)
     try:
-        record = rehearse(*BASE, "runtime.heartbeat_s=1", "workload.duration_s=3", on_progress=stop)
+        record = rehearse(*BASE, "runtime.heartbeat_s=2", "workload.duration_s=3", on_progress=stop)
     finally:
         os.kill(stop.pid, signal.SIGCONT) if psutil.pid_exists(stop.pid) else None
     columns = record.recorder.columns()
     assert (columns.requests.status == FINISHED).all()
     assert list(columns.pool_moves.pool).count("dead") == 1
-    assert all("silent for 1 s" in cause or "stream was closed" in cause for cause in columns.requeues.cause)
+    assert all("silent for 2 s" in cause or "stream was closed" in cause for cause in columns.requeues.cause)
 
 
 @pytest.mark.usefixtures("two_nodes")
