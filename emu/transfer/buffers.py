@@ -39,3 +39,19 @@ class Buffers:
         """The first `num_bytes` bytes of a buffer (uint8)."""
         start = index * self.buffer_bytes
         return self.memory[start : start + num_bytes]
+
+    # What differs where a transport's memory is not this one.
+
+    @property
+    def address(self) -> int:
+        """Where the first buffer is for a transport; the others follow it."""
+        return self.memory.ctypes.data
+
+    def upload(self, index: int, num_bytes: int) -> None:
+        """Let a transport send what has been written to the `view` of a buffer."""
+
+    def download(self, index: int, num_bytes: int) -> None:
+        """Let the `view` of a buffer show what a transport has received."""
+
+    def close(self) -> None:
+        """Let go of what is not ordinary memory."""

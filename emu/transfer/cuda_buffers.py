@@ -20,6 +20,10 @@ class CudaBuffers(Buffers):
         torch.cuda.synchronize()
         self._stream = torch.cuda.Stream()
 
+    @property
+    def address(self) -> int:
+        return self.device_memory.data_ptr()
+
     def tensor(self, index: int, num_bytes: int) -> torch.Tensor:
         """The first `num_bytes` bytes of a buffer in GPU memory (uint8)."""
         return self._part(self.device_memory, index, num_bytes)

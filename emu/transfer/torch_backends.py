@@ -42,15 +42,6 @@ class HostBuffers(Buffers):
         """The first `num_bytes` bytes of a buffer (uint8), not copied."""
         return torch.from_numpy(self.view(index, num_bytes))
 
-    def upload(self, index: int, num_bytes: int) -> None:
-        """They are there."""
-
-    def download(self, index: int, num_bytes: int) -> None:
-        """They are there."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
 
 class Gloo(TorchBackend):
     """TCP between `host`s. All groups of a process share one listening socket and one thread that reads and writes."""
