@@ -101,7 +101,7 @@ class Steps:
         start_s[self.batches.first_step] = self.batches.start_s
         return start_s
 
-    def starts_s(self, steps: np.ndarray) -> np.ndarray:
+    def starts_of(self, steps: np.ndarray) -> np.ndarray:
         """When each of these steps began: for few of all, or where memory for all is too much."""
         batches = self.batches
         batch = np.searchsorted(batches.first_step, steps, side="right") - 1

@@ -57,7 +57,7 @@ def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
     prefilled_s[:] = steps.end_s[prefill_step]
     step = segments.first_step[second] + 2 - segments.first_token[second]
     written_s[:] = steps.end_s[step]
-    start_s[:] = np.where(segments.is_prefill[second], written_s, steps.starts_s(step))
+    start_s[:] = np.where(segments.is_prefill[second], written_s, steps.starts_of(step))
     del second, prefill, step
     for at_s, told_s in ((ready_s, transfers.ready_s), (pull_s, transfers.pull_s), (received_s, transfers.received_s)):
         at_s[:] = prefilled_s
@@ -72,7 +72,7 @@ def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
     queued_s[late] -= link_seconds(columns, cluster, transfer[late])
     asked_s, until_s = pull_s[is_layerwise] + cluster.control_latency_s, prefilled_s[is_layerwise]
     num_bytes, rate, latency_s = _flows(columns, cluster, transfer[is_layerwise])
-    from_s = steps.starts_s(prefill_step[is_layerwise])
+    from_s = steps.starts_of(prefill_step[is_layerwise])
     end_s = end_alone_s(asked_s, num_bytes, rate, from_s, until_s, cluster.num_pieces)
     queued_s[is_layerwise] -= end_s + latency_s - np.maximum(asked_s, until_s)
     np.maximum(ready_s, prefilled_s, out=ready_s)

@@ -101,6 +101,12 @@ def test_an_eviction_of_what_was_handed_over():
     assert ledger.transfer[1] == -1
 
 
+def test_steps_begin_when_the_table_says():
+    steps = simulate(make_cluster("p0 d0 m0"), [(0.0, 100, 9), (0.05, 80, 9), (0.1, 8, 2), (2.0, 8, 4)]).columns.steps
+    chosen = np.arange(len(steps))[::-1]
+    np.testing.assert_array_equal(steps.starts_of(chosen), steps.start_s[chosen])
+
+
 def test_without_hand_overs():
     assert len(ledger_of(make_cluster("m0 m1"), [(0.0, 100, 3)])) == 0
     assert len(ledger_of(make_cluster("p0 d0"), [(0.0, 100, 1)])) == 0
