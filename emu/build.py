@@ -109,6 +109,14 @@ def build(config: DictConfig | dict[str, Any]) -> Plan:
         return make_plan(**_instantiate(values))
 
 
+def build_transfer(overrides: list[str]) -> TransferSettings:
+    """The transfer alone of the configuration with these overrides. Raises ConfigError."""
+    values = plain(compose(overrides))["transfer"]
+    with one_line_errors():
+        _check_value("transfer", values, TransferSettings)
+        return _instantiate(values)
+
+
 def _instantiate(node: Any) -> Any:
     """The object that a node of a checked configuration stands for. As `hydra.utils.instantiate` of the plain kind, which
     takes 20 ms for a whole configuration."""

@@ -4,10 +4,12 @@ A key is given in full, as the user writes it: `workload.rate_rps`.
 """
 
 import math
+import re
 from collections.abc import Callable
 from numbers import Real
 
 MAX_WHOLE = 2**31 - 1
+BINARY_UNITS = {None: 0, "KiB": 10, "MiB": 20, "GiB": 30}
 
 
 class SettingError(ValueError):
@@ -33,6 +35,14 @@ def between(key: str, value: float, low: float, high: float) -> float:
 def whole(key: str, value: int, low: int, high: int = MAX_WHOLE) -> int:
     expected = f"a whole number from {low} to {high}"
     return int(_checked(key, value, lambda x: low <= x <= high and x == int(x), expected))
+
+
+def size_bytes(key: str, text: str) -> int:
+    """Bytes, from text such as 65536, 64KiB, 1MiB or 1GiB."""
+    found = re.fullmatch(r"(\d+)([KMG]iB)?", text)
+    if not found or not int(found[1]):
+        raise SettingError(f"{key}={text}: expected a size > 0 such as 65536, 64KiB, 1MiB or 1GiB")
+    return int(found[1]) << BINARY_UNITS[found[2]]
 
 
 def flag(key: str, value: bool) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -88,17 +89,19 @@ def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _host(record: RunRecord) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for name in ("emu", "numpy", "pyarrow", *(["ray"] if record.runtime == "ray" else [])):
-        versions[name] = metadata.version(name)
-    host = {
-        "wall_s": perf_counter() - record.wall_start,
+def host_facts(packages: Iterable[str]) -> dict[str, Any]:
+    """When and where this is, and with which versions of Python and these packages."""
+    return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "num_cores": os.cpu_count(),
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
     }
+
+
+def _host(record: RunRecord) -> dict[str, Any]:
+    packages = ("emu", "numpy", "pyarrow", *(["ray"] if record.runtime == "ray" else []))
+    host = {"wall_s": perf_counter() - record.wall_start} | host_facts(packages)
     if record.fidelity is not None:
         host["dilation"] = record.fidelity.dilation
         host["foreign_cores"] = record.fidelity.foreign_cores

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from statistics import median
@@ -17,9 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
-from emu.runtime.errors import RunError
+from emu.runtime.errors import RunError, gist
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
+from emu.runtime.ray_nodes import set_environment
 from emu.runtime.scheduler_actor import SchedulerActor
 from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
 from emu.transfer.settings import TransferSettings
@@ -44,11 +44,7 @@ class RayCluster:
     def __enter__(self) -> "RayCluster":
         if ray.is_initialized():
             return self
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 makes wake-ups late beside any busy process
-        # First touch of the store's memory costs far more than the copies that follow: 0.3 against 2.5 GB/s for 16 MiB.
-        os.environ.setdefault("RAY_preallocate_plasma_memory", "1")
+        set_environment()
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self._address:
@@ -57,7 +53,7 @@ class RayCluster:
                 ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
         except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
             where = f"join the Ray cluster at runtime.address={self._address}" if self._address else "start Ray"
-            raise RunError(f"cannot {where}: {_gist(error)}") from error
+            raise RunError(f"cannot {where}: {gist(error)}") from error
         self._is_ours = True
         return self
 
@@ -117,7 +113,7 @@ class RayCluster:
             on_status(f"connecting {num_actors} actors")
             await asyncio.gather(*(handle.connect_to.remote(endpoints, transports) for handle in self.machines.values()))
         except RayError as error:
-            raise RunError(f"an actor did not come up: {_gist(error)}") from error
+            raise RunError(f"an actor did not come up: {gist(error)}") from error
         return endpoints
 
     async def move(self, payload_scale: float) -> None:
@@ -149,9 +145,9 @@ class RayCluster:
                 await handle.until_stopped.remote()
             except RayError as error:
                 if address == SCHEDULER:
-                    on_scheduler_death(f"the scheduler actor is gone: {_gist(error)}")
+                    on_scheduler_death(f"the scheduler actor is gone: {gist(error)}")
                 else:
-                    on_machine_death(address, f"Ray: {_gist(error)}")
+                    on_machine_death(address, f"Ray: {gist(error)}")
 
         parties = {SCHEDULER: self.scheduler, **self.machines}
         await asyncio.gather(*(watch_one(address, handle) for address, handle in parties.items()))
@@ -163,9 +159,3 @@ class RayCluster:
 def _kill(handle: ActorHandle) -> None:
     with contextlib.suppress(RayError, ValueError):
         ray.kill(handle, no_restart=True)
-
-
-def _gist(error: BaseException) -> str:
-    """The line of Ray's text that says what happened: the first, or the last where it is a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if any("Traceback" in line or line.startswith("File ") for line in lines) else lines[0]

@@ -1,7 +1,6 @@
 """A party that moves KV payloads: its end of the transport, and the frames that go with it."""
 
 import asyncio
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,15 +71,9 @@ class TransferParty(Party):
         payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
         return await self.transfer.pull(source, (request_id, attempt), payload, until_s)
 
-    async def pull_several(self, source: int, keys: list[tuple[int, int]], num_bytes: int) -> list[float]:
-        """Pull these payloads of `num_bytes` all at once. Returns the seconds until each was verified."""
-        start_s = time.monotonic()
-
-        async def one(request_id: int, attempt: int) -> float:
-            await self.pull(source, request_id, attempt, num_bytes)
-            return time.monotonic() - start_s
-
-        return list(await asyncio.gather(*(one(*key) for key in keys)))
+    async def pull_several(self, source: int, keys: list[tuple[int, int]], num_bytes: int, num_pieces: int = 1) -> list[Pulled]:
+        """Pull these payloads of `num_bytes` all at once."""
+        return await asyncio.gather(*(self.pull(source, *key, num_bytes, num_pieces) for key in keys))
 
     async def take_counts(self) -> TransferCounts:
         return self.transfer.take_counts()

@@ -1,7 +1,6 @@
 """Actors that hold and pull payloads, and whose transfers can be made to go wrong."""
 
 import asyncio
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -9,16 +8,12 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import ray
-from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from emu.runtime.party import PartySettings
-from emu.runtime.transfer_party import KV_GROUP, TransferParty
+from emu.runtime.transfer_mesh import TransferMesh
+from emu.runtime.transfer_party import TransferParty
 from emu.transfer.frames import Frame
 from emu.transfer.payload import KVPayload
 from emu.transfer.settings import TransferSettings
-
-PARTY = PartySettings(secrets.token_bytes(32), 0.005, 10.0, 0.5, log_events=False, overrun_s=0.005)
 
 
 class End(TransferParty):
@@ -102,50 +97,18 @@ class End(TransferParty):
             self._kept_back = []
 
 
-class Ends:
+class Ends(TransferMesh):
     """Connected ends by their number, in the order of `nodes`."""
 
     def __init__(self, settings: TransferSettings, nodes: list[str]) -> None:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
-        actor = ray.remote(concurrency_groups={KV_GROUP: 1})(End)
-        self.handles: list[ActorHandle] = []
         self._num_buffers = settings.num_buffers
-        self._num_moved = 0
-        for index, node in enumerate(nodes):
-            options = actor.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-            self.handles.append(options.remote(index, PARTY, settings))
-        host = "127.0.0.1"
-        endpoints = dict(enumerate(ray.get([handle.listen.remote(host) for handle in self.handles])))
-        addresses = dict(enumerate(ray.get([handle.open_transfer.remote(host) for handle in self.handles])))
-        ray.get([handle.connect_to.remote(endpoints, addresses) for handle in self.handles])
-
-    def call(self, index: int, method: str, *arguments, **keywords):
-        """What a method of an end returns."""
-        return ray.get(self.start(index, method, *arguments, **keywords), timeout=120)
-
-    def start(self, index: int, method: str, *arguments, **keywords):
-        return getattr(self.handles[index], method).remote(*arguments, **keywords)
-
-    def move(self, source: int, destination: int, num_bytes: int, num_pieces: int = 1, production_s: float = 0.0):
-        """Have `destination` pull a payload from `source`; returns what came of it."""
-        self._num_moved = key = self._num_moved + 1
-        self.call(source, "hold", key, 1, num_bytes, num_pieces, production_s)
-        try:
-            return self.call(destination, "pull", source, key, 1, num_bytes, num_pieces, production_s)
-        finally:
-            self.call(source, "free", key, 1)
+        super().__init__(settings, nodes, End)
 
     def is_idle(self, index: int) -> bool:
         """Whether nothing is pulled or sent, and all buffers are free."""
         num_held, num_pulling, num_free = self.call(index, "transfer_state")
         return (num_held, num_pulling, num_free) == (0, 0, self._num_buffers)
-
-    def kill(self, index: int) -> None:
-        ray.kill(self.handles[index], no_restart=True)
-
-    def close(self) -> None:
-        for handle in self.handles:
-            ray.kill(handle, no_restart=True)
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
