@@ -13,21 +13,24 @@ from torch.distributed import PrefixStore, ProcessGroup, Store
 from emu.transfer.torch_backends import TorchBackend
 from emu.transfer.transport import TransportError
 
+SOURCE, DESTINATION = 0, 1  # ranks
+MEET = "destination"  # a key of the store
 Operation = Callable[[ProcessGroup], None]
 
 
 class PeerGroup:
     """Is made on a thread from now on, by both ends, and works until anything in it fails: then it is broken, for ever.
 
-    `rank` is 0 at the source and 1 at the destination; `store` connects to the store where they meet, and may block.
+    `rank` is SOURCE or DESTINATION; `store` connects to the store where the two meet, and may block.
     """
 
     def __init__(self, number: int, backend: TorchBackend, threads: Executor, rank: int, store: Callable[[], Store]) -> None:
         self.number = number
         self.tags = itertools.count()  # of operations yet to come
-        self._backend, self._threads = backend, threads
+        self._backend, self._threads, self._rank = backend, threads, rank
+        self._store = lambda: PrefixStore(str(number), store())
         self._loop = asyncio.get_running_loop()
-        self._made = self._loop.run_in_executor(threads, lambda: backend.make_group(PrefixStore(str(number), store()), rank))
+        self._made = self._loop.run_in_executor(threads, self._make)
         self._made.add_done_callback(self._on_made)
         self._broken: asyncio.Future[str] = self._loop.create_future()  # why
         self.closed: asyncio.Future[None] = self._loop.create_future()  # after it has broken
@@ -82,6 +85,8 @@ class PeerGroup:
             self._broken.set_result(why)
             if self._made.done():
                 self._close()
+            elif self._rank == SOURCE:
+                self._loop.run_in_executor(self._threads, lambda: self._store().set(MEET, b"called off"))
 
     async def _first(self, awaited: asyncio.Future) -> None:
         await asyncio.wait({awaited, self._broken}, return_when=asyncio.FIRST_COMPLETED)
@@ -91,11 +96,20 @@ class PeerGroup:
         if self._broken.done():
             raise TransportError(self._broken.result())
 
+    def _make(self) -> ProcessGroup:
+        """Blocks until the other end makes it too. The source waits where it can be told that nobody will come."""
+        store = self._store()
+        if self._rank == DESTINATION:
+            store.set(MEET, b"here")
+        elif store.get(MEET) != b"here":
+            raise ConnectionError("called off")
+        return self._backend.make_group(store, self._rank)
+
     def _on_made(self, made: asyncio.Future) -> None:
-        if made.exception() is not None:
-            self.break_off(_line(made.exception()))
-        elif self._broken.done():
+        if self._broken.done():
             self._close()
+        elif made.exception() is not None:
+            self.break_off(_line(made.exception()))
 
     def _close(self) -> None:
         """Have it closed on a thread, if it was made at all."""

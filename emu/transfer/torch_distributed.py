@@ -18,12 +18,11 @@ from datetime import timedelta
 import numpy as np
 from torch.distributed import ProcessGroup, Store, TCPStore
 
-from emu.transfer.peer_group import PeerGroup
+from emu.transfer.peer_group import DESTINATION, SOURCE, PeerGroup
 from emu.transfer.torch_backends import BACKENDS
 from emu.transfer.transport import Ticket, Transport, TransportError
 from emu.transfer.worker import give_way
 
-SOURCE, DESTINATION = 0, 1  # ranks
 Address = tuple[str, int]  # of a store
 
 
