@@ -1,6 +1,9 @@
-"""Which fraction of the true KV bytes this host can move beside everything else it does."""
+"""Which fraction of the true KV bytes this host can move beside everything else it does, or how slowly it can move them all."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 SMALL_BYTES, LARGE_BYTES = 64 << 10, 64 << 20
 MAX_SHARE = 0.25
@@ -18,7 +21,7 @@ class TransferProbe:
         """The rate of large payloads."""
         return LARGE_BYTES / self.large_s
 
-    def pull_s(self, num_bytes: float) -> float:
+    def pull_s(self, num_bytes: float | np.ndarray) -> float | np.ndarray:
         slope = max(0.0, self.large_s - self.small_s) / (LARGE_BYTES - SMALL_BYTES)
         return self.small_s + slope * (num_bytes - SMALL_BYTES)
 
@@ -40,3 +43,16 @@ def choose_payload_scale(probe: TransferProbe, transfers_per_s: float, mean_byte
             break
         scale /= 2
     return scale
+
+
+def choose_dilation(probe: TransferProbe, transfers_per_s: float, num_bytes: np.ndarray, modelled_s: np.ndarray) -> float:
+    """The least dilation, wall seconds per emulated second, at which payloads of `num_bytes` each are moved in time.
+
+    As `choose_payload_scale`, for a scale that is given: the host is busy with them for a quarter of the time at most, and 99 %
+    of them are pulled in the `modelled_s` that their transfers take in the emulated cluster. `transfers_per_s` and `modelled_s`
+    are emulated. Two digits, rounded up; at least 1.
+    """
+    pull_s = probe.pull_s(num_bytes)
+    least = max(1.0, transfers_per_s * float(pull_s.mean()) / MAX_SHARE, float(np.percentile(pull_s / modelled_s, 99)))
+    step = 10.0 ** (math.floor(math.log10(least)) - 1)
+    return round(math.ceil(least / step - 1e-9) * step, 10)

@@ -16,7 +16,7 @@ def transfer_settings(settings_type: type[TransferSettings], name: str = "object
     return settings_type(**{**values, **QUICK, **changes})
 
 
-def settings_named(name: str, **changes: Any) -> TransferSettings:
+def settings_named(name: str = "object_store", **changes: Any) -> TransferSettings:
     """The settings of transfer=`name`, but for QUICK and `changes`."""
     target = plain(compose([f"transfer={name}"]))["transfer"]["_target_"]
     return transfer_settings(getattr(settings, target.rpartition(".")[2]), name, **changes)

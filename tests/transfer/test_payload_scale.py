@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.transfer.payload_scale import LARGE_BYTES, MAX_SHARE, SMALL_BYTES, TransferProbe, choose_payload_scale
+from emu.transfer.payload_scale import LARGE_BYTES, MAX_SHARE, SMALL_BYTES, TransferProbe, choose_dilation, choose_payload_scale
 from emu.transfer.settings import TransferError
 from tests.transfer.settings import settings_named
 
@@ -44,6 +45,25 @@ def test_it_is_a_power_of_two_that_fits_unless_none_does(small_s, more_s, transf
     pull_s = probe.pull_s(scale * mean_bytes)
     fits = transfers_per_s * pull_s <= MAX_SHARE and pull_s <= modelled_s
     assert fits or scale * mean_bytes <= SMALL_BYTES
+
+
+@pytest.mark.parametrize(
+    ("transfers_per_s", "mean_mib", "modelled_s", "dilation"),
+    [
+        (1, 64, 1, 1.0),  # 68 ms in a second
+        (8, 64, 1, 2.2),  # 8 x 67.9 ms = 0.543 s a second: a quarter of 2.17
+        (1, 400, 0.1, 4.1),  # 404 ms in the model's 100
+        (1, 1024, 0.01, 110.0),  # 1,028 ms in 10
+    ],
+)
+def test_the_least_dilation_at_which_all_bytes_are_in_time(transfers_per_s, mean_mib, modelled_s, dilation):
+    num_bytes = np.full(100, mean_mib * 2.0**20)
+    assert choose_dilation(PROBE, transfers_per_s, num_bytes, np.full(100, modelled_s)) == dilation
+
+
+def test_one_payload_of_a_hundred_may_be_late():
+    num_bytes = np.array([2.0**20] * 199 + [2.0**30])
+    assert choose_dilation(PROBE, 0.1, num_bytes, np.full(200, 0.01)) == 1.0
 
 
 @pytest.mark.parametrize("scale", [-0.1, 1.1, "much", True, float("nan")])
