@@ -34,6 +34,7 @@ class PeerGroup:
         self._made.add_done_callback(self._on_made)
         self._broken: asyncio.Future[str] = self._loop.create_future()  # why
         self.closed: asyncio.Future[None] = self._loop.create_future()  # after it has broken
+        self._running: set[asyncio.Future[None]] = set()
         self._over = collections.defaultdict(self._loop.create_future)  # by tag, where operations have to be in order
         self._begun: set[int] = set()  # tags from `_num_begun` on
         self._num_begun = 0
@@ -70,13 +71,19 @@ class PeerGroup:
         """
         await self._first(self._made)
         running = self._loop.run_in_executor(self._threads, operation, self._made.result())
-        running.add_done_callback(lambda _: running.exception())  # if it ends later than the group, nobody else asks
-        await asyncio.wait({running, self.closed}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            if running.exception() is None:
-                return
-            self.break_off(_line(running.exception()))
+        self._running.add(running)
+        try:
+            await running
+        except asyncio.CancelledError:
+            if not self.closed.done():
+                raise
+        except Exception as error:
+            self.break_off(_line(error))
             await asyncio.wait({self.closed})
+        else:
+            return
+        finally:
+            self._running.discard(running)
         self._raise_if_broken()
 
     def break_off(self, why: str) -> None:
@@ -89,7 +96,9 @@ class PeerGroup:
                 self._loop.run_in_executor(self._threads, lambda: self._store().set(MEET, b"called off"))
 
     async def _first(self, awaited: asyncio.Future) -> None:
-        await asyncio.wait({awaited, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+        """Wait for it, unless the group breaks first."""
+        if not awaited.done():
+            await asyncio.wait({awaited, self._broken}, return_when=asyncio.FIRST_COMPLETED)
         self._raise_if_broken()
 
     def _raise_if_broken(self) -> None:
@@ -113,11 +122,17 @@ class PeerGroup:
 
     def _close(self) -> None:
         """Have it closed on a thread, if it was made at all."""
-        if self._made.exception() is not None:
+
+        def on_closed(closing: asyncio.Future | None) -> None:
             self.closed.set_result(None)
-            return
-        closing = self._loop.run_in_executor(self._threads, self._backend.close_group, self._made.result())
-        closing.add_done_callback(lambda _: (closing.exception(), self.closed.set_result(None)))
+            for running in self._running:
+                running.cancel()  # its thread may wait until its deadline: gloo does not tell one whose message was half there
+
+        if self._made.exception() is not None:
+            on_closed(None)
+        else:
+            closing = self._loop.run_in_executor(self._threads, self._backend.close_group, self._made.result())
+            closing.add_done_callback(on_closed)
 
 
 def _line(error: BaseException) -> str:
