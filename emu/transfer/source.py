@@ -68,6 +68,7 @@ class Source:
         self._held.pop(key, None)
         for peer, pull in [pull for pull, (served, _) in self._serving.items() if served == key]:
             self._stop(peer, pull)
+            self._send(peer, Frame.GONE, pull)
 
     # --- what destinations say ----------------------------------------------------------------------------------------
 
