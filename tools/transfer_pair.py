@@ -1,0 +1,158 @@
+"""Two actors and what is measured between them: transfers, the baselines right after each, and a heartbeat beside them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+from raw_transfer import Memcpy, RawEnd, RawPair
+
+from emu.runtime.transfer_mesh import TransferMesh
+from emu.runtime.transfer_party import TransferParty
+from emu.transfer.destination import Pulled
+from emu.transfer.payload import KVPayload
+
+HEARTBEAT_S = 0.005
+MAX_REPEATS, REPEATED_BYTES = 8, 4 << 20  # a sample is of up to so many transfers, of at most so many bytes in all
+
+
+class OneByOne:
+    """Pieces of which each comes into being when it is asked for: a message has no later piece than it needs.
+
+    In place of a `Production`, as `Source` uses one: it asks when the piece that fills a message is due, then what is there.
+    """
+
+    def __init__(self) -> None:
+        self._piece = 0
+
+    def due_s(self, piece: int, num_pieces: int) -> float:
+        self._piece = piece
+        return 0.0
+
+    def num_produced(self, now_s: float, num_pieces: int) -> int:
+        return self._piece + 1
+
+
+class BenchParty(TransferParty):
+    """One end, with the plain library's calls beside it, and a heartbeat on its event loop."""
+
+    async def hold_one_by_one(self, keys: list[tuple[int, int]], num_bytes: int, num_pieces: int) -> None:
+        for key in keys:
+            self.transfer.hold(key, KVPayload(*key, num_bytes, num_pieces), OneByOne())
+
+    async def free_all(self, keys: list[tuple[int, int]]) -> None:
+        for key in keys:
+            self.transfer.free(key)
+
+    async def raw_open(self, kind: type[RawEnd], *arguments: Any) -> Any:
+        self._raw = await asyncio.to_thread(kind, *arguments)
+        return await asyncio.to_thread(self._raw.open)
+
+    async def raw(self, method: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(getattr(self._raw, method), *arguments)
+
+    async def start_heartbeat(self) -> None:
+        self._late_s: list[float] = []
+        self._heartbeat = asyncio.ensure_future(self._beat())
+
+    async def stop_heartbeat(self) -> list[float]:
+        """By how many seconds each beat was late."""
+        self._heartbeat.cancel()
+        return self._late_s
+
+    async def _beat(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due_s = clock()
+        while True:  # every beat has its own time, also where the one before was later than that
+            due_s += HEARTBEAT_S
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            self._late_s.append(clock() - due_s)
+
+
+class Case(NamedTuple):
+    """What one row measures, but for its transport and nodes."""
+
+    size_bytes: int
+    pieces: int
+    concurrency: int
+
+
+class Sample(NamedTuple):
+    """One measurement: of all its payloads, and the two baselines right after it."""
+
+    seconds: float
+    latency_s: float
+    wire_s: float
+    verify_s: float
+    num_messages: int
+    raw_s: float | None
+    memcpy_s: float
+
+
+def middle(samples: Sequence[Sample]) -> Sample:
+    """The median of each figure."""
+    return Sample(*(None if values[0] is None else median(values) for values in zip(*samples, strict=True)))
+
+
+class TransferPair:
+    """Two connected actors, the first of which is the source, and the baselines."""
+
+    def __init__(self, mesh: TransferMesh, raw: RawPair | None, memcpy: Memcpy) -> None:
+        self._mesh, self._raw, self._memcpy = mesh, raw, memcpy
+        self._num_pulled = 0
+
+    def sample(self, case: Case) -> Sample:
+        """The median of one or several measurements, each with its baselines."""
+        num_repeats = min(MAX_REPEATS, max(1, REPEATED_BYTES // case.size_bytes))
+        samples = [self._sample(case) for _ in range(num_repeats)]
+        return middle(samples)
+
+    def _sample(self, case: Case) -> Sample:
+        pulled = self.pull(case)
+        seconds = max(pull.verified_s for pull in pulled) - min(pull.start_s for pull in pulled)
+        return Sample(
+            seconds,
+            median(pull.verified_s - pull.start_s for pull in pulled),
+            median(pull.wire_s for pull in pulled),
+            median(pull.verify_s for pull in pulled),
+            pulled[0].num_messages,
+            self._raw.seconds(case.size_bytes) if self._raw else None,
+            self._memcpy.seconds(case.size_bytes),
+        )
+
+    def pull(self, case: Case) -> list[Pulled]:
+        keys = [(self._num_pulled + index, 1) for index in range(case.concurrency)]
+        self._num_pulled += case.concurrency
+        self._mesh.call(0, "hold_one_by_one", keys, case.size_bytes, case.pieces)
+        try:
+            return self._mesh.call(1, "pull_several", 0, keys, case.size_bytes, case.pieces)
+        finally:
+            self._mesh.call(0, "free_all", keys)
+
+    def heartbeat(self, num_bytes: int, num_runs: int) -> Iterator[dict[str, Any]]:
+        """How late a heartbeat of both event loops is: idle first, for as long as the transfers then take."""
+        case, took_s = Case(num_bytes, 1, 1), []
+
+        def transfers() -> None:
+            took_s.extend(pull.verified_s - pull.start_s for _ in range(num_runs) for pull in self.pull(case))
+
+        busy = self._heartbeat(transfers)
+        idle = self._heartbeat(lambda: time.sleep(sum(took_s)))
+        for during, late in (("idle", idle), ("transfer", busy)):
+            for actor, late_s in zip(("source", "destination"), late, strict=True):
+                p50, p99, most = (float(1e3 * value) for value in np.percentile(late_s, (50, 99, 100)))
+                figures = {"beats": len(late_s), "late_p50_ms": p50, "late_p99_ms": p99, "late_max_ms": most}
+                yield {"during": during, "actor": actor, "size_bytes": num_bytes} | figures
+
+    def _heartbeat(self, work: Callable[[], None]) -> list[list[float]]:
+        ray.get([self._mesh.start(actor, "start_heartbeat") for actor in (0, 1)])
+        work()
+        return ray.get([self._mesh.start(actor, "stop_heartbeat") for actor in (0, 1)])
+
+    def troubles(self) -> str:
+        """What went wrong with transfers, and was made good, since they began."""
+        counts = self._mesh.call(1, "take_counts")._asdict()
+        return ", ".join(f"{name}={num}" for name, num in counts.items() if num and name not in ("bytes_moved", "verified"))
