@@ -36,6 +36,7 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
         yield _alive()
         return
     set_environment()
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of other clusters on this host
     cluster = None
     try:
         if not address:
