@@ -20,7 +20,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,7 +31,7 @@ from emu.transfer.worker import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
-BACKEND = "UCX"
+PROGRESS_S = 0.05
 SPIN_S = 0.001  # polled without a pause for so long, then at intervals that grow with the time waited for
 MAX_POLL_S = 0.05
 CLOSE_S = 1.0  # how long reads in flight may take to end
@@ -84,10 +83,7 @@ class Nixl(Transport):
         return Address(self._agent.name, metadata, self.send_buffers.address, self._device_id)
 
     def _start(self) -> bytes:
-        api = _load()
-        # Several threads use it: ours, and the event loop's for small messages.
-        config = api.nixl_agent_config(backends=[BACKEND], sync_mode=api.nixl_thread_sync_t.NIXL_THREAD_SYNC_RW)
-        self._agent = api.nixl_agent(uuid.uuid4().hex, config)
+        self._agent = _make_agent()
         both = (self.send_buffers, self._receive_buffers)
         regions = [(buffers.address, buffers.memory.nbytes, self._device_id, "") for buffers in both]
         self._registered = self._agent.register_memory(regions, self._memory_type)
@@ -213,9 +209,20 @@ class Nixl(Transport):
             raise TransportError(f"{what}: {str(error) or type(error).__name__}") from error
 
 
-def _load() -> ModuleType:
-    """NIXL, which says on standard output what it does, unless it is told before it is imported not to."""
-    os.environ.setdefault("NIXL_LOG_LEVEL", "ERROR")
-    api = importlib.import_module(next(module for module in NixlSettings.modules if find_spec(module)))
-    logging.raiseExceptions = True  # which the import switches off for all
-    return api
+def _make_agent() -> Any:
+    """A `nixl_agent` with the UCX backend, and a thread that answers peers: by TCP it sends what they read.
+
+    The thread waits for events, and looks every `PROGRESS_S` whether it was not told of one. NIXL's Python class has it look
+    without a pause, which takes a whole core, and no setting for that: so its inner agent is replaced by one made as told.
+    """
+    os.environ.setdefault("NIXL_LOG_LEVEL", "ERROR")  # else the import and the agent say on standard output what they do
+    module = next(module for module in NixlSettings.modules if find_spec(module))
+    api, bindings = importlib.import_module(module), importlib.import_module(f"{module}._bindings")
+    logging.raiseExceptions = True  # which the import switches off for the whole process
+    agent = api.nixl_agent(uuid.uuid4().hex, api.nixl_agent_config(enable_prog_thread=False, backends=[]))
+    config = bindings.nixlAgentConfig()
+    config.useProgThread, config.pthrDelay = True, round(PROGRESS_S * 1e6)
+    config.syncMode = bindings.NIXL_THREAD_SYNC_RW  # several threads use it: ours, and for small messages the event loop's
+    agent.agent = bindings.nixlAgent(agent.name, config)
+    agent.create_backend("UCX")
+    return agent
