@@ -14,7 +14,7 @@ Two baselines are measured in the same run, each time right after the transfer. 
 payload, between the same two actors, its buffers allocated, touched and registered before (tools/raw_transfer.py says which);
 it moves bytes and neither fills nor verifies them, where a transfer does both. memcpy: numpy.copyto between two touched
 buffers in one process. Everything is warm: a transfer and raw calls of the largest size come first. Figures are medians over
-the runs, each with one measurement of every row (of up to 8 where they are small); ratios are of these medians.
+the runs, each with one measurement of every row (of up to 4 where they are small); ratios are of these medians.
 
 Rows of other pieces and other concurrency than one are of 64 MiB unless --full, or lists of them, are given.
 """
@@ -67,7 +67,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--concurrency", metavar="N[,N...]", help=f"payloads pulled at once; default: {CONCURRENCY}")
     add("--nodes", default="1,2", metavar="N[,N]", help="1: both actors on one Ray node, 2: on two; default: %(default)s")
     add("--full", action="store_true", help="every size with all pieces and concurrency")
-    add("--runs", default="5", metavar="N", help=default)
+    add("--runs", type=int, default=5, metavar="N", help=default)
     add("--heartbeat", nargs="?", const="512MiB", metavar="SIZE", help="also a 5 ms heartbeat; default size: %(const)s")
     add("--json", type=Path, metavar="FILE", help="the rows, with the method, the host and all samples")
     add("--html", type=Path, metavar="FILE", help="a page with curves by size")
@@ -97,11 +97,8 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 
 def _numbers(key: str, text: str, most: int) -> list[int]:
     """Whole numbers from 1 to `most`, each once."""
-    return list(dict.fromkeys(setting.whole(key, _whole(number), 1, most) for number in text.split(",")))
-
-
-def _whole(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text  # `setting` says what is wrong with a text
+    numbers = [int(number) if number.isdecimal() else number for number in text.split(",")]
+    return list(dict.fromkeys(setting.whole(key, number, 1, most) for number in numbers))
 
 
 def transports_of(args: argparse.Namespace) -> dict[str, TransferSettings]:
@@ -116,6 +113,8 @@ def transports_of(args: argparse.Namespace) -> dict[str, TransferSettings]:
         except TransferError as missing:
             CONSOLE.print(f"{name} left out: {missing}", markup=False)
             del found[name]
+    if not found:
+        raise ConfigError(f"--transports {args.transports}: nothing of it is installed")
     return found
 
 
@@ -156,7 +155,7 @@ def row_of(case: Case, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """All that is measured, and how many transports failed. Raises ConfigError, SettingError, RunError."""
-    cases, num_runs = cases_of(args), setting.whole("--runs", _whole(args.runs), 1, 1000)
+    cases, num_runs = cases_of(args), setting.whole("--runs", args.runs, 1, 1000)
     spans = _numbers("--nodes", args.nodes, 2)
     heartbeat_bytes = args.heartbeat and setting.size_bytes("--heartbeat", args.heartbeat)
     transports = transports_of(args)

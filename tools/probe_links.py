@@ -5,9 +5,9 @@
 
 Each rate is that of verified payload bytes, the median of several transfers after one that is not counted, in GB/s (10^9
 bytes). A pair is an outlier where its rate is below half of the median over its kind: pairs on one node, or on two. Hosts are
-noisy, so such a pair is measured again, by itself, up to three times, and cleared by the first that is not below that. A pair
-whose transfer fails has a rate of 0. Exit code 1 where outliers remain. Without --address it probes a cluster of its own, on
-this host.
+noisy, so such a pair is measured again, by itself, up to five times, and cleared by the first that is not below that. A pair
+whose transfer fails has a rate of 0, and is tried once more. Exit code 1 where outliers remain. Without --address it probes a
+cluster of its own, on this host.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from emu.transfer.destination import Pulled
 from emu.transfer.settings import TransferError
 
 SLOW = 0.5  # of the median of the pair's kind
-MAX_RETRIES = 3
+MAX_RETRIES = 5
 STORE_BYTES = 512 << 20
 CONSOLE = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
 Pair = tuple[int, int]  # source and destination, by their actors' numbers
@@ -82,7 +82,7 @@ class LinkProbe:
         medians, found = self.medians(), []
         for pair in list(self.gbps):
             usual = medians[self.kind(pair)]
-            num_left = MAX_RETRIES
+            num_left = MAX_RETRIES if self.gbps[pair] else 1
             while self.gbps[pair] < SLOW * usual and num_left:
                 self.gbps[pair] = max(self.gbps[pair], self._measure([pair])[pair])
                 num_left -= 1
@@ -176,10 +176,11 @@ def probe(args: argparse.Namespace, party: type[TransferParty] = TransferParty) 
     num_actors = setting.whole("--actors-per-node", args.actors_per_node, 1, 256)
     settings = build_transfer([f"transfer={args.transport}", *_transfer_only(args.overrides)])
     settings.check()
+    if not args.address:
+        _check_number(num_nodes * num_actors, num_actors)
     with ray_nodes(args.address, num_nodes, STORE_BYTES) as node_ids:
         nodes = [number for number in range(len(node_ids)) for _ in range(num_actors)]
-        if len(nodes) < 2:
-            raise ConfigError(f"--actors-per-node {num_actors}: expected two actors or more in all")
+        _check_number(len(nodes), num_actors)
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
         labels = [f"{actor} (node {node})" for actor, node in enumerate(nodes)]
         for number, node_id in enumerate(node_ids):
@@ -208,6 +209,11 @@ def probe(args: argparse.Namespace, party: type[TransferParty] = TransferParty) 
         }
         write_json(content, args.json)
     return 1 if outliers else 0
+
+
+def _check_number(num_in_all: int, num_per_node: int) -> None:
+    if num_in_all < 2:
+        raise ConfigError(f"--actors-per-node={num_per_node}: expected at least two actors in all")
 
 
 def _transfer_only(overrides: Sequence[str]) -> Sequence[str]:

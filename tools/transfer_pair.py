@@ -15,8 +15,8 @@ from emu.runtime.transfer_party import TransferParty
 from emu.transfer.destination import Pulled
 from emu.transfer.payload import KVPayload
 
-HEARTBEAT_S = 0.005
-MAX_REPEATS, REPEATED_BYTES = 8, 4 << 20  # a sample is of up to so many transfers, of at most so many bytes in all
+HEARTBEAT_S, MIN_BEATS = 0.005, 100
+MAX_REPEATS, REPEATED_BYTES = 4, 4 << 20  # a sample is of up to so many transfers, of at most so many bytes in all
 
 
 class OneByOne:
@@ -133,14 +133,18 @@ class TransferPair:
             self._mesh.call(0, "free_all", keys)
 
     def heartbeat(self, num_bytes: int, num_runs: int) -> Iterator[dict[str, Any]]:
-        """How late a heartbeat of both event loops is: idle first, for as long as the transfers then take."""
-        case, took_s = Case(num_bytes, 1, 1), []
+        """How late a heartbeat of both event loops is: during `num_runs` transfers or more, and idle for as long."""
 
         def transfers() -> None:
-            took_s.extend(pull.verified_s - pull.start_s for _ in range(num_runs) for pull in self.pull(case))
+            start_s, num_left = time.monotonic(), num_runs
+            while num_left > 0 or time.monotonic() - start_s < HEARTBEAT_S * MIN_BEATS:
+                self.pull(Case(num_bytes, 1, 1))
+                num_left -= 1
 
+        start_s = time.monotonic()
         busy = self._heartbeat(transfers)
-        idle = self._heartbeat(lambda: time.sleep(sum(took_s)))
+        took_s = time.monotonic() - start_s
+        idle = self._heartbeat(lambda: time.sleep(took_s))
         for during, late in (("idle", idle), ("transfer", busy)):
             for actor, late_s in zip(("source", "destination"), late, strict=True):
                 p50, p99, most = (float(1e3 * value) for value in np.percentile(late_s, (50, 99, 100)))

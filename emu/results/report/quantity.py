@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 NONE = "–"
+BINARY_UNITS = {30: "GiB", 20: "MiB", 10: "KiB", 0: "B"}
 
 
 class TimeUnit(NamedTuple):
@@ -58,6 +59,12 @@ def size(num_bytes: float | None) -> str:
         if num_bytes >= unit:
             return f"{num_bytes / unit:,.{0 if num_bytes >= 100 * unit else 1}f} {name}"
     return f"{num_bytes:,.0f} B"
+
+
+def binary_size(num_bytes: int) -> str:
+    """Bytes in the largest binary unit of which they are a whole number."""
+    power = next(power for power in (30, 20, 10, 0) if num_bytes % (1 << power) == 0)
+    return f"{num_bytes >> power:,} {BINARY_UNITS[power]}"
 
 
 def share(value: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from emu.results.report import card
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
-from emu.results.report.quantity import NONE, duration, size
+from emu.results.report.quantity import NONE, binary_size, duration
 from emu.results.report.scale import Scale
 from emu.results.report.sweep import COLOURS
 
@@ -90,7 +90,7 @@ def _table(rows: Sequence[Row]) -> str:
     cells = [
         [
             escape(row["transport"]),
-            size(row["size_bytes"]),
+            binary_size(row["size_bytes"]),
             *(str(row[key]) for key in ("pieces", "concurrency", "nodes", "num_messages")),
             f"{row['gbps']:.3g}",
             *(duration(row[key]) for key in ("latency_s", "wire_s", "verify_s")),
@@ -108,7 +108,7 @@ def _beats(beats: Sequence[Row]) -> str:
         [
             escape(beat["transport"]),
             *(str(beat[key]) for key in ("nodes", "during", "actor")),
-            size(beat["size_bytes"]),
+            binary_size(beat["size_bytes"]),
             str(beat["beats"]),
             *(f"{beat[f'late_{name}_ms']:.2f}" for name in ("p50", "p99", "max")),
         ]
