@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -96,11 +97,35 @@ def test_what_was_found_is_run_by_emu_to_the_same_metrics(uninterrupted, tmp_pat
     assert summary["slo"]["limits"]["e2e"]["p99"]["margin"] == best["margins"]["e2e_p99"]
 
 
+ENDLESS = """
+    import sys
+    from pathlib import Path
+    import emu.provisioning.workers as workers
+    import provision
+
+    probe = workers.probe
+
+    def probe_two(overrides, rate_rps):
+        '''The first two runs are as they are, the others do not end.'''
+        [kept] = Path("runs/provision").glob("*/*")
+        if (kept / "probes.jsonl").exists() and (kept / "probes.jsonl").read_bytes().count(b"\\n") >= 2:
+            overrides = [*overrides, "workload.duration_s=20000"]
+        return probe(overrides, rate_rps)
+
+    def main(arguments):
+        workers.probe = probe_two
+        sys.argv = [provision.__file__, *arguments]
+        sys.exit(provision.main())
+"""
+
+
 @pytest.mark.parametrize(("processes", "kill"), [(1, "Ctrl-C"), (2, "Ctrl-C"), (2, "SIGKILL")])
 def test_killed_and_resumed_it_is_the_same_whatever_the_number_of_processes(uninterrupted, tmp_path, kill, processes):
     arguments = [*LEAST, "--compare", "splitwise_ha=5P4T"]
+    (tmp_path / "endless.py").write_text(textwrap.dedent(ENDLESS))
+    search = f"import endless; endless.main({['--processes', str(processes), *arguments]})"
     process = subprocess.Popen(
-        [sys.executable, TOOL, "--processes", str(processes), *arguments],
+        [sys.executable, "-c", f"import sys; sys.path.append({str(TOOL.parent)!r}); {search}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
