@@ -63,6 +63,7 @@ POLICIES = {
     "prediction": ("workload/prediction", "apply", "workload"),
     "repurposing": ("core/repurposing", "choose", "pools"),
     "runtime": ("runtime", "run", "rehearsal"),
+    "transfer": ("transfer", "make", "host"),
 }
 
 
