@@ -138,7 +138,8 @@ class RawNixl(RawEnd):
 
     @classmethod
     def seconds(cls, call: Call, num_bytes: int) -> float:
-        return ray.get([call(SOURCE, "write", num_bytes), call(DESTINATION, "until_written")])[0]
+        polled = call(DESTINATION, "until_written")  # small ones need it to poll: it begins first
+        return ray.get([call(SOURCE, "write", num_bytes), polled])[0]
 
 
 RAW: dict[str, type[RawEnd]] = {"object_store": RawObjectStore, "gloo": RawGloo, "nixl": RawNixl}
