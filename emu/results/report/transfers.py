@@ -43,15 +43,9 @@ def _section(num_nodes: int, rows: Sequence[Row]) -> str:
 def _by_size(rows: Sequence[Row]) -> list[str]:
     """Both charts, of one piece and one payload at a time."""
     transports = list(dict.fromkeys(row["transport"] for row in rows))
-    fastest = max(value for row in rows for value in (row["gbps"], row["raw_gbps"] or 0.0, row["memcpy_gbps"]))
-    latencies_s = [row["latency_s"] for row in rows]
-    rate = Figure(_sizes(rows), Scale(0.0, fastest, BOTTOM, TOP).rounded(), "size (MiB)", GBPS)
-    latency = Figure(
-        _sizes(rows),
-        Scale(1e3 * min(latencies_s), 1e3 * max(latencies_s), BOTTOM, TOP, True, 1e3).rounded(),
-        "size (MiB)",
-        LATENCY,
-    )
+    rates = [row[key] for row in rows for key in ("gbps", "raw_gbps", "memcpy_gbps") if row[key] is not None]
+    rate = Figure(_sizes(rows), _logarithmic(rates), "size (MiB)", GBPS)
+    latency = Figure(_sizes(rows), _logarithmic([row["latency_s"] for row in rows], 1e3), "size (MiB)", LATENCY)
     for transport, colour in zip(transports, _colours(len(transports)), strict=True):
         of_transport = sorted((row for row in rows if row["transport"] == transport), key=lambda row: row["size_bytes"])
         _line(rate, of_transport, "gbps", transport, colour)
@@ -79,6 +73,10 @@ def _line(figure: Figure, rows: Sequence[Row], key: str, name: str, colour: str)
 def _sizes(rows: Sequence[Row]) -> Scale:
     sizes = [row["size_bytes"] / MIB for row in rows]
     return x_scale(min(sizes), max(max(sizes), 1.01 * min(sizes)), log=True, per_unit=1 / MIB)
+
+
+def _logarithmic(values: Sequence[float], per_unit: float = 1.0) -> Scale:
+    return Scale(per_unit * min(values), per_unit * max(values), BOTTOM, TOP, True, per_unit).rounded()
 
 
 def _colours(number: int) -> list[str]:
