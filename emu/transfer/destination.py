@@ -12,7 +12,7 @@ from emu.transfer.counts import TransferCounts
 from emu.transfer.frames import Frame
 from emu.transfer.payload import KVPayload
 from emu.transfer.settings import TransferSettings
-from emu.transfer.source import Key, checksum
+from emu.transfer.source import Key
 from emu.transfer.transport import Ticket, Transport, TransportError
 from emu.transfer.worker import Worker
 
@@ -267,7 +267,9 @@ def _without(wanted: list[Range], part: Range) -> list[Range] | None:
 
 def _problem(payload: KVPayload, message: Ready, received: np.ndarray) -> str:
     """What is wrong with a message's bytes; '' where they are what the source sent and what the payload has there."""
-    if not payload.is_right(message.start, received):
-        how = "came as it was sent" if checksum(received) == message.checksum else "was changed on the way"
-        return f"{payload.explain(message.start, received)}, and {how}"
-    return "" if checksum(received) == message.checksum else "its checksum is not the one that was sent"
+    wrong, checksum = payload.verify(message.start, received)
+    was_changed = checksum != message.checksum
+    if wrong is not None:
+        how = "was changed on the way" if was_changed else "came as it was sent"
+        return f"{payload.explain(message.start, received, wrong)}, and {how}"
+    return "its checksum is not the one that was sent" if was_changed else ""

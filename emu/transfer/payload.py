@@ -3,7 +3,8 @@
 The payload of a request is a sequence of 64-bit words, word i = key + i x STEP mod 2^64, where the key is a hash of request
 and attempt and STEP is odd. So no two words of a payload are equal, and a receiver verifies every byte from the request's
 number alone: what is corrupt, stale, another request's or in the wrong place differs, and a word out of place says where it
-belongs. Writing goes at 20 GB/s and verifying at 12, on one core, from a table that stays in its cache.
+belongs. The source tells the checksum (XXH3, 64 bits) of each message as well: with it, what was changed on the way is told
+from what was sent so. Writing goes at 11 GB/s and verifying at 9, on one core, in tiles that stay in its cache.
 
 The order is that of engines that keep a tensor a layer: layers x (K, V) x blocks x tokens x heads x head dimension.
 """
@@ -69,41 +70,42 @@ class KVPayload:
         """How many bytes the first `num_pieces` pieces have."""
         return self.ends[num_pieces - 1] if num_pieces else 0
 
-    def fill(self, start: int, out: np.ndarray) -> None:
-        """Write bytes [start, start + len(out)), where `start` is a whole word, into `out` (uint8)."""
+    def fill(self, start: int, out: np.ndarray) -> int:
+        """Write bytes [start, start + len(out)), where `start` is a whole word, into `out` (uint8). Returns their checksum."""
         num_whole = len(out) // WORD_BYTES * WORD_BYTES
-        words = out[:num_whole].view(np.uint64)
+        words, first_word = out[:num_whole].view(np.uint64), start // WORD_BYTES
+        digest = xxhash.xxh3_64()
         for first in range(0, len(words), TILE_WORDS):
             tile = words[first : first + TILE_WORDS]
-            np.add(_TILE[: len(tile)], self._word(start // WORD_BYTES + first), out=tile)
-        if num_whole < len(out):
-            out[num_whole:] = self._tail(start + num_whole, len(out) - num_whole)
+            np.add(_TILE[: len(tile)], self._word(first_word + first), out=tile)
+            digest.update(tile)
+        out[num_whole:] = self._tail(start + num_whole, len(out) - num_whole)
+        digest.update(out[num_whole:])
+        return digest.intdigest()
 
-    def is_right(self, start: int, received: np.ndarray) -> bool:
-        """Whether these are bytes [start, start + len(received))."""
-        return self.first_wrong(start, received) is None
-
-    def first_wrong(self, start: int, received: np.ndarray) -> int | None:
-        """The offset in the payload of the first word of `received` that is not what belongs there, if there is one."""
+    def verify(self, start: int, received: np.ndarray) -> tuple[int | None, int]:
+        """The offset in the payload of the first word that is not as it should be in bytes [start, start + len(received)),
+        None where all are, and the checksum of what was received."""
         if not hasattr(_scratch, "tile"):
             _scratch.tile = np.empty(TILE_WORDS, dtype=np.uint64)
         num_whole = len(received) // WORD_BYTES * WORD_BYTES
-        words = received[:num_whole].view(np.uint64)
+        words, first_word = received[:num_whole].view(np.uint64), start // WORD_BYTES
+        digest, wrong = xxhash.xxh3_64(), None
         for first in range(0, len(words), TILE_WORDS):
             tile = words[first : first + TILE_WORDS]
+            digest.update(tile)
             found = np.subtract(tile, _TILE[: len(tile)], out=_scratch.tile[: len(tile)])
-            is_right = found == self._word(start // WORD_BYTES + first)
-            if not is_right.all():
-                return start + (first + int(is_right.argmin())) * WORD_BYTES
-        if not np.array_equal(received[num_whole:], self._tail(start + num_whole, len(received) - num_whole)):
-            return start + num_whole
-        return None
+            is_right = found == self._word(first_word + first)
+            if wrong is None and not is_right.all():
+                wrong = start + (first + int(is_right.argmin())) * WORD_BYTES
+        digest.update(received[num_whole:])
+        tail = self._tail(start + num_whole, len(received) - num_whole)
+        if wrong is None and not np.array_equal(received[num_whole:], tail):
+            wrong = start + num_whole
+        return wrong, digest.intdigest()
 
-    def explain(self, start: int, received: np.ndarray) -> str:
-        """What is wrong with `received`, for a message."""
-        offset = self.first_wrong(start, received)
-        if offset is None:
-            return "nothing is wrong"
+    def explain(self, start: int, received: np.ndarray, offset: int) -> str:
+        """What is wrong at `offset` of the payload, for a message; `received` are its bytes from `start` on."""
         place = f"byte {offset}" if self.layout is None else self.layout.place_of(offset, self.num_bytes)
         word = received[offset - start : offset - start + WORD_BYTES]
         if len(word) == WORD_BYTES:

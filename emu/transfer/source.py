@@ -4,9 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import xxhash
-
 from emu.transfer.frames import Frame
 from emu.transfer.payload import KVPayload, Production
 from emu.transfer.settings import TransferSettings
@@ -134,9 +131,7 @@ class Source:
         return min(stop, start + self._settings.max_message_bytes, max(produced, least))
 
     def _fill(self, payload: KVPayload, start: int, end: int, buffer: int) -> int:
-        view = self._transport.send_buffers.view(buffer, end - start)
-        payload.fill(start, view)
-        return checksum(view)
+        return payload.fill(start, self._transport.send_buffers.view(buffer, end - start))
 
     # --- buffers come back --------------------------------------------------------------------------------------------
 
@@ -166,8 +161,3 @@ class Source:
         task = asyncio.ensure_future(coroutine)
         self._withdrawals.add(task)
         task.add_done_callback(self._withdrawals.discard)
-
-
-def checksum(view: np.ndarray) -> int:
-    """XXH3, 64 bits, of bytes in memory: as fast as they are read."""
-    return xxhash.xxh3_64_intdigest(view)
