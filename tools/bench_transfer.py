@@ -3,18 +3,19 @@
 
     python tools/bench_transfer.py [--transports gloo,nixl] [--sizes 16MiB,1GiB] [--json F] [--html F] [transfer.KEY=VALUE ...]
 
-Method. The actors are those of a rehearsal without machines (TransferParty): the source fills each message's bytes, the
-transport moves them, the destination verifies every one. GB/s: 10^9 bytes of payload, over the seconds from the start of the
-pull (of the first, where several run at once) until the last byte is verified. Latency: the same seconds of one payload.
+Method. The actors are those of a rehearsal without machines (TransferParty). Each payload is pulled twice: once as in a
+rehearsal, filled at the source and verified at the destination byte by byte (verified_gbps); and once moved and no more, as
+the plain library calls do (gbps, latency_s and both ratios). GB/s: 10^9 bytes of payload, over the seconds from the start of
+the pull (of the first, where several run at once) until the last byte is there. Latency: the same seconds of one payload.
 Pieces: all are there, but each leaves by itself, as in a layer-wise transfer that sends one before the next is there; small
 ones wait for each other as transfer.min_message_bytes says. Concurrency: so many payloads of the size are pulled at once.
 Nodes: both actors on one Ray node, or on two; those are on this host too.
 
 Two baselines are measured in the same run, each time right after the transfer. Raw: the plain library call for one whole
 payload, between the same two actors, its buffers allocated, touched and registered before (tools/raw_transfer.py says which);
-it moves bytes and neither fills nor verifies them, where a transfer does both. memcpy: numpy.copyto between two touched
-buffers in one process. Everything is warm: a transfer and raw calls of the largest size come first. Figures are medians over
-the runs, each with one measurement of every row (of up to 4 where they are small); ratios are of these medians.
+it neither fills nor verifies what it moves. memcpy: numpy.copyto between two touched buffers in one process. Everything is
+warm: a transfer and raw calls of the largest size come first. Figures are medians over the runs, each with one measurement of
+every row (of up to 4 where they are small); ratios are of these medians.
 
 Rows of other pieces and other concurrency than one are of 64 MiB unless --full, or lists of them, are given.
 """
@@ -51,7 +52,7 @@ from emu.transfer.settings import TransferError, TransferSettings
 SIZES, PIECES, CONCURRENCY = "64KiB,1MiB,16MiB,128MiB,512MiB,1GiB", "1,80", "1,4"
 BASE_BYTES = 64 << 20
 STORE_BYTES = 256 << 20  # of a node's object store, beside two and a half times the largest payload
-RESULTS = ("gbps", "latency_s", "ratio_to_raw", "ratio_to_memcpy")
+RESULTS = ("gbps", "latency_s", "ratio_to_raw", "ratio_to_memcpy", "verified_gbps")
 COLUMNS = ("transport", "size_bytes", "pieces", "concurrency", "nodes", *RESULTS)
 BEATS = ("transport", "nodes", "during", "actor", "size_bytes", "beats", "late_p50_ms", "late_p99_ms", "late_max_ms")
 CONSOLE = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
@@ -144,6 +145,8 @@ def row_of(case: Case, samples: Sequence[Sample]) -> dict[str, Any]:
         "latency_s": middle.latency_s,
         "ratio_to_raw": None if raw_gbps is None else gbps / raw_gbps,
         "ratio_to_memcpy": gbps / memcpy_gbps,
+        "verified_gbps": case.size_bytes * case.concurrency / middle.verified_seconds / 1e9,
+        "verified_latency_s": middle.verified_latency_s,
         "raw_gbps": raw_gbps,
         "memcpy_gbps": memcpy_gbps,
         "wire_s": middle.wire_s,

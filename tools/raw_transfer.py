@@ -26,12 +26,18 @@ GROUP_S = 60.0  # how long the plain gloo group waits for anything
 Call = Callable[..., ObjectRef]  # role, method of its RawEnd, arguments
 
 
+def _touched(num_bytes: int) -> np.ndarray:
+    buffers = Buffers(1, num_bytes)
+    buffers.touch(num_bytes)
+    return buffers.memory
+
+
 class RawEnd(ABC):
     """One of the two ends, with a buffer of `num_bytes`. Its methods are called in its actor, all but `seconds`."""
 
     def __init__(self, role: int, num_bytes: int, meeting_place: str) -> None:
         self.role = role
-        self.memory = Buffers(1, num_bytes).memory
+        self.memory = _touched(num_bytes)
 
     def open(self) -> Any:
         """What the other end needs to `connect`, if anything."""
@@ -166,7 +172,7 @@ class Memcpy:
     """A copy between two buffers of this process, touched before."""
 
     def __init__(self, num_bytes: int) -> None:
-        self._from, self._to = (Buffers(1, num_bytes).memory for _ in range(2))
+        self._from, self._to = _touched(num_bytes), _touched(num_bytes)
 
     def seconds(self, num_bytes: int) -> float:
         start_s = time.monotonic()

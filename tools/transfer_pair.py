@@ -36,12 +36,30 @@ class OneByOne:
         return self._piece + 1
 
 
+class Untouched(KVPayload):
+    """A payload that is neither filled nor verified: whatever is in the buffers is moved, as by a plain library call."""
+
+    def fill(self, start: int, out: np.ndarray) -> int:
+        return 0
+
+    def verify(self, start: int, received: np.ndarray) -> tuple[int | None, int]:
+        return None, 0
+
+
 class BenchParty(TransferParty):
     """One end, with the plain library's calls beside it, and a heartbeat on its event loop."""
 
-    async def hold_one_by_one(self, keys: list[tuple[int, int]], num_bytes: int, num_pieces: int) -> None:
+    async def hold_one_by_one(
+        self, kind: type[KVPayload], keys: list[tuple[int, int]], num_bytes: int, num_pieces: int
+    ) -> None:
         for key in keys:
-            self.transfer.hold(key, KVPayload(*key, num_bytes, num_pieces), OneByOne())
+            self.transfer.hold(key, kind(*key, num_bytes, num_pieces), OneByOne())
+
+    async def pull_kind(
+        self, kind: type[KVPayload], keys: list[tuple[int, int]], num_bytes: int, num_pieces: int
+    ) -> list[Pulled]:
+        """Pull these payloads from actor 0, all at once."""
+        return await asyncio.gather(*(self.transfer.pull(0, key, kind(*key, num_bytes, num_pieces)) for key in keys))
 
     async def free_all(self, keys: list[tuple[int, int]]) -> None:
         for key in keys:
@@ -81,15 +99,26 @@ class Case(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One measurement: of all its payloads, and the two baselines right after it."""
+    """One measurement: of all its payloads, moved and no more; filled and verified as well; and the two baselines after it.
+
+    `wire_s` and `verify_s` are of the verified ones.
+    """
 
     seconds: float
     latency_s: float
+    verified_seconds: float
+    verified_latency_s: float
     wire_s: float
     verify_s: float
     num_messages: int
     raw_s: float | None
     memcpy_s: float
+
+
+def _seconds(pulled: Sequence[Pulled]) -> tuple[float, float]:
+    """From the start of the first to the end of the last, and the median of each by itself."""
+    from_s, until_s = min(pull.start_s for pull in pulled), max(pull.verified_s for pull in pulled)
+    return until_s - from_s, median(pull.verified_s - pull.start_s for pull in pulled)
 
 
 def middle(samples: Sequence[Sample]) -> Sample:
@@ -111,11 +140,10 @@ class TransferPair:
         return middle(samples)
 
     def _sample(self, case: Case) -> Sample:
-        pulled = self.pull(case)
-        seconds = max(pull.verified_s for pull in pulled) - min(pull.start_s for pull in pulled)
+        moved, pulled = self.pull(case, Untouched), self.pull(case)
         return Sample(
-            seconds,
-            median(pull.verified_s - pull.start_s for pull in pulled),
+            *_seconds(moved),
+            *_seconds(pulled),
             median(pull.wire_s for pull in pulled),
             median(pull.verify_s for pull in pulled),
             pulled[0].num_messages,
@@ -123,12 +151,12 @@ class TransferPair:
             self._memcpy.seconds(case.size_bytes),
         )
 
-    def pull(self, case: Case) -> list[Pulled]:
+    def pull(self, case: Case, kind: type[KVPayload] = KVPayload) -> list[Pulled]:
         keys = [(self._num_pulled + index, 1) for index in range(case.concurrency)]
         self._num_pulled += case.concurrency
-        self._mesh.call(0, "hold_one_by_one", keys, case.size_bytes, case.pieces)
+        self._mesh.call(0, "hold_one_by_one", kind, keys, case.size_bytes, case.pieces)
         try:
-            return self._mesh.call(1, "pull_several", 0, keys, case.size_bytes, case.pieces)
+            return self._mesh.call(1, "pull_kind", kind, keys, case.size_bytes, case.pieces)
         finally:
             self._mesh.call(0, "free_all", keys)
 

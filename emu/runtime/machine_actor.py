@@ -61,9 +61,10 @@ class MachineActor(TransferParty):
         self._due: dict[Key, float] = {}  # flows that are through by the model before the payload is
         self._num_overruns = 0
 
-    async def move(self, payload_scale: float) -> None:
-        """From now on this fraction of the bytes of KV caches is moved; 0 moves none."""
+    async def move(self, payload_scale: float, max_tokens: int) -> None:
+        """From now on this fraction of the bytes of KV caches, of `max_tokens` tokens at most, is moved; 0 moves none."""
         self._layout = dataclasses.replace(self._layout, scale=payload_scale)
+        await self.touch(self._payload(0, 0, max_tokens).num_bytes)
 
     # --- party --------------------------------------------------------------------------------------------------------
 

@@ -116,9 +116,9 @@ class RayCluster:
             raise RunError(f"an actor did not come up: {gist(error)}") from error
         return endpoints
 
-    async def move(self, payload_scale: float) -> None:
-        """Have this fraction of the bytes of KV caches moved."""
-        await asyncio.gather(*(handle.move.remote(payload_scale) for handle in self.machines.values()))
+    async def move(self, payload_scale: float, max_tokens: int) -> None:
+        """Have this fraction of the bytes of KV caches moved, which are of `max_tokens` tokens at most."""
+        await asyncio.gather(*(handle.move.remote(payload_scale, max_tokens) for handle in self.machines.values()))
 
     async def measure_transfer(self, source: int, destination: int, num_bytes: int) -> float:
         """Median seconds that a payload of `num_bytes` takes between two machines, copied, moved and verified.

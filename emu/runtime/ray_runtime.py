@@ -96,7 +96,7 @@ class RayRuntime:
                 cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status
             )
             pace = await choose_pace(rehearsal, actors, self.dilation)
-            await actors.move(pace.payload_scale)
+            await actors.move(pace.payload_scale, int(rehearsal.workload.prompt_tokens.max()))
             driver = Driver(rehearsal, pace.dilation, actors.kill, event_log, interrupt)
             await driver.connect(endpoints, settings.secret)
             return driver, pace

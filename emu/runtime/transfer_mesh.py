@@ -38,6 +38,7 @@ class TransferMesh:
             addresses = ray.get([self.start(index, "open_transfer", hosts[nodes[index]]) for index in everyone])
             described = dict(enumerate(endpoints)), dict(enumerate(addresses))
             ray.get([self.start(index, "connect_to", *described) for index in everyone])
+            ray.get([self.start(index, "touch", settings.max_message_bytes) for index in everyone])
         except BaseException:
             self.close()
             raise

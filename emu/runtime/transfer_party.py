@@ -60,6 +60,10 @@ class TransferParty(Party):
         payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
         self.transfer.hold((request_id, attempt), payload, Production(now_s, now_s + production_s))
 
+    async def touch(self, num_bytes: int) -> None:
+        """Have the memory that payloads of up to so many bytes take."""
+        await asyncio.to_thread(self.transfer.transport.touch, num_bytes)
+
     async def free(self, request_id: int, attempt: int) -> None:
         self.transfer.free((request_id, attempt))
 

@@ -1,4 +1,4 @@
-"""Memory that payloads pass through: allocated and touched once, then reused."""
+"""Memory that payloads pass through: allocated, touched and registered once, then reused."""
 
 import asyncio
 
@@ -8,17 +8,13 @@ ALIGNMENT = 4096  # a page: what registers memory does so by pages
 
 
 class Buffers:
-    """`num_buffers` buffers of `buffer_bytes` each, in one piece of memory. They are handed out in the order of asking.
-
-    First touch and page mapping cost 5 to 25 times a copy (ARCHITECTURE.md), so all of it is written once here.
-    """
+    """`num_buffers` buffers of `buffer_bytes` each, in one piece of memory. They are handed out in the order of asking."""
 
     def __init__(self, num_buffers: int, buffer_bytes: int) -> None:
         self.num_buffers, self.buffer_bytes = num_buffers, buffer_bytes
         raw = np.empty(num_buffers * buffer_bytes + ALIGNMENT, dtype=np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         self.memory = raw[start : start + num_buffers * buffer_bytes]
-        self.memory.fill(0)
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for index in range(num_buffers):
             self._free.put_nowait(index)
@@ -34,6 +30,11 @@ class Buffers:
     @property
     def num_free(self) -> int:
         return self._free.qsize()
+
+    def touch(self, num_bytes: int) -> None:
+        """Map the pages of the first `num_bytes` bytes of each buffer: at first use that costs 5 to 25 times a copy."""
+        for index in range(self.num_buffers):
+            self.view(index, min(num_bytes, self.buffer_bytes))[::ALIGNMENT] = 0
 
     def view(self, index: int, num_bytes: int) -> np.ndarray:
         """The first `num_bytes` bytes of a buffer (uint8)."""

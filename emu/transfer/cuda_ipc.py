@@ -37,7 +37,7 @@ class CudaIpc(Transport):
         if not torch.cuda.is_available():
             raise TransferError("transfer=cuda_ipc needs a GPU on every node, and one has none; choose another transfer")
         self.send_buffers = CudaBuffers(num_buffers, buffer_bytes)
-        self._receive_buffers = CudaBuffers(num_buffers, buffer_bytes)
+        self.receive_buffers = CudaBuffers(num_buffers, buffer_bytes)
         self._threads = ThreadPoolExecutor(num_buffers, "kv-cuda", give_way)
         self._export: Export | None = None
         self._peers: dict[int, torch.Tensor] = {}  # their send buffers
@@ -68,14 +68,14 @@ class CudaIpc(Transport):
 
     @asynccontextmanager
     async def receive(self, peer: int, ticket: Ticket, num_bytes: int) -> AsyncIterator[np.ndarray]:
-        buffer = await self._receive_buffers.acquire()
+        buffer = await self.receive_buffers.acquire()
         try:
             if peer not in self._peers:
                 raise TransportError(f"machine {peer} is gone")
             await self._until_over(self._copy, self._peers[peer], ticket, buffer, num_bytes)
-            yield self._receive_buffers.view(buffer, num_bytes)
+            yield self.receive_buffers.view(buffer, num_bytes)
         finally:
-            self._receive_buffers.release(buffer)
+            self.receive_buffers.release(buffer)
 
     async def _until_over(self, copy, *arguments) -> None:
         """Run a copy on a thread. It cannot be stopped: who is cancelled meanwhile waits for its end."""
@@ -89,9 +89,9 @@ class CudaIpc(Transport):
             raise TransportError(f"CUDA: {str(error).strip().splitlines()[0]}") from error
 
     def _copy(self, memory: torch.Tensor, sent: int, buffer: int, num_bytes: int) -> None:
-        start = sent * self._receive_buffers.buffer_bytes
-        self._receive_buffers.copy(memory[start : start + num_bytes], self._receive_buffers.tensor(buffer, num_bytes))
-        self._receive_buffers.download(buffer, num_bytes)
+        start = sent * self.receive_buffers.buffer_bytes
+        self.receive_buffers.copy(memory[start : start + num_bytes], self.receive_buffers.tensor(buffer, num_bytes))
+        self.receive_buffers.download(buffer, num_bytes)
 
     def forget(self, peer: int) -> None:
         self._peers.pop(peer, None)
@@ -100,7 +100,7 @@ class CudaIpc(Transport):
         self._peers.clear()
         self._threads.shutdown(wait=False)
         self.send_buffers.close()
-        self._receive_buffers.close()
+        self.receive_buffers.close()
 
 
 def _open(handle: bytes) -> torch.Tensor:

@@ -70,7 +70,7 @@ class Nixl(Transport):
             make, self._memory_type, self._device_id = CudaBuffers, "VRAM", torch.cuda.current_device()
         else:
             make, self._memory_type, self._device_id = Buffers, "DRAM", 0
-        self.send_buffers, self._receive_buffers = make(num_buffers, buffer_bytes), make(num_buffers, buffer_bytes)
+        self.send_buffers, self.receive_buffers = make(num_buffers, buffer_bytes), make(num_buffers, buffer_bytes)
         self._descriptor_bytes = descriptor_bytes
         self._worker = Worker("kv-read")  # UCX's own thread is started there too and gives way as it does
         self._peers: dict[int, _Peer] = {}
@@ -84,7 +84,7 @@ class Nixl(Transport):
 
     def _start(self) -> bytes:
         self._agent = _make_agent()
-        both = (self.send_buffers, self._receive_buffers)
+        both = (self.send_buffers, self.receive_buffers)
         regions = [(buffers.address, buffers.memory.nbytes, self._device_id, "") for buffers in both]
         self._registered = self._agent.register_memory(regions, self._memory_type)
         return self._agent.get_agent_metadata()
@@ -109,7 +109,7 @@ class Nixl(Transport):
     async def receive(self, peer: int, ticket: Ticket, num_bytes: int) -> AsyncIterator[np.ndarray]:
         if (remote := self._peers.get(peer)) is None:
             raise TransportError(f"machine {peer} is gone")
-        buffer = await self._receive_buffers.acquire()
+        buffer = await self.receive_buffers.acquire()
         read = asyncio.ensure_future(self._read(peer, remote, ticket, num_bytes, buffer))
         remote.reads.add(read)
         try:
@@ -117,7 +117,7 @@ class Nixl(Transport):
             if not read.done():
                 raise TransportError(f"machine {peer} is gone")
             read.result()
-            yield self._receive_buffers.view(buffer, num_bytes)
+            yield self.receive_buffers.view(buffer, num_bytes)
         finally:
             read.add_done_callback(lambda _: self._has_ended(remote, read, buffer))
 
@@ -125,7 +125,7 @@ class Nixl(Transport):
         if not read.cancelled():
             read.exception()  # nobody may be left to raise it to
         remote.reads.discard(read)
-        self._receive_buffers.release(buffer)
+        self.receive_buffers.release(buffer)
 
     async def _read(self, peer: int, remote: _Peer, ticket: int, num_bytes: int, buffer: int) -> None:
         """Read a message into a receive buffer. Returns when nothing is written there any more, or raises TransportError."""
@@ -148,7 +148,7 @@ class Nixl(Transport):
         Descriptors that are prepared once (`prep_xfer_dlist`) would save 40 us of the 700 that 4 MiB take, but NIXL merges
         those that are neighbours, and then `descriptor_bytes` says nothing.
         """
-        ours = self._descriptors(self._receive_buffers.address, buffer, num_bytes, self._device_id)
+        ours = self._descriptors(self.receive_buffers.address, buffer, num_bytes, self._device_id)
         theirs = self._descriptors(remote.memory, ticket, num_bytes, remote.device_id)
         handle = self._agent.initialize_xfer("READ", ours, theirs, remote.agent_name)
         return handle, self._downloaded(self._agent.transfer(handle), num_bytes, buffer)
@@ -158,7 +158,7 @@ class Nixl(Transport):
 
     def _downloaded(self, state: str, num_bytes: int, buffer: int) -> str:
         if state == "DONE":
-            self._receive_buffers.download(buffer, num_bytes)
+            self.receive_buffers.download(buffer, num_bytes)
         return state
 
     def _descriptors(self, memory: int, buffer: int, num_bytes: int, device_id: int) -> Any:
@@ -195,7 +195,7 @@ class Nixl(Transport):
             await self._call("this machine", 2 * self.send_buffers.memory.nbytes, self._stop)
         self._worker.close()
         self.send_buffers.close()
-        self._receive_buffers.close()
+        self.receive_buffers.close()
 
     def _stop(self) -> None:
         self._agent.deregister_memory(self._registered)

@@ -39,7 +39,7 @@ class TorchDistributed(Transport):
         self._threads = ThreadPoolExecutor(4 * num_buffers + 16, "kv-torch", give_way)
         self._backend = self._threads.submit(BACKENDS[backend], host, timeout_s).result()
         self.send_buffers = self._backend.make_buffers(num_buffers, buffer_bytes)
-        self._receive_buffers = self._backend.make_buffers(num_buffers, buffer_bytes)
+        self.receive_buffers = self._backend.make_buffers(num_buffers, buffer_bytes)
         self._store: TCPStore | None = None
         self._addresses: dict[int, Address] = {}
         self._numbers = itertools.count()
@@ -98,9 +98,9 @@ class TorchDistributed(Transport):
             receiving.add_done_callback(self._drop)
             raise
         try:
-            yield self._receive_buffers.view(buffer, num_bytes)
+            yield self.receive_buffers.view(buffer, num_bytes)
         finally:
-            self._receive_buffers.release(buffer)
+            self.receive_buffers.release(buffer)
 
     def decline(self, peer: int, ticket: Ticket, num_bytes: int) -> None:
         """Receive it nevertheless: what is sent cannot be taken back without breaking its group."""
@@ -123,22 +123,22 @@ class TorchDistributed(Transport):
         """The receive buffer that the message is in."""
 
         def receive(process_group: ProcessGroup) -> None:
-            process_group.recv([self._receive_buffers.tensor(buffer, num_bytes)], SOURCE, tag).wait(self._receive_timeout)
-            self._receive_buffers.download(buffer, num_bytes)
+            process_group.recv([self.receive_buffers.tensor(buffer, num_bytes)], SOURCE, tag).wait(self._receive_timeout)
+            self.receive_buffers.download(buffer, num_bytes)
 
         async with group.turn(tag):
-            buffer = await self._receive_buffers.acquire()
+            buffer = await self.receive_buffers.acquire()
             try:
                 await group.run(receive)
             except BaseException:
-                self._receive_buffers.release(buffer)
+                self.receive_buffers.release(buffer)
                 raise
         return buffer
 
     def _drop(self, receiving: asyncio.Task[int]) -> None:
         """Nobody waits for it any more."""
         if not receiving.cancelled() and receiving.exception() is None:
-            self._receive_buffers.release(receiving.result())
+            self.receive_buffers.release(receiving.result())
 
     # --- groups -------------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class TorchDistributed(Transport):
             await asyncio.wait(ending, timeout=self._timeout_s)
         self._threads.shutdown(wait=False)
         self.send_buffers.close()
-        self._receive_buffers.close()
+        self.receive_buffers.close()
         self._store = self._backend = None
 
     def _make_store(self) -> TCPStore:

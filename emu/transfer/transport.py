@@ -26,6 +26,13 @@ class Transport(ABC):
     """
 
     send_buffers: Buffers
+    receive_buffers: Buffers | None = None  # where it has its own
+
+    def touch(self, num_bytes: int) -> None:
+        """Have the memory for messages of up to so many bytes."""
+        for buffers in (self.send_buffers, self.receive_buffers):
+            if buffers is not None:
+                buffers.touch(num_bytes)
 
     @abstractmethod
     async def open(self) -> Any:

@@ -75,13 +75,13 @@ async def stuck_read(descriptor_bytes=BUFFER_BYTES):
         read = asyncio.ensure_future(receive(transport, 1))
         await asyncio.sleep(0.05)
         assert not read.done()  # however long: by TCP a process that is stopped sends nothing
-        assert transport._receive_buffers.num_free == NUM_BUFFERS - 1
+        assert transport.receive_buffers.num_free == NUM_BUFFERS - 1
         yield transport, process, read
 
 
 async def all_buffers_free(transport):
     async with asyncio.timeout(20):
-        while transport._receive_buffers.num_free < NUM_BUFFERS:
+        while transport.receive_buffers.num_free < NUM_BUFFERS:
             await asyncio.sleep(0.005)
 
 
@@ -112,14 +112,14 @@ async def test_a_buffer_comes_back_when_nothing_is_written_to_it_any_more(by_tcp
         assert read.cancelled()
         second = asyncio.ensure_future(receive(transport, 1))
         await asyncio.sleep(0)
-        assert transport._receive_buffers.num_free == 0
+        assert transport.receive_buffers.num_free == 0
         transport.forget(0)
         with pytest.raises(TransportError, match="machine 0 is gone"):
             await asyncio.wait_for(second, 20)
         with pytest.raises(TransportError, match="machine 0 is gone"):
             await receive(transport, 0)
         await asyncio.sleep(0.1)
-        assert transport._receive_buffers.num_free == 0
+        assert transport.receive_buffers.num_free == 0
         os.kill(process.pid, signal.SIGCONT)
         await all_buffers_free(transport)
 
@@ -136,9 +136,9 @@ async def test_it_closes_while_a_read_does_not_end(by_tcp):
 async def test_descriptors_smaller_than_the_message():
     async with connected(descriptor_bytes=1000) as (transport, _):
         for num_bytes in (1, 999, 1000, 1001, 65_536, BUFFER_BYTES - 3):
-            transport._receive_buffers.memory.fill(0)
+            transport.receive_buffers.memory.fill(0)
             await receive(transport, 1, num_bytes)
-            assert np.count_nonzero(transport._receive_buffers.memory) <= num_bytes
+            assert np.count_nonzero(transport.receive_buffers.memory) <= num_bytes
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):

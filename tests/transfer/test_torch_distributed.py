@@ -108,7 +108,7 @@ async def test_a_message_is_received_once():
 async def test_a_cancelled_receive_keeps_its_buffer_until_nothing_can_come_any_more():
     async with connected(timeout_s=0.5) as (source, destination):
         number = await moved(source, destination, 1)
-        buffers = destination._receive_buffers
+        buffers = destination.receive_buffers
         receiving = asyncio.ensure_future(received(destination, (number, 1)))  # nobody sends that
         await eventually(lambda: buffers.num_free == 1)
         receiving.cancel()
@@ -176,13 +176,13 @@ async def test_a_peer_dies_and_comes_back():
         # A receive in a group that there is, and a send in one that is never made.
         waiting = asyncio.ensure_future(received(destination, (number, tag + 1)))
         _, withdraw = await publish(destination, 1, peer=SOURCE)
-        await eventually(lambda: destination._receive_buffers.num_free == 1)
+        await eventually(lambda: destination.receive_buffers.num_free == 1)
         process.kill()
         with pytest.raises(TransportError, match=r"^torch\.distributed: .*(closed|reset) by peer"):
             await waiting
         destination.forget(SOURCE)
         await withdraw()
-        assert destination._receive_buffers.num_free == destination.send_buffers.num_free == 2
+        assert destination.receive_buffers.num_free == destination.send_buffers.num_free == 2
         with pytest.raises(TransportError, match="machine 3 is gone"):
             await received(destination, (number, tag + 2))
     await destination.close()
