@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import math
 
 import numpy as np
 
@@ -117,6 +118,10 @@ class MachineActor(TransferParty):
                 self._due[event] = now_s
                 return
             self._complete(event, pull.result(), now_s)
+            if (verified_s := self._verified_s(pull.result())) > now_s:
+                # Verified between that time and now, as this event is handled late: it joins when it was verified.
+                self._join_late(event, now_s, verified_s)
+                return
         if (passed := self.node.passed(event, now_s, sender)) is not None:
             self._handle(passed, now_s, sender)
         self._handle(event, now_s, sender)
@@ -198,10 +203,17 @@ class MachineActor(TransferParty):
         if key in self._due:
             # The flow was through by the model before the payload was here: the request joins now that it is verified.
             due_s = self._due.pop(key)
-            self._num_overruns += self.clock.now_s() - due_s > self.settings.overrun_s
             self._complete(key, pulled, due_s)
-            self._put_now(KVReceived(*key))
+            self._join_late(key, due_s, self._verified_s(pulled))
         return pulled
+
+    def _verified_s(self, pulled: Pulled | None) -> float:
+        """When a payload was here and verified; where there is none, always."""
+        return -math.inf if pulled is None else self.clock.emulated_s(pulled.verified_s)
+
+    def _join_late(self, key: Key, modelled_s: float, verified_s: float) -> None:
+        self._num_overruns += verified_s - modelled_s > self.settings.overrun_s
+        self.inbox.put(verified_s, self.address, self.next_seq(), KVReceived(*key))
 
     def _complete(self, key: Key, pulled: Pulled | None, modelled_s: float) -> None:
         """The payload is here, and its flow was through by the model at `modelled_s`."""

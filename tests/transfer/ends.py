@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import ray
@@ -33,6 +34,10 @@ class End(TransferParty):
 
     async def go_wrong(self, **num_messages: int) -> None:
         self.goes_wrong = num_messages
+
+    async def hurry(self, timeout_s: float) -> None:
+        """Wait so long for a message from now on."""
+        self.transfer.destination._settings = replace(self.transfer_settings, timeout_s=timeout_s)
 
     async def keep(self) -> None:
         """From now on keep what is received."""

@@ -6,7 +6,7 @@ from emu.build import compose, plain
 from emu.transfer import settings
 from emu.transfer.settings import TransferSettings
 
-QUICK = {"max_message_bytes": 4 << 20, "min_message_bytes": 1 << 12, "num_buffers": 3, "timeout_s": 2.0, "max_tries": 4}
+QUICK = {"max_message_bytes": 4 << 20, "min_message_bytes": 1 << 12, "num_buffers": 3, "timeout_s": 6.0, "max_tries": 4}
 
 
 def transfer_settings(settings_type: type[TransferSettings], name: str = "object_store", **changes: Any) -> TransferSettings:

@@ -190,7 +190,10 @@ async def test_a_peer_dies_and_comes_back():
 
 def native_threads() -> set[int]:
     """The threads of this process that torch's groups and stores, and transports, have started."""
-    names = {int(task.name): (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+    names = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            names[int(task.name)] = (task / "comm").read_text()
     pools = {thread.native_id for thread in threading.enumerate() if thread.name.startswith("kv-torch")}
     return {task for task, name in names.items() if task in pools or name.startswith(("gloo", "pt_"))}
 
