@@ -21,32 +21,33 @@ def bench(monkeypatch):
 def test_rows_of_every_transport_a_table_and_a_page(bench, two_nodes, tmp_path, capsys):
     output, page = tmp_path / "rows.json", tmp_path / "page.html"
     grid = ["--sizes", "1MiB", "--pieces", "1,3,80", "--concurrency", "1,2", "--nodes", "2", "--runs", "2"]
-    code = bench.main([*grid, "--heartbeat", "1MiB", "--json", str(output), "--html", str(page), "transfer.num_buffers=3"])
+    settings = ["transfer.num_buffers=2", "transfer.min_message_bytes=262144"]
+    code = bench.main([*grid, "--heartbeat", "1MiB", "--json", str(output), "--html", str(page), *settings])
     shown = capsys.readouterr()
     assert (code, shown.err) == (0, "")
     found = json.loads(output.read_text())
     transports = [name for name in ("object_store", "gloo", "nixl") if f"{name} left out" not in shown.out]
-    assert {name: settings["num_buffers"] for name, settings in found["settings"].items()} == dict.fromkeys(transports, 3)
+    assert {name: settings["num_buffers"] for name, settings in found["settings"].items()} == dict.fromkeys(transports, 2)
     rows = found["rows"]
     assert [[row[key] for key in ("transport", "size_bytes", "pieces", "concurrency", "nodes")] for row in rows] == [
         [name, 1 << 20, pieces, concurrency, 2] for name in transports for pieces in (1, 3, 80) for concurrency in (1, 2)
     ]
     for row in rows:
-        seconds, raw_s, memcpy_s = (
-            statistics.median(sample[key] for sample in row["samples"]) for key in ("seconds", "raw_s", "memcpy_s")
-        )
+        keys = ("seconds", "verified_seconds", "raw_s", "memcpy_s")
+        seconds, verified_s, raw_s, memcpy_s = (statistics.median(sample[key] for sample in row["samples"]) for key in keys)
         assert len(row["samples"]) == 2
         assert row["gbps"] == pytest.approx(row["size_bytes"] * row["concurrency"] / seconds / 1e9)
         assert row["ratio_to_raw"] == pytest.approx(row["concurrency"] * raw_s / seconds)
         assert row["ratio_to_memcpy"] == pytest.approx(row["concurrency"] * memcpy_s / seconds)
-        assert 0 < row["wire_s"] < seconds
+        assert row["verified_gbps"] == pytest.approx(row["size_bytes"] * row["concurrency"] / verified_s / 1e9)
+        assert 0 < row["wire_s"] < verified_s
         # Pieces of 341 KiB leave one by one; 20 of 13 KiB are the first 256.
         assert row["num_messages"] == {1: 1, 3: 3, 80: 4}[row["pieces"]]
     assert [(beat["transport"], beat["during"], beat["actor"]) for beat in found["heartbeat"]] == [
         (name, during, actor) for name in transports for during in ("idle", "transfer") for actor in ("source", "destination")
     ]
     assert min(beat["beats"] for beat in found["heartbeat"]) > 10
-    header = "transport size_bytes pieces concurrency nodes gbps latency_s ratio_to_raw ratio_to_memcpy"
+    header = "transport size_bytes pieces concurrency nodes gbps latency_s ratio_to_raw ratio_to_memcpy verified_gbps"
     assert header in [" ".join(line.split()) for line in shown.out.splitlines()]
     text = page.read_text()
     assert all(f"{name}, plain call" in text for name in transports)

@@ -56,7 +56,7 @@ def _by_size(rows: Sequence[Row]) -> list[str]:
     copies = [float(np.median([row["memcpy_gbps"] for row in rows if row["size_bytes"] == num])) for num in sizes]
     rate.line(np.array(sizes, float), np.array(copies), "memcpy", "grey")
     return [
-        card.chart("Rate", "Payload bytes over the time until the last is there: moved and no more, as by the plain calls.", rate),
+        card.chart("Rate", "Payload bytes over the time until the last is there, moved and no more, as by plain calls.", rate),
         card.chart("Latency", "From the start of the pull until the last byte is there.", latency),
     ]
 
