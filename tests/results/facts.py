@@ -48,6 +48,7 @@ LIMITS = VerdictLimits(
     clock_error_s=0.001,
     degraded_factor=4,
     late_s=0.005,
+    overrun_share=0.1,
     saturated_s=2,
 )
 SLO = SloSettings(

@@ -82,8 +82,16 @@ def test_every_failed_rule_is_a_line_and_the_worst_decides():
 def test_an_unverified_transfer_is_invalid_where_bytes_move():
     moved = KVStats(payload_scale=0.5, verified=8)
     assert verdict(10, kv=moved) == ("INVALID", ["2 of 10 KV transfers were not verified (limit 0)"])
-    assert verdict(8, kv=KVStats(payload_scale=0.5, verified=8, overruns=4, incidents={"corrupt": 3})) == ("VALID", [])
+    assert verdict(8, kv=KVStats(payload_scale=0.5, verified=8, incidents={"corrupt": 3})) == ("VALID", [])
     assert verdict(10, kv=KVStats()) == ("VALID", [])
+
+
+@pytest.mark.parametrize(("overruns", "expected"), [(1, "VALID"), (2, "DEGRADED"), (7, "DEGRADED"), (9, "INVALID")])
+def test_bytes_that_do_not_keep_up_with_the_model_count(overruns, expected):
+    moved = KVStats(payload_scale=0.5, verified=20, overruns=overruns)
+    reason = f"KV transfers that took more than 5.00 ms longer than modelled: {overruns / 20:.2%} (limit 10.00%)"
+    assert verdict(20, kv=moved) == (expected, [] if expected == "VALID" else [reason])
+    assert verdict(20, kv=KVStats(overruns=overruns)) == ("VALID", [])
 
 
 def test_broken_invariants_and_interruptions_are_invalid():
