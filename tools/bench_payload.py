@@ -5,8 +5,8 @@ One prompt and one token machine (DGX-H100), Llama2-70B, the prompts of Azure's 
 each, transfer.payload_scale=1: 320 KiB really move for each token. For each link the first run goes at the dilation that emu
 proposes (runtime.dilation=auto) from what it measures when it starts, at the highest rate; lower rates follow until no transfer
 overruns (is verified more than verdict.late_s, 5 ms of emulated time, after its end by the model) and the verdict is VALID.
-Then come the given dilations at the rate that kept up, and the proposed one once more with serialized hand-overs: the second
-table has what the ledger shows of both plans after the end of the prefill, beside two layers' worth of the mean KV cache on
+Then come the given dilations at the rate that kept up, and the proposed one once more with serialized hand-overs. The second
+table has what the ledger shows of each run after the end of the prefill, beside two layers' worth of the mean KV cache on
 that link and its latency. Each row is a run of `emu` in a process of its own. With so few steps, one of them is a large share:
 the rule on steps outside the profiled range is off.
 
@@ -111,7 +111,12 @@ def visible_row(trial: Trial) -> list[str]:
     layer_s = kv["bytes_modelled"] / kv["transfers"] / CONFIG["model"]["num_layers"] / (trial.link_gb_per_s * 1e9)
     values = [*[span["mean"] for span in spans], sum(span["mean"] for span in spans), sum(span["p99"] for span in spans)]
     values.append(2 * layer_s + CONFIG["cluster"]["prompt_hardware"]["link_latency_s"])
-    return [f"{trial.link_gb_per_s:g}", trial.plan, *[f"{1e3 * value:.3f}" for value in values]]
+    return [
+        f"{trial.link_gb_per_s:g}",
+        f"{trial.summary['host']['dilation']:g}",
+        trial.plan,
+        *[f"{1e3 * value:.3f}" for value in values],
+    ]
 
 
 def main() -> None:
@@ -124,13 +129,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     console, table, trials = Console(width=160), Table(*COLUMNS), []
-    visible = Table("link GB/s", "plan", *(f"{name} ms" for name in VISIBLE), "all", "p99s", "two layers and latency")
+    visible = Table(
+        "link GB/s", "dilation", "plan", *(f"{name} ms" for name in VISIBLE), "all", "p99s", "two layers and latency"
+    )
 
     def run(link: float, rate_rps: float, dilation: str, plan: str = "layerwise") -> Trial:
         trial = run_once(args.transfer, link, rate_rps, dilation, plan, args.requests)
         row = row_of(trial)
         table.add_row(*row)
         console.print("  ".join(row), *trial.summary["verdict_reasons"], sep="\n    ")
+        visible.add_row(*visible_row(trial))
         trials.append(trial)
         return trial
 
@@ -139,9 +147,7 @@ def main() -> None:
         rates = [float(rate) for rate in args.rates.split(",")]
         held = next((trial for rate_rps in rates if (trial := run(link, rate_rps, "auto")).keeps_up), None)
         rate_rps = rates[-1] if held is None else held.rate_rps
-        proposed = trials[-1]
-        visible.add_row(*visible_row(proposed))
-        visible.add_row(*visible_row(run(link, rate_rps, f"{proposed.summary['host']['dilation']:g}", "serialized")))
+        run(link, rate_rps, f"{trials[-1].summary['host']['dilation']:g}", "serialized")
         for dilation in args.dilations.split(","):
             run(link, rate_rps, dilation)
         answers.append(
