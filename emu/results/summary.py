@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from emu.results import metrics
+from emu.results.columns import Columns
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.extrapolation import num_extrapolated_steps
 from emu.results.handover import handover_figures
@@ -39,7 +40,7 @@ def summarize(
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
     ledger = handover_ledger(columns, record.cluster)
     broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
-    verdict = judge(limits, record, len(columns.transfers), len(columns.steps), num_extrapolated, broken)
+    verdict = judge(limits, record, len(columns.transfers), _overrun_s(columns), len(columns.steps), num_extrapolated, broken)
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
@@ -70,6 +71,11 @@ def summarize(
         "events": record.num_events,
         "host": _host(record),
     }
+
+
+def _overrun_s(columns: Columns) -> np.ndarray:
+    """By how many seconds each payload was verified later than its transfer ended by the model."""
+    return np.maximum(0.0, columns.payloads.verified_s - columns.payloads.modelled_s)
 
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:

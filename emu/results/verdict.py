@@ -25,9 +25,9 @@ class VerdictLimits:
     """The limits below which a run is VALID, and the factor up to which it is DEGRADED; see `judge`.
 
     `late_p99_s` and `late_max_s` hold for messages and for wake-ups, in emulated seconds. `extrapolated_share` is of all
-    steps. `late_s` is by how much a KV transfer may take longer than modelled before it counts as overrun, and
-    `overrun_share` is of all transfers, where bytes move. `saturated_s` is how many seconds of work may wait before the
-    emulated cluster may be called saturated: it does not affect the verdict.
+    steps. `overrun_p99_s` is by how much KV payloads may be verified later than their transfers end by the model. `late_s` is
+    by how much one may be before it counts as overrun, `saturated_s` how many seconds of work may wait before the emulated
+    cluster may be called saturated: neither affects the verdict.
 
     Raises SettingError for a value that cannot be a limit.
     """
@@ -38,21 +38,28 @@ class VerdictLimits:
     extrapolated_share: float
     clock_error_s: float
     degraded_factor: float
+    overrun_p99_s: float
     late_s: float
-    overrun_share: float
     saturated_s: float
 
     def __post_init__(self) -> None:
         for field in fields(self):
             setting.positive(f"verdict.{field.name}", getattr(self, field.name))
-        for key in ("extrapolated_share", "overrun_share"):
-            setting.between(f"verdict.{key}", getattr(self, key), 0, 1)
+        setting.between("verdict.extrapolated_share", self.extrapolated_share, 0, 1)
 
 
 def judge(
-    limits: VerdictLimits, record: RunRecord, num_transfers: int, num_steps: int, num_extrapolated: int, broken: list[str]
+    limits: VerdictLimits,
+    record: RunRecord,
+    num_transfers: int,
+    overrun_s: np.ndarray,
+    num_steps: int,
+    num_extrapolated: int,
+    broken: list[str],
 ) -> Verdict:
     """The verdict on a run of `num_steps` steps and `num_transfers` hand-overs, whose `broken` lines tell of invariants.
+
+    `overrun_s` has an entry for each payload that was moved: how much later than modelled it was verified, 0 if it was not.
 
     A value below its limit is VALID, up to `limits.degraded_factor` times the limit DEGRADED, beyond INVALID. A broken
     invariant, a transfer that moved bytes and was not verified, and an interruption are INVALID. Without
@@ -68,9 +75,9 @@ def judge(
     rules = [] if record.fidelity is None else _host_rules(limits, record.fidelity)
     share = num_extrapolated / num_steps if num_steps else 0.0
     rules.append(_Rule(share, limits.extrapolated_share, "steps outside the profiled range", "{:.2%}".format))
-    if record.kv.payload_scale > 0 and num_transfers:
-        overrun = f"KV transfers that took more than {_milliseconds(limits.late_s)} longer than modelled"
-        rules.append(_Rule(record.kv.overruns / num_transfers, limits.overrun_share, overrun, "{:.2%}".format))
+    if len(overrun_s):
+        p99_s = float(np.percentile(overrun_s, 99))
+        rules.append(_Rule(p99_s, limits.overrun_p99_s, "KV payloads later than modelled at p99", _milliseconds))
     for rule in rules:
         if not rule.value < rule.limit:
             reasons.append(f"{rule.what}: {rule.text(rule.value)} (limit {rule.text(rule.limit)})")

@@ -48,7 +48,7 @@ LIMITS = VerdictLimits(
     clock_error_s=0.001,
     degraded_factor=4,
     late_s=0.005,
-    overrun_share=0.1,
+    overrun_p99_s=0.05,
     saturated_s=2,
 )
 SLO = SloSettings(

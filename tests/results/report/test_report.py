@@ -39,7 +39,7 @@ LIMITS = VerdictLimits(
     clock_error_s=0.001,
     degraded_factor=4.0,
     late_s=0.005,
-    overrun_share=0.1,
+    overrun_p99_s=0.05,
     saturated_s=2.0,
 )
 SLO = SloSettings(HARDWARE, "mean", 2, 3, 6, 1.25, 1.5, 5, 1.25, 1.5, 5)
