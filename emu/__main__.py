@@ -157,7 +157,7 @@ def write_results(
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")
     if plan.results.report:
-        groups = ("cluster", "workload", "placement", "batching", "timing", "slo", "power")
+        groups = ("cluster", "workload", "placement", "batching", "timing", "transfer", "slo", "power")
         settings = {group: choices[group] for group in groups if group in choices}
         write_report(
             run_dir / "report.html",
