@@ -73,9 +73,11 @@ class LinkProbe:
         return "one node" if self._nodes[source] == self._nodes[destination] else "two nodes"
 
     def medians(self) -> dict[str, float]:
-        """The median rate of each kind of pair."""
-        kinds = sorted({self.kind(pair) for pair in self.gbps})
-        return {kind: median(gbps for pair, gbps in self.gbps.items() if self.kind(pair) == kind) for kind in kinds}
+        """The median rate of each kind of pair, of those that work."""
+        rates: dict[str, list[float]] = {}
+        for pair, gbps in sorted(self.gbps.items(), key=lambda item: self.kind(item[0])):
+            rates.setdefault(self.kind(pair), []).append(gbps)
+        return {kind: median([rate for rate in of_kind if rate] or [0.0]) for kind, of_kind in rates.items()}
 
     def outliers(self) -> list[Outlier]:
         """Pairs that stay below SLOW, each measured again by itself; `gbps` is then the best that it did."""
@@ -83,10 +85,10 @@ class LinkProbe:
         for pair in list(self.gbps):
             usual = medians[self.kind(pair)]
             num_left = MAX_RETRIES if self.gbps[pair] else 1
-            while self.gbps[pair] < SLOW * usual and num_left:
+            while self.gbps[pair] <= SLOW * usual and num_left:
                 self.gbps[pair] = max(self.gbps[pair], self._measure([pair])[pair])
                 num_left -= 1
-            if self.gbps[pair] < SLOW * usual:
+            if self.gbps[pair] < SLOW * usual or not self.gbps[pair]:
                 found.append(Outlier(pair, self.gbps[pair], usual, self._failures.get(pair, "")))
         return found
 

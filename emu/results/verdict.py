@@ -68,7 +68,7 @@ def judge(
     reasons = list(broken)
     if record.interrupted:
         reasons.insert(0, f"interrupted: {record.interrupted}")
-    num_unverified = num_transfers - record.kv.verified
+    num_unverified = num_transfers - len(overrun_s)
     if record.kv.payload_scale > 0 and num_unverified > 0:
         reasons.append(f"{num_unverified} of {num_transfers} KV transfers were not verified (limit 0)")
     verdict = INVALID if reasons else VALID

@@ -151,7 +151,9 @@ class MachineActor(TransferParty):
                 if self.node.cut(now_s, sender):
                     self.inbox.put(self.node.end_s, index, self.next_seq(), BOUNDARY)
             elif kind is FreeKV:
-                self.transfer.free(action)
+                # A destination that began to pull before it is told that nobody needs this any more has not failed.
+                told_s = now_s + 2 * self.settings.control_latency_s
+                asyncio.get_running_loop().call_at(self.clock.local(told_s), self.transfer.free, tuple(action))
             elif kind is SetTimer:
                 self.inbox.put(action.at_s, index, self.next_seq(), action.message)
         if type(event) in (Cancelled, KVLost):
@@ -172,7 +174,8 @@ class MachineActor(TransferParty):
             self._start_pull(message.source, message.request_id, message.attempt, num_tokens, message.produced_until_s)
 
     def _payload(self, request_id: int, attempt: int, num_tokens: int) -> KVPayload:
-        num_bytes = round(num_tokens * self._model.kv_bytes_per_token * self._layout.scale)
+        scale = self._layout.scale
+        num_bytes = max(1, round(num_tokens * self._model.kv_bytes_per_token * scale)) if scale else 0
         return KVPayload(request_id, attempt, num_bytes, self._num_pieces, self._layout)
 
     def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
@@ -191,8 +194,10 @@ class MachineActor(TransferParty):
         if payload.num_bytes:
             try:
                 pulled = await self.transfer.pull(source, key, payload, until_local)
-            except SourceLost:
-                # The scheduler learns of the death itself and calls the pull off: nothing may come of it here.
+            except SourceLost as lost:
+                # The scheduler learns of the death itself and calls the pull off, unless only the stream between us is lost.
+                await asyncio.sleep(2 * self.settings.heartbeat_s)
+                self._put_now(KVLost(*key, f"KV transfer: {lost}, but not for the scheduler"))
                 await asyncio.get_running_loop().create_future()
             except Exception as error:
                 if not isinstance(error, TransferFailed):

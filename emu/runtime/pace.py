@@ -29,7 +29,7 @@ async def choose_pace(rehearsal: Rehearsal, actors: RayCluster, dilation: float 
     """
     scale, cluster = rehearsal.transfer.payload_scale, rehearsal.cluster
     by_role = {spec.role: spec for spec in cluster.machines}
-    if AUTO not in (scale, dilation) or not {Role.PREFILL, Role.DECODE} <= by_role.keys():
+    if scale == 0 or AUTO not in (scale, dilation) or not {Role.PREFILL, Role.DECODE} <= by_role.keys():
         return Pace(1.0 if scale == AUTO else scale, 1.0 if dilation == AUTO else dilation)
     pair = (by_role[Role.PREFILL], by_role[Role.DECODE])
     sizes = (SMALL_BYTES, LARGE_BYTES)

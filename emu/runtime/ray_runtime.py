@@ -8,12 +8,13 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from emu.core import setting
 from emu.results.event_log import EventLog
 from emu.results.run_record import RunRecord
 from emu.runtime.driver import Driver
-from emu.runtime.errors import RunError
+from emu.runtime.errors import RunError, gist
 from emu.runtime.interrupt import Interrupt
 from emu.runtime.pace import AUTO, Pace, choose_pace
 from emu.runtime.party import PartySettings
@@ -33,8 +34,6 @@ class RayRuntime:
     seconds. Raises SettingError for values out of range.
     """
 
-    name = "ray"
-    logs_events = True
     name = "ray"
     logs_events = True
 
@@ -95,7 +94,10 @@ class RayRuntime:
             endpoints = await actors.start(
                 cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status
             )
-            pace = await choose_pace(rehearsal, actors, self.dilation)
+            try:
+                pace = await choose_pace(rehearsal, actors, self.dilation)
+            except RayError as error:
+                raise RunError(f"transfer={rehearsal.transfer.name}: no KV payload gets through: {gist(error)}") from error
             await actors.move(pace.payload_scale, int(rehearsal.workload.prompt_tokens.max()))
             driver = Driver(rehearsal, pace.dilation, actors.kill, event_log, interrupt)
             await driver.connect(endpoints, settings.secret)

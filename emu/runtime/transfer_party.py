@@ -25,7 +25,7 @@ class TransferState(NamedTuple):
 
     num_held: int
     num_pulling: int
-    num_free_buffers: int
+    num_taken_buffers: int
 
 
 class TransferParty(Party):
@@ -35,7 +35,6 @@ class TransferParty(Party):
         super().__init__(address, settings)
         self.transfer_settings = transfer_settings
         self.transfer: KVTransfer | None = None
-        self._probes = 0
 
     # --- called by Ray ------------------------------------------------------------------------------------------------
 
@@ -83,11 +82,10 @@ class TransferParty(Party):
         return self.transfer.take_counts()
 
     async def transfer_state(self) -> TransferState:
-        source, destination = self.transfer.source, self.transfer.destination
-        return TransferState(source.num_held, destination.num_pulling, self.transfer.transport.send_buffers.num_free)
-
-    async def close_transfer(self) -> None:
-        await self.transfer.close()
+        source, destination, transport = self.transfer.source, self.transfer.destination, self.transfer.transport
+        both = [buffers for buffers in (transport.send_buffers, transport.receive_buffers) if buffers is not None]
+        num_taken = sum(buffers.num_buffers - buffers.num_free for buffers in both)
+        return TransferState(source.num_held, destination.num_pulling, num_taken)
 
     # --- party --------------------------------------------------------------------------------------------------------
 

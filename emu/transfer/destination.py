@@ -86,7 +86,7 @@ class _Pull:
 
 
 class Destination:
-    """Pulls payloads, any number at once. `counts` is what has happened since it was last taken."""
+    """Pulls payloads, any number at once, and counts what happens."""
 
     def __init__(self, transport: Transport, settings: TransferSettings, send: Callable[..., None]) -> None:
         self._transport = transport
@@ -95,6 +95,7 @@ class Destination:
         self._worker = Worker("kv-verify")
         self._pulls: dict[int, _Pull] = {}
         self._num_pulls = 0
+        self._lost: set[int] = set()  # peers that are gone
         self._counts = dict.fromkeys(TransferCounts._fields, 0)
 
     @property
@@ -105,9 +106,6 @@ class Destination:
         counts = TransferCounts(**self._counts)
         self._counts = dict.fromkeys(self._counts, 0)
         return counts
-
-    def close(self) -> None:
-        self._worker.close()
 
     async def pull(self, source: int, key: Key, payload: KVPayload, until_s: float = 0.0) -> Pulled:
         """Return once all bytes that `source` holds of `key` are here and verified against `payload`.
@@ -152,6 +150,7 @@ class Destination:
             self._pulls[number].ready.put_nowait(None)
 
     def on_peer_lost(self, peer: int) -> None:
+        self._lost.add(peer)
         for pull in self._pulls.values():
             if pull.source == peer:
                 pull.ready.put_nowait(SourceLost(f"machine {peer} is gone"))
@@ -160,6 +159,8 @@ class Destination:
 
     async def _pull_range(self, pull: _Pull, key: Key, start: int, stop: int, until_s: float) -> list[Range]:
         """Pull bytes [start, stop). Returns what of them did not come, or not as it should."""
+        if pull.source in self._lost:
+            raise SourceLost(f"machine {pull.source} is gone")
         self._num_pulls += 1
         number = self._num_pulls
         missing: list[Range] = []
@@ -198,7 +199,8 @@ class Destination:
         while wanted:
             wait_s = self._settings.timeout_s + max(0.0, until_s - loop.time())
             try:
-                message = await asyncio.wait_for(pull.ready.get(), wait_s)
+                async with asyncio.timeout(wait_s):  # `wait_for` of Python 3.11 may swallow that this is cancelled
+                    message = await pull.ready.get()
             except TimeoutError:
                 self._note(pull, "late", f"nothing came for {wait_s:.3g} s")
                 break

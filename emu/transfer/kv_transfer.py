@@ -59,8 +59,3 @@ class KVTransfer:
         self.transport.forget(peer)
         self.source.on_peer_lost(peer)
         self.destination.on_peer_lost(peer)
-
-    async def close(self) -> None:
-        self.source.close()
-        self.destination.close()
-        await self.transport.close()

@@ -110,6 +110,9 @@ class Nixl(Transport):
         if (remote := self._peers.get(peer)) is None:
             raise TransportError(f"machine {peer} is gone")
         buffer = await self.receive_buffers.acquire()
+        if remote.lost.done():  # while this waited for a buffer
+            self.receive_buffers.release(buffer)
+            raise TransportError(f"machine {peer} is gone")
         read = asyncio.ensure_future(self._read(peer, remote, ticket, num_bytes, buffer))
         remote.reads.add(read)
         try:
@@ -181,7 +184,8 @@ class Nixl(Transport):
 
     async def _remove(self, peer: int, remote: _Peer) -> None:
         """Removed before its reads have ended, its agent would not tell that they have."""
-        await asyncio.gather(*remote.reads, return_exceptions=True)
+        while remote.reads:
+            await asyncio.gather(*remote.reads, return_exceptions=True)
         with suppress(TransportError):  # NIXL has removed it itself if its connection broke
             await self._call(f"machine {peer}", 0, self._agent.remove_remote_agent, remote.agent_name)
 

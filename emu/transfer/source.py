@@ -1,6 +1,7 @@
 """The source's side of transfers: what a machine holds, and who is sent it."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from emu.transfer.transport import Ticket, Transport
 from emu.transfer.worker import Worker
 
 Key = tuple[int, int]  # request, attempt
+log = logging.getLogger(__name__)
 AT_ONCE = Production()
 
 
@@ -24,7 +26,6 @@ class Held(NamedTuple):
 class Published(NamedTuple):
     """A message that its destination may read."""
 
-    key: Key
     buffer: int
     ticket: Ticket
     deadline: asyncio.TimerHandle
@@ -34,7 +35,8 @@ class Source:
     """Sends what it holds to those who pull it, in messages of whole pieces as soon as they are there.
 
     A message has at least `min_message_bytes` and at most `max_message_bytes` bytes, the last of a pull fewer: of small pieces
-    it takes several, large ones it cuts. Each waits in a buffer until its destination is through with it, `timeout_s` at most.
+    it takes several, large ones it cuts. Each waits in a buffer until its destination is through with it; one that is not for
+    twice `timeout_s` is sent no more of that pull.
     """
 
     def __init__(self, transport: Transport, settings: TransferSettings, send: Callable[..., None]) -> None:
@@ -50,11 +52,6 @@ class Source:
     @property
     def num_held(self) -> int:
         return len(self._held)
-
-    @property
-    def num_in_flight(self) -> int:
-        """Messages that hold a buffer."""
-        return self._transport.send_buffers.num_buffers - self._transport.send_buffers.num_free
 
     def hold(self, key: Key, payload: KVPayload, production: Production = AT_ONCE) -> None:
         """Let this be pulled until `free`."""
@@ -96,11 +93,6 @@ class Source:
         for pull in {pull for other, pull, *_ in (*self._serving, *self._published) if other == peer}:
             self.on_stop(peer, pull)
 
-    def close(self) -> None:
-        for peer, pull in list(self._serving):
-            self._stop(peer, pull)
-        self._worker.close()
-
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _serve(self, peer: int, pull: int, key: Key, held: Held, start: int, stop: int) -> None:
@@ -110,12 +102,18 @@ class Source:
             buffer = await self._transport.send_buffers.acquire()
             try:
                 checksum = await self._worker.run(end - start, self._fill, held.payload, start, end, buffer)
+                ticket = self._transport.publish(peer, buffer, end - start)
             except asyncio.CancelledError:
                 self._worker_is_through_with(buffer)
                 raise
-            ticket = self._transport.publish(peer, buffer, end - start)
-            deadline = asyncio.get_running_loop().call_later(2 * self._settings.timeout_s, self.on_done, peer, pull, number)
-            self._published[peer, pull, number] = Published(key, buffer, ticket, deadline)
+            except Exception:
+                log.exception("request %d cannot be sent to machine %d", key[0], peer)
+                self._transport.send_buffers.release(buffer)
+                self._send(peer, Frame.GONE, pull)
+                return
+            # A destination that does not answer would take one buffer after the other from those that do.
+            deadline = asyncio.get_running_loop().call_later(2 * self._settings.timeout_s, self.on_stop, peer, pull)
+            self._published[peer, pull, number] = Published(buffer, ticket, deadline)
             self._send(peer, Frame.READY, pull, number, start, end, checksum, ticket)
             start, number = end, number + 1
 

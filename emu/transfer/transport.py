@@ -48,7 +48,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def withdraw(self, peer: int, ticket: Ticket) -> None:
-        """Return once what was published is not read any more, received or not: at most `timeout_s` later."""
+        """Return once what was published is not read any more, received or not: before long."""
 
     @abstractmethod
     def receive(self, peer: int, ticket: Ticket, num_bytes: int) -> AbstractAsyncContextManager[np.ndarray]:

@@ -81,8 +81,8 @@ def test_every_failed_rule_is_a_line_and_the_worst_decides():
 
 def test_an_unverified_transfer_is_invalid_where_bytes_move():
     moved = KVStats(payload_scale=0.5, verified=8)
-    assert verdict(10, kv=moved) == ("INVALID", ["2 of 10 KV transfers were not verified (limit 0)"])
-    assert verdict(8, kv=KVStats(payload_scale=0.5, verified=8, incidents={"corrupt": 3})) == ("VALID", [])
+    assert verdict(10, np.zeros(8), kv=moved) == ("INVALID", ["2 of 10 KV transfers were not verified (limit 0)"])
+    assert verdict(8, np.zeros(8), kv=KVStats(payload_scale=0.5, verified=8, incidents={"corrupt": 3})) == ("VALID", [])
     assert verdict(10, kv=KVStats()) == ("VALID", [])
 
 

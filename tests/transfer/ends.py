@@ -44,7 +44,8 @@ class End(TransferParty):
         self.kept = []
 
     async def kept_bytes(self) -> bytes:
-        return b"".join(self.kept)
+        kept, self.kept = self.kept, None
+        return b"".join(kept)
 
     async def hold_anothers(self, request_id: int, other: int, num_bytes: int) -> None:
         """Hold the payload of request `other` under the name of `request_id`."""
@@ -107,13 +108,11 @@ class Ends(TransferMesh):
 
     def __init__(self, settings: TransferSettings, nodes: list[str]) -> None:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
-        self._num_buffers = settings.num_buffers
         super().__init__(settings, nodes, End)
 
     def is_idle(self, index: int) -> bool:
         """Whether nothing is pulled or sent, and all buffers are free."""
-        num_held, num_pulling, num_free = self.call(index, "transfer_state")
-        return (num_held, num_pulling, num_free) == (0, 0, self._num_buffers)
+        return tuple(self.call(index, "transfer_state")) == (0, 0, 0)
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
