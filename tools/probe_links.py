@@ -85,7 +85,7 @@ class LinkProbe:
         for pair in list(self.gbps):
             usual = medians[self.kind(pair)]
             num_left = MAX_RETRIES if self.gbps[pair] else 1
-            while self.gbps[pair] <= SLOW * usual and num_left:
+            while (self.gbps[pair] < SLOW * usual or not self.gbps[pair]) and num_left:
                 self.gbps[pair] = max(self.gbps[pair], self._measure([pair])[pair])
                 num_left -= 1
             if self.gbps[pair] < SLOW * usual or not self.gbps[pair]:

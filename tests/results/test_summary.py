@@ -154,8 +154,8 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     summary = summary_of(record) | {"saturated": True}
     lines = printed(summary).splitlines()
     assert lines[0] == "INVALID SATURATED"
-    assert len(summary["verdict_reasons"]) == 3
-    assert lines[1:4] == [f"  {reason}" for reason in summary["verdict_reasons"]]
+    assert len(summary["verdict_reasons"]) == 4  # that it has no fact of a verified payload is one
+    assert lines[1:5] == [f"  {reason}" for reason in summary["verdict_reasons"]]
     assert "\x1b" not in "".join(lines)
     [ttft] = [line.split() for line in lines if line.startswith("TTFT")]
     assert ttft[1:] == [f"{summary['ttft_s'][name] * 1e3:,.1f}" for name in ("mean", "p50", "p90", "p99", "max")]

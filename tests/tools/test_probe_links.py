@@ -140,3 +140,11 @@ def test_wrong_arguments_are_one_line(tool, arguments, line, capsys):
     assert shown.out == ""
     assert shown.err.startswith(f"probe_links: {line}")
     assert shown.err.count("\n") == 1
+
+
+def test_links_that_all_fail_are_named(scripted):
+    """Between the nodes nothing gets through: there is no usual rate to be below."""
+    across = {f"from{one}to{other}": [0.0] * 2 for one, other in itertools.permutations(range(4), 2) if one // 2 != other // 2}
+    probe, _, outliers = scripted(**across)
+    assert [(gbps, usual) for _, gbps, usual in outliers] == [(0.0, 0.0)] * 8
+    assert probe.medians() == {"one node": 10.0, "two nodes": 0.0}
