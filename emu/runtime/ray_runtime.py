@@ -51,6 +51,8 @@ class RayRuntime:
     ) -> None:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
         self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
+        if isinstance(dilation, str) and dilation != AUTO:
+            raise setting.SettingError(f"runtime.dilation={dilation}: expected auto or a number > 0")
         self.dilation = dilation if dilation == AUTO else setting.positive("runtime.dilation", dilation)
         self.address = address or ""
         self.host = host
