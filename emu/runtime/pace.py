@@ -37,17 +37,15 @@ async def choose_pace(rehearsal: Rehearsal, actors: RayCluster, dilation: float 
     num_bytes = rehearsal.workload.prompt_tokens * float(cluster.model.kv_bytes_per_token)
     # From the pull's start to the end of the flow: the request to the source, then the bytes.
     modelled_s = cluster.control_latency_s + num_bytes / min(spec.hardware.nic_bytes_per_s for spec in pair)
-    rate_rps = rehearsal.workload.mean_rate_rps
+    rate_rps, mean_bytes = rehearsal.workload.mean_rate_rps, float(num_bytes.mean())
     if scale == AUTO:
         dilation = 1.0 if dilation == AUTO else dilation
-        mean_bytes = float(num_bytes.mean())
-        mean_modelled_s = cluster.control_latency_s + mean_bytes / min(spec.hardware.nic_bytes_per_s for spec in pair)
-        scale = choose_payload_scale(probe, rate_rps / dilation, mean_bytes, mean_modelled_s * dilation)
+        scale = choose_payload_scale(probe, rate_rps / dilation, mean_bytes, float(modelled_s.mean()) * dilation)
         chosen = f"payload_scale={scale:g}"
     else:
         dilation = choose_dilation(probe, rate_rps, scale * num_bytes, modelled_s)
         chosen = f"dilation={dilation:g}"
-    wanted = rate_rps / dilation * float(num_bytes.mean())
+    wanted = rate_rps / dilation * mean_bytes
     rehearsal.on_status(
         f"KV payloads: moved by {rehearsal.transfer.name} and verified here at {probe.bytes_per_s / 1e9:.2f} GB/s (64 KiB in "
         f"{probe.small_s * 1e3:.1f} ms), wanted at {wanted / 1e9:.2f} GB/s: {chosen}"

@@ -17,6 +17,7 @@ from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
 from emu.runtime.wire import Channel, FrameKind, connect
 from emu.transfer.counts import TransferCounts
+from emu.transfer.worker import NICENESS
 
 
 def _yield_to_this_thread() -> None:
@@ -25,7 +26,7 @@ def _yield_to_this_thread() -> None:
     for thread in os.listdir("/proc/self/task"):
         if int(thread) != own:
             with contextlib.suppress(OSError):  # it has ended
-                os.setpriority(os.PRIO_PROCESS, int(thread), PAYLOAD_NICENESS)
+                os.setpriority(os.PRIO_PROCESS, int(thread), NICENESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,6 @@ class Endpoint(NamedTuple):
 
 
 NO_KV = (*TransferCounts(), 0)
-PAYLOAD_NICENESS = 10
 GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
 

@@ -74,10 +74,6 @@ class TransferParty(Party):
         payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
         return await self.transfer.pull(source, (request_id, attempt), payload, until_s)
 
-    async def pull_several(self, source: int, keys: list[tuple[int, int]], num_bytes: int, num_pieces: int = 1) -> list[Pulled]:
-        """Pull these payloads of `num_bytes` all at once."""
-        return await asyncio.gather(*(self.pull(source, *key, num_bytes, num_pieces) for key in keys))
-
     async def take_counts(self) -> TransferCounts:
         return self.transfer.take_counts()
 

@@ -8,8 +8,9 @@ class TransferCounts(NamedTuple):
 
     `verified` are whole payloads. Of messages: `corrupt` had a byte that was not what belongs there, `truncated` were shorter
     or longer than was said, `duplicated` came again, `reordered` before one that was sent earlier, `late` after their
-    deadline or never. `missing` is how often a source did not hold what was wanted, `broken` how often a transport failed.
-    `resent` are the parts of payloads that were asked for again, whatever the cause, and `failed` payloads that were given up.
+    deadline, or never, or when nobody wanted them any more. `missing` is how often a source did not hold what was wanted,
+    `broken` how often a transport failed. `resent` are the parts of payloads that were asked for again, whatever the cause,
+    and `failed` payloads that were given up.
     """
 
     bytes_moved: int = 0

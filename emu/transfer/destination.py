@@ -162,8 +162,6 @@ class Destination:
             for message in [pull.ready.get_nowait() for _ in range(pull.ready.qsize())]:
                 if isinstance(message, Ready):
                     self._decline(pull.source, number, message)
-                elif message is not None:
-                    pull.ready.put_nowait(message)  # the source is lost, whatever is pulled next
             self._send(pull.source, Frame.STOP, number)
         return missing
 

@@ -12,6 +12,7 @@ import ray
 
 from emu.runtime.transfer_mesh import TransferMesh
 from emu.runtime.transfer_party import TransferParty
+from emu.transfer.destination import Pulled
 from emu.transfer.frames import Frame
 from emu.transfer.payload import KVPayload
 from emu.transfer.settings import TransferSettings
@@ -50,6 +51,10 @@ class End(TransferParty):
     async def hold_anothers(self, request_id: int, other: int, num_bytes: int) -> None:
         """Hold the payload of request `other` under the name of `request_id`."""
         self.transfer.hold((request_id, 1), KVPayload(other, 1, num_bytes))
+
+    async def pull_several(self, source: int, keys: list[tuple[int, int]], num_bytes: int, num_pieces: int = 1) -> list[Pulled]:
+        """Pull these payloads of `num_bytes` all at once."""
+        return await asyncio.gather(*(self.pull(source, *key, num_bytes, num_pieces) for key in keys))
 
     async def start_pull(self, *arguments) -> None:
         self._started = asyncio.ensure_future(self.pull(*arguments))

@@ -17,8 +17,9 @@ TRANSPORTS = ("object_store", "gloo", "nixl", "nccl", "cuda_ipc")
 def settings_or_skip(name, **changes):
     if name in ("nccl", "cuda_ipc"):
         torch = pytest.importorskip("torch")
-        if torch.cuda.device_count() < (2 if name == "nccl" else 1):
-            pytest.skip(f"{name}: too few GPUs here (NCCL refuses two ranks on one card)")
+        needed, why = (2, "two GPUs: NCCL refuses two ranks on one card") if name == "nccl" else (1, "a GPU")
+        if torch.cuda.device_count() < needed:
+            pytest.skip(f"{name} needs {why}")
     settings = settings_named(name, **changes)
     try:
         settings.check()
