@@ -22,15 +22,14 @@ MAX_REPEATS, REPEATED_BYTES = 4, 4 << 20  # a sample is of up to so many transfe
 class OneByOne:
     """Pieces of which each comes into being when it is asked for: a message has no later piece than it needs.
 
-    In place of a `Production`, as `Source` uses one: it asks when the piece that fills a message is due, then what is there.
+    A `Production`: `Source` waits until the piece that fills a message is there, then asks what is.
     """
 
     def __init__(self) -> None:
         self._piece = 0
 
-    def due_s(self, piece: int, num_pieces: int) -> float:
+    async def until(self, piece: int, num_pieces: int) -> None:
         self._piece = piece
-        return 0.0
 
     def num_produced(self, now_s: float, num_pieces: int) -> int:
         return self._piece + 1

@@ -32,7 +32,8 @@ from emu.runtime.party import PartySettings
 from emu.runtime.transfer_party import TransferParty
 from emu.runtime.wire import FrameKind
 from emu.transfer.destination import Pulled, SourceLost, TransferFailed
-from emu.transfer.payload import KVLayout, KVPayload, Production
+from emu.transfer.payload import KVLayout, KVPayload
+from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
 from emu.transfer.source import Key
 
@@ -166,7 +167,7 @@ class MachineActor(TransferParty):
     def _on_sending(self, message: tuple) -> None:
         """The payload follows the messages: it is held from its offer on, and pulled as soon as its flow may start."""
         if type(message) is KVReady:
-            production = Production(self.clock.local(message.produced_from_s), self.clock.local(message.produced_until_s))
+            production = TimedProduction(self.clock.local(message.produced_from_s), self.clock.local(message.produced_until_s))
             payload = self._payload(message.request_id, message.attempt, message.num_tokens)
             self.transfer.hold((message.request_id, message.attempt), payload, production)
         elif type(message) is FlowRequested:

@@ -11,7 +11,8 @@ from emu.runtime.wire import FrameKind
 from emu.transfer.counts import TransferCounts
 from emu.transfer.destination import Pulled
 from emu.transfer.kv_transfer import KVTransfer
-from emu.transfer.payload import KVPayload, Production
+from emu.transfer.payload import KVPayload
+from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
 
 # Ray copies what an actor returns on threads of their own: that must not delay the control plane.
@@ -57,7 +58,7 @@ class TransferParty(Party):
         """Hold a payload whose pieces come into being from now on for so many wall seconds."""
         now_s = asyncio.get_running_loop().time()
         payload = KVPayload(request_id, attempt, num_bytes, num_pieces)
-        self.transfer.hold((request_id, attempt), payload, Production(now_s, now_s + production_s))
+        self.transfer.hold((request_id, attempt), payload, TimedProduction(now_s, now_s + production_s))
 
     async def touch(self, num_bytes: int) -> None:
         """Have the memory that payloads of up to so many bytes take."""

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 
 from emu.transfer.busy_time import BusyTime
 from emu.transfer.counts import TransferCounts
 from emu.transfer.frames import Frame
-from emu.transfer.payload import KVPayload
+from emu.transfer.payload import Payload
 from emu.transfer.settings import TransferSettings
 from emu.transfer.source import Key
 from emu.transfer.transport import Ticket, Transport, TransportError
@@ -53,12 +52,13 @@ class Ready(NamedTuple):
     stop: int
     checksum: int
     ticket: Ticket
+    trailer: bytes
 
 
 class _Pull:
     """One pull under way: what is ready to be received, and what has come."""
 
-    def __init__(self, source: int, payload: KVPayload) -> None:
+    def __init__(self, source: int, payload: Payload) -> None:
         self.source = source
         self.payload = payload
         self.ready: asyncio.Queue[Ready | Exception | None] = asyncio.Queue()  # None: the source does not hold it
@@ -89,7 +89,7 @@ class Destination:
         self._counts = dict.fromkeys(self._counts, 0)
         return counts
 
-    async def pull(self, source: int, key: Key, payload: KVPayload, until_s: float = 0.0) -> Pulled:
+    async def pull(self, source: int, key: Key, payload: Payload, until_s: float = 0.0) -> Pulled:
         """Return once all bytes that `source` holds of `key` are here and verified against `payload`.
 
         They come into being until `until_s` (the event loop's time); after that no message may take longer than `timeout_s`.
@@ -218,8 +218,14 @@ class Destination:
                 if received.nbytes != num_bytes:
                     return self._note(pull, "truncated", f"{received.nbytes} bytes came in place of {num_bytes}")
                 with pull.verify:
-                    problem = await self._worker.run(num_bytes, _problem, pull.payload, message, received)
-                return not problem or self._note(pull, "corrupt", problem)
+                    problem = await self._worker.run(
+                        num_bytes, pull.payload.check, message.start, received, message.checksum
+                    )
+                if problem:
+                    return self._note(pull, "corrupt", problem)
+                if message.stop == pull.payload.num_bytes:
+                    pull.payload.trailer = message.trailer
+                return True
             finally:
                 await receiving.__aexit__(None, None, None)
         except TimeoutError:
@@ -245,13 +251,3 @@ def _without(wanted: list[Range], part: Range) -> list[Range] | None:
             pieces = [(first, start), (stop, last)]
             return [*wanted[:index], *[piece for piece in pieces if piece[0] < piece[1]], *wanted[index + 1 :]]
     return None
-
-
-def _problem(payload: KVPayload, message: Ready, received: np.ndarray) -> str:
-    """What is wrong with a message's bytes; '' where they are what the source sent and what the payload has there."""
-    wrong, checksum = payload.verify(message.start, received)
-    was_changed = checksum != message.checksum
-    if wrong is not None:
-        how = "was changed on the way" if was_changed else "came as it was sent"
-        return f"{payload.explain(message.start, received, wrong)}, and {how}"
-    return "its checksum is not the one that was sent" if was_changed else ""

@@ -11,5 +11,6 @@ class Frame(IntEnum):
     DONE = 1  # pull, number of the message: I am through with it
     STOP = 2  # pull: send no more of it, I read none of it any more
     # source to destination
-    READY = 3  # pull, number, start, stop, checksum, ticket: receive these bytes of the payload with this ticket
+    # pull, number, start, stop, checksum, ticket, trailer: receive these bytes of the payload with this ticket
+    READY = 3
     GONE = 4  # pull: I do not hold that

@@ -6,7 +6,8 @@ from typing import Any
 from emu.transfer.counts import TransferCounts
 from emu.transfer.destination import Destination, Pulled
 from emu.transfer.frames import Frame
-from emu.transfer.payload import KVPayload, Production
+from emu.transfer.payload import Payload
+from emu.transfer.production import Production
 from emu.transfer.settings import TransferSettings
 from emu.transfer.source import AT_ONCE, Key, Source
 from emu.transfer.transport import Transport
@@ -37,14 +38,14 @@ class KVTransfer:
     async def connect(self, addresses: dict[int, Any]) -> None:
         await self.transport.connect(addresses)
 
-    def hold(self, key: Key, payload: KVPayload, production: Production = AT_ONCE) -> None:
+    def hold(self, key: Key, payload: Payload, production: Production = AT_ONCE) -> None:
         """Let others pull this until `free`."""
         self.source.hold(key, payload, production)
 
     def free(self, key: Key) -> None:
         self.source.free(key)
 
-    async def pull(self, source: int, key: Key, payload: KVPayload, until_s: float = 0.0) -> Pulled:
+    async def pull(self, source: int, key: Key, payload: Payload, until_s: float = 0.0) -> Pulled:
         """See `Destination.pull`."""
         return await self.destination.pull(source, key, payload, until_s)
 

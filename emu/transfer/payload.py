@@ -10,7 +10,8 @@ The order is that of engines that keep a tensor a layer: layers x (K, V) x block
 """
 
 import threading
-from bisect import bisect_left, bisect_right
+from abc import ABC, abstractmethod
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ WORD_BYTES = 8
 TILE_WORDS = 1 << 15  # 256 KiB
 STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: neighbours differ in all their bytes
 MASK = (1 << 64) - 1
+WRONG_CHECKSUM = "its checksum is not the one that was sent"
 _STEP_INVERSE = pow(STEP, -1, 1 << 64)
 _TILE = np.arange(TILE_WORDS, dtype=np.uint64) * np.uint64(STEP)
 _scratch = threading.local()
@@ -44,21 +46,16 @@ class KVLayout:
         return f"layer {int(row) // 2}, {kind}, block {int(within * num_tokens / self.block_tokens)}"
 
 
-class KVPayload:
-    """The payload of one attempt of a request: `num_bytes` in `num_pieces` pieces, equal but for rounding to whole words.
+class Payload(ABC):
+    """The bytes of a hand-over: `num_bytes` in `num_pieces` pieces, equal but for rounding to whole words.
 
-    A piece is what leaves as one: a layer, or a group of layers.
+    A piece is what leaves as one: a layer, or a group of layers. `trailer` goes with the last byte: what the destination has to
+    know beside the KV cache, b"" where that is nothing.
     """
 
-    __slots__ = ("_key", "ends", "layout", "num_bytes")
-
-    def __init__(
-        self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, layout: KVLayout | None = None
-    ) -> None:
-        identity = np.array([request_id, attempt], dtype=np.int64)
-        self._key = xxhash.xxh3_64_intdigest(identity)
+    def __init__(self, num_bytes: int, num_pieces: int = 1) -> None:
         self.num_bytes = num_bytes
-        self.layout = layout
+        self.trailer = b""
         self.ends = [num_bytes * (piece + 1) // num_pieces // WORD_BYTES * WORD_BYTES for piece in range(num_pieces - 1)]
         self.ends.append(num_bytes)
 
@@ -70,8 +67,27 @@ class KVPayload:
         """How many bytes the first `num_pieces` pieces have."""
         return self.ends[num_pieces - 1] if num_pieces else 0
 
+    @abstractmethod
     def fill(self, start: int, out: np.ndarray) -> int:
         """Write bytes [start, start + len(out)), where `start` is a whole word, into `out` (uint8). Returns their checksum."""
+
+    @abstractmethod
+    def check(self, start: int, received: np.ndarray, checksum: int) -> str:
+        """What is wrong with bytes [start, start + len(received)), sent with `checksum`; '' where they are right."""
+
+
+class KVPayload(Payload):
+    """The payload of one attempt of a request that a machine sends which has no KV cache."""
+
+    def __init__(
+        self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, layout: KVLayout | None = None
+    ) -> None:
+        super().__init__(num_bytes, num_pieces)
+        identity = np.array([request_id, attempt], dtype=np.int64)
+        self._key = xxhash.xxh3_64_intdigest(identity)
+        self.layout = layout
+
+    def fill(self, start: int, out: np.ndarray) -> int:
         num_whole = len(out) // WORD_BYTES * WORD_BYTES
         words, first_word = out[:num_whole].view(np.uint64), start // WORD_BYTES
         digest = xxhash.xxh3_64()
@@ -104,6 +120,14 @@ class KVPayload:
             wrong = start + num_whole
         return wrong, digest.intdigest()
 
+    def check(self, start: int, received: np.ndarray, checksum: int) -> str:
+        wrong, received_checksum = self.verify(start, received)
+        was_changed = received_checksum != checksum
+        if wrong is not None:
+            how = "was changed on the way" if was_changed else "came as it was sent"
+            return f"{self.explain(start, received, wrong)}, and {how}"
+        return WRONG_CHECKSUM if was_changed else ""
+
     def explain(self, start: int, received: np.ndarray, offset: int) -> str:
         """What is wrong at `offset` of the payload, for a message; `received` are its bytes from `start` on."""
         place = f"byte {offset}" if self.layout is None else self.layout.place_of(offset, self.num_bytes)
@@ -121,24 +145,3 @@ class KVPayload:
 
     def _tail(self, start: int, num_bytes: int) -> np.ndarray:
         return np.frombuffer(self._word(start // WORD_BYTES).tobytes(), dtype=np.uint8)[:num_bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Production:
-    """When the pieces of a payload come into being: one at the end of each equal part of `from_s` to `until_s`.
-
-    Times of the event loop's clock. Both in the past: all are there.
-    """
-
-    from_s: float = 0.0
-    until_s: float = 0.0
-
-    def due_s(self, piece: int, num_pieces: int) -> float:
-        """When piece `piece` is there."""
-        return self.from_s + (self.until_s - self.from_s) * (piece + 1) / num_pieces
-
-    def num_produced(self, now_s: float, num_pieces: int) -> int:
-        """How many pieces are there."""
-        if now_s >= self.until_s:
-            return num_pieces
-        return bisect_right(range(num_pieces), now_s, key=lambda piece: self.due_s(piece, num_pieces))

@@ -6,20 +6,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from emu.transfer.frames import Frame
-from emu.transfer.payload import KVPayload, Production
+from emu.transfer.payload import Payload
+from emu.transfer.production import Production, TimedProduction
 from emu.transfer.settings import TransferSettings
 from emu.transfer.transport import Ticket, Transport
 from emu.transfer.worker import Worker
 
 Key = tuple[int, int]  # request, attempt
 log = logging.getLogger(__name__)
-AT_ONCE = Production()
+AT_ONCE = TimedProduction()
 
 
 class Held(NamedTuple):
     """A payload that can be pulled, and when its pieces come into being."""
 
-    payload: KVPayload
+    payload: Payload
     production: Production
 
 
@@ -53,7 +54,7 @@ class Source:
     def num_held(self) -> int:
         return len(self._held)
 
-    def hold(self, key: Key, payload: KVPayload, production: Production = AT_ONCE) -> None:
+    def hold(self, key: Key, payload: Payload, production: Production = AT_ONCE) -> None:
         """Let this be pulled until `free`."""
         self._held[key] = Held(payload, production)
 
@@ -114,21 +115,20 @@ class Source:
             # A destination that does not answer would take one buffer after the other from those that do.
             deadline = asyncio.get_running_loop().call_later(2 * self._settings.timeout_s, self.on_stop, peer, pull)
             self._published[peer, pull, number] = Published(buffer, ticket, deadline)
-            self._send(peer, Frame.READY, pull, number, start, end, checksum, ticket)
+            trailer = held.payload.trailer if end == held.payload.num_bytes else b""
+            self._send(peer, Frame.READY, pull, number, start, end, checksum, ticket, trailer)
             start, number = end, number + 1
 
     async def _next_end(self, held: Held, start: int, stop: int) -> int:
         """Where the message that begins at `start` ends, once that is there."""
         payload, production = held
-        num_pieces, clock = len(payload.ends), asyncio.get_running_loop().time
+        num_pieces = len(payload.ends)
         least = min(stop, start + self._settings.min_message_bytes)
-        wait_s = production.due_s(payload.piece_at(least), num_pieces) - clock()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        produced = payload.end_of_pieces(production.num_produced(clock(), num_pieces))
+        await production.until(payload.piece_at(least), num_pieces)
+        produced = payload.end_of_pieces(production.num_produced(asyncio.get_running_loop().time(), num_pieces))
         return min(stop, start + self._settings.max_message_bytes, max(produced, least))
 
-    def _fill(self, payload: KVPayload, start: int, end: int, buffer: int) -> int:
+    def _fill(self, payload: Payload, start: int, end: int, buffer: int) -> int:
         return payload.fill(start, self._transport.send_buffers.view(buffer, end - start))
 
     # --- buffers come back --------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from emu.transfer.buffers import Buffers
 from emu.transfer.destination import SourceLost
 from emu.transfer.frames import Frame
 from emu.transfer.kv_transfer import KVTransfer
-from emu.transfer.payload import KVPayload, Production
+from emu.transfer.payload import KVPayload
+from emu.transfer.production import TimedProduction
 from emu.transfer.transport import Transport, TransportError
 from tests.transfer.settings import settings_named
 
@@ -82,7 +83,7 @@ async def test_a_cancel_is_heard_whatever_comes_at_the_same_time(num_turns):
     async with Net() as net:
         source, destination = net.ends[:2]
         payload, now_s = KVPayload(*KEY, 5 * MESSAGE, 5), asyncio.get_running_loop().time()
-        source.hold(KEY, payload, Production(now_s, now_s + 1.0))
+        source.hold(KEY, payload, TimedProduction(now_s, now_s + 1.0))
         pulling = asyncio.ensure_future(destination.pull(SOURCE, KEY, payload, now_s + 1.0))
 
         def cancel(turns):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from emu.build import compose, plain
 from emu.core.specs import ModelSpec
-from emu.transfer.payload import TILE_WORDS, KVLayout, KVPayload, Production
+from emu.transfer.payload import TILE_WORDS, KVLayout, KVPayload
+from emu.transfer.production import TimedProduction
 
 TILE_BYTES = TILE_WORDS * 8
 
@@ -80,7 +81,7 @@ def test_pieces_are_equal_but_for_whole_words(num_bytes, num_pieces):
 
 
 def test_pieces_are_there_at_the_end_of_their_part():
-    production = Production(10.0, 14.0)
+    production = TimedProduction(10.0, 14.0)
     assert [production.due_s(piece, 4) for piece in range(4)] == [11.0, 12.0, 13.0, 14.0]
     assert [production.num_produced(now_s, 4) for now_s in (9.0, 10.9, 11.0, 12.5, 13.99, 14.0, 20.0)] == [0, 0, 1, 2, 3, 4, 4]
-    assert Production().num_produced(0.0, 4) == 4
+    assert TimedProduction().num_produced(0.0, 4) == 4
