@@ -38,6 +38,19 @@ class TimingModel(Protocol):
             boundaries.append(now_s)
         return boundaries
 
+    def chunk_attention_s(self, num_tokens: int, num_before: int) -> float:
+        """What `num_tokens` of a prompt take more than a prompt of as many, for they attend to `num_before` tokens before them.
+
+        Here, from the times of whole prompts: what the prompt takes up to the end of the chunk less what it takes up to its
+        start, if that is more than a prompt of the chunk's size. So a prompt in chunks takes no less than in one pass.
+        """
+        share_s = self.prefill_s([num_before + num_tokens]) - self.prefill_s([num_before])
+        return max(0.0, share_s - self.prefill_s([num_tokens]))
+
     def extrapolates(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> bool:
         """Whether this pass lies outside what the model was measured on (no prompts, or `num_seqs` 0, is allowed)."""
         ...
+
+    def relative_error(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float | None:
+        """The stated relative error of the time of this pass (0.04 is 4 %); None where none is stated, as here."""
+        return None

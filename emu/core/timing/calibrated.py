@@ -1,0 +1,143 @@
+"""Timing calibrated on a machine that executes for real: `tools/calibrate.py` measures, fits and writes it."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from emu.core import setting
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.curve import PiecewiseLinear
+from emu.core.timing.family import Fit, FittedFamily
+from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing.profile import MIN_NUMPY_STEPS
+
+
+class CalibratedTiming(TimingModel):
+    """Times of one model on one machine whose engine packs all tokens of a step into one forward pass.
+
+    A pass with *prompts* of p1, p2, ... tokens and n decodes that attend to C tokens in all takes
+
+        pass(p1 + p2 + ... + n) + `pair_s` x sum p (p + 1) / 2 + `seq_s` x (prompts + n) + `mixed_kv_read_s_per_token` x C:
+
+    the dense layers over all tokens and the fixed cost of a step, lines through `pass_s` at `pass_tokens`; the attention of
+    each prompt, by its pairs of tokens; what each sequence costs, such as its logits; and the reading of the decodes' KV cache.
+    A later chunk of a prompt adds `pair_s` for each pair of one of its tokens with one before it. A *decode* step of n
+    sequences takes decode(n) + `kv_read_s_per_token` x C: lines through `decode_s` at `decode_num_seqs`, a curve of its own
+    because decode steps may run otherwise (as CUDA graphs). Below its first point a curve is flat, beyond its last the slope
+    goes on.
+
+    The stated relative errors hold from so many tokens of a pass on (`prefill_error` from `prefill_error_tokens`, `mixed_error`
+    from `mixed_error_tokens`, prompts and decodes counted), and from so many sequences on (`decode_error` from
+    `decode_error_num_seqs`). Outside the measured range they are those of the nearest region.
+
+    Raises TimingError, or SettingError, for curves that do not ascend, or fall, figures below 0 and errors without a region.
+    """
+
+    def __init__(
+        self,
+        pass_tokens: Sequence[float],
+        pass_s: Sequence[float],
+        pair_s: float,
+        seq_s: float,
+        mixed_kv_read_s_per_token: float,
+        decode_num_seqs: Sequence[float],
+        decode_s: Sequence[float],
+        kv_read_s_per_token: float,
+        max_seq_context_tokens: float,
+        prefill_error_tokens: Sequence[float],
+        prefill_error: Sequence[float],
+        decode_error_num_seqs: Sequence[float],
+        decode_error: Sequence[float],
+        mixed_error_tokens: Sequence[float],
+        mixed_error: Sequence[float],
+    ) -> None:
+        for name, first, curve in (("pass", pass_tokens, pass_s), ("decode", decode_num_seqs, decode_s)):
+            if not curve or curve[0] <= 0 or any(b < a for a, b in pairwise(curve)):
+                raise TimingError(f"timing {name}_s must be positive and never fall: {list(curve)}")
+            if not first or first[0] < 1:
+                raise TimingError(f"timing {name}_s must begin at 1 or more, not at {list(first[:1])}")
+        self._pass, self._decode = PiecewiseLinear(pass_tokens, pass_s), PiecewiseLinear(decode_num_seqs, decode_s)
+        self._min_pass_tokens, self._max_pass_tokens = pass_tokens[0], pass_tokens[-1]
+        self._min_num_seqs, self._max_num_seqs = decode_num_seqs[0], decode_num_seqs[-1]
+        self._pair_s = setting.not_negative("timing pair_s", pair_s)
+        self._seq_s = setting.not_negative("timing seq_s", seq_s)
+        self._kv_read_s = setting.not_negative("timing kv_read_s_per_token", kv_read_s_per_token)
+        self._mixed_kv_read_s = setting.not_negative("timing mixed_kv_read_s_per_token", mixed_kv_read_s_per_token)
+        self._max_seq_context_tokens = setting.not_negative("timing max_seq_context_tokens", max_seq_context_tokens)
+        self._prefill_error = _regions("prefill_error", prefill_error_tokens, prefill_error)
+        self._decode_error = _regions("decode_error", decode_error_num_seqs, decode_error)
+        self._mixed_error = _regions("mixed_error", mixed_error_tokens, mixed_error)
+
+    def _base_s(self, num_seqs: int) -> float:
+        return self._decode(max(num_seqs, self._min_num_seqs))
+
+    def prefill_s(self, prompt_tokens: Sequence[int]) -> float:
+        return self._prompts_s(prompt_tokens, 0)
+
+    def decode_s(self, num_seqs: int, context_tokens: int) -> float:
+        return self._base_s(num_seqs) + self._kv_read_s * context_tokens
+
+    def mixed_s(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float:
+        if not prompt_tokens:
+            return self.decode_s(num_seqs, context_tokens)
+        return self._prompts_s(prompt_tokens, num_seqs) + self._mixed_kv_read_s * context_tokens
+
+    def _prompts_s(self, prompt_tokens: Sequence[int], num_seqs: int) -> float:
+        num_tokens, num_pairs = sum(prompt_tokens), 0.0
+        for n in prompt_tokens:
+            num_pairs += n * (n + 1) / 2
+        pass_s = self._pass(max(num_tokens + num_seqs, self._min_pass_tokens))
+        return pass_s + self._pair_s * num_pairs + self._seq_s * (len(prompt_tokens) + num_seqs)
+
+    def chunk_attention_s(self, num_tokens: int, num_before: int) -> float:
+        return self._pair_s * num_tokens * num_before
+
+    def decode_boundaries(self, start_s: float, num_seqs: int, context_tokens: int, num_steps: int) -> list[float]:
+        base_s, kv_read_s = self._base_s(num_seqs), self._kv_read_s
+        contexts = (context_tokens, context_tokens + num_steps * num_seqs, num_seqs)
+        if num_steps < MIN_NUMPY_STEPS:
+            return [start_s := start_s + (base_s + kv_read_s * context) for context in range(*contexts)]
+        durations_s = base_s + kv_read_s * np.arange(*contexts)
+        durations_s[0] += start_s
+        return np.add.accumulate(durations_s).tolist()
+
+    def extrapolates(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> bool:
+        """True outside the measured tokens of a pass, number of decodes or mean context of a decode."""
+        if num_seqs > self._max_num_seqs or context_tokens > self._max_seq_context_tokens * num_seqs:
+            return True
+        if not prompt_tokens:
+            return num_seqs < self._min_num_seqs
+        return not self._min_pass_tokens <= sum(prompt_tokens) + num_seqs <= self._max_pass_tokens
+
+    def relative_error(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float:
+        if not prompt_tokens:
+            return _error_at(self._decode_error, num_seqs)
+        return _error_at(self._mixed_error if num_seqs else self._prefill_error, sum(prompt_tokens) + num_seqs)
+
+
+Regions = tuple[tuple[float, ...], tuple[float, ...]]  # where the second and later regions begin; the error of each region
+
+
+def _regions(name: str, begins: Sequence[float], errors: Sequence[float]) -> Regions:
+    if not errors or len(begins) != len(errors) or any(b <= a for a, b in pairwise(begins)):
+        raise TimingError(f"timing {name} needs an error for each of its regions, which ascend: {list(begins)}, {list(errors)}")
+    for error in errors:
+        setting.not_negative(f"timing {name}", error)
+    return tuple(begins[1:]), tuple(map(float, errors))
+
+
+def _error_at(regions: Regions, size: float) -> float:
+    begins, errors = regions
+    return errors[bisect_right(begins, size)]
+
+
+class CalibratedFamily(FittedFamily):
+    """Calibrations per model and hardware: the keywords of `CalibratedTiming`.
+
+    `tensor_parallel` is the number of devices that ran one instance of the model.
+    """
+
+    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        return CalibratedTiming(**fit)
