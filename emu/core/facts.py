@@ -78,6 +78,19 @@ class End(NamedTuple):
     cause: str
 
 
+class Answer(NamedTuple):
+    """What a real machine wrote of a request that ended there: the token ids of its whole output, over all attempts.
+
+    A fact of the execution, which the machine's runtime adds to those that the state machines decide. `stopped`: by an
+    end-of-sequence token, before the length that was asked for.
+    """
+
+    request_id: int
+    attempt: int
+    token_ids: tuple[int, ...]
+    stopped: bool
+
+
 class MovePool(NamedTuple):
     """The machine is in `pool` from now on: prompt, token, mixed or dead."""
 
@@ -93,4 +106,4 @@ class DropStale(NamedTuple):
     message: str
 
 
-FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, MovePool, DropStale})
+FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, Answer, MovePool, DropStale})

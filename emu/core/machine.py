@@ -268,7 +268,7 @@ class Machine:
             if seq.num_prefilled < seq.num_cached:  # the last one of the step, at most
                 self.prompts.waiting.appendleft(seq)
                 continue
-            actions.append(make(Send, (SCHEDULER, make(PrefillDone, (request_id, attempt)))))
+            actions.append(make(Send, (SCHEDULER, make(PrefillDone, (request_id, attempt, b"")))))
             seq.num_generated += 1
             if local:
                 self.ready[request_id] = seq

@@ -3,6 +3,9 @@
 All are flat tuples with names, so that they compare by value, travel as msgpack arrays and are cheap to make. Machines are
 addressed by their index from 0; the other parties have the negative addresses below. Times are seconds since the run's
 start. `attempt` counts the starts of a request: a message of an older attempt is stale and is dropped.
+
+`output_ids` are the token ids of all output tokens so far, where a real machine has computed them: int32, little-endian. The
+state machines neither make nor read them: a runtime adds them to what a real machine sends.
 """
 
 from typing import NamedTuple
@@ -35,6 +38,7 @@ class PrefillDone(NamedTuple):
 
     request_id: int
     attempt: int
+    output_ids: bytes = b""
 
 
 class KVTransferred(NamedTuple):
@@ -63,6 +67,7 @@ class RequestEvicted(NamedTuple):
     request_id: int
     attempt: int
     num_generated: int
+    output_ids: bytes = b""
 
 
 class RequestRejected(NamedTuple):
@@ -103,6 +108,7 @@ class Assigned(NamedTuple):
     num_tokens: int
     num_generated: int
     decode_on: int
+    output_ids: bytes = b""
 
 
 class KVReady(NamedTuple):

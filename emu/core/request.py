@@ -38,9 +38,9 @@ class Request:
 
     `attempt` counts its starts from 1; messages of older attempts are stale. `num_generated` is how many output tokens
     precede this attempt (after an eviction or a failed transfer; 0 after a death), which its prefill recomputes with the
-    prompt. `num_transfer_failures` counts the attempts whose KV cache could not be handed over. `predicted_output_tokens` is
-    somebody's guess of the output's length, 0 where there is none. `decodes_directly`: its placement keeps it, short as it
-    should be, where it is prefilled.
+    prompt. `output_ids` are the token ids of its output as a machine last told them (see `messages`). `num_transfer_failures`
+    counts the attempts whose KV cache could not be handed over. `predicted_output_tokens` is somebody's guess of the output's
+    length, 0 where there is none. `decodes_directly`: its placement keeps it, short as it should be, where it is prefilled.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Request:
         "decodes_directly",
         "num_generated",
         "num_transfer_failures",
+        "output_ids",
         "phase",
         "predicted_output_tokens",
         "prefill_on",
@@ -66,6 +67,7 @@ class Request:
         self.decodes_directly = False
         self.attempt = 1
         self.num_generated = 0
+        self.output_ids = b""
         self.num_transfer_failures = 0
         self.phase = Phase.QUEUED
         self.prefill_on = self.decode_on = -1

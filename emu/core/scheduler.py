@@ -93,6 +93,7 @@ class Scheduler:
         request = self._current(event, actions)
         if request is not None and request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
+            request.output_ids = event.output_ids
             colocated = request.prefill_on == request.decode_on
             request.move_to(Phase.DECODING if colocated else Phase.TRANSFERRING, now_s)
 
@@ -115,7 +116,7 @@ class Scheduler:
             actions.append(Requeue(request.request_id, request.attempt, False, cause))
             # Its first token is known to be out, unless layers left before their prefill was over.
             num_generated = request.num_generated + (request.phase is Phase.TRANSFERRING)
-            self._start_again(request, num_generated, now_s, actions)
+            self._start_again(request, num_generated, request.output_ids, now_s, actions)
 
     def _on_finished(self, event: RequestFinished, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
@@ -127,7 +128,7 @@ class Scheduler:
         request = self._current(event, actions)
         if request is not None:
             actions.append(Requeue(request.request_id, request.attempt, True, "no KV block was left for it"))
-            self._start_again(request, event.num_generated, now_s, actions)
+            self._start_again(request, event.num_generated, event.output_ids, now_s, actions)
 
     def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
@@ -147,7 +148,7 @@ class Scheduler:
             if request.decode_on == machine.index or (needs_source and request.prefill_on == machine.index):
                 actions.append(Requeue(request.request_id, request.attempt, False, cause))
                 # From scratch: only the dead machine knew how far it was.
-                self._start_again(request, 0, now_s, actions)
+                self._start_again(request, 0, b"", now_s, actions)
 
     def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[tuple]) -> None:
         for request in list(self.requests.values()):
@@ -167,8 +168,8 @@ class Scheduler:
         request.move_to(Phase.PREFILLING, now_s)
         request_id, attempt, decode_index = request.request_id, request.attempt, decode_on.index
         actions.append(Place(request_id, attempt, prefill_on.index, decode_index))
-        num_generated = request.num_generated
-        task = Assigned(request_id, attempt, request.arrival_s, request.prefill_tokens, num_generated, decode_index)
+        arrival_s, num_tokens, num_generated = request.arrival_s, request.prefill_tokens, request.num_generated
+        task = Assigned(request_id, attempt, arrival_s, num_tokens, num_generated, decode_index, request.output_ids)
         actions.append(Send(prefill_on.index, task))
 
     def _join_mixed_pool(self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
@@ -185,11 +186,12 @@ class Scheduler:
         if machine.pool is not pool:
             self._move(machine, pool, actions)
 
-    def _start_again(self, request: Request, num_generated: int, now_s: float, actions: list[tuple]) -> None:
+    def _start_again(self, request: Request, num_generated: int, output_ids: bytes, now_s: float, actions: list[tuple]) -> None:
         self._withdraw(request, now_s, actions)
         self._cancel(request, actions)
         request.attempt += 1
         request.num_generated = num_generated
+        request.output_ids = output_ids
         request.move_to(Phase.QUEUED, now_s)
         self._place(request, now_s, actions)
 

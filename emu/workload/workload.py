@@ -21,7 +21,8 @@ class Workload:
 
     `arrival_s` (float64) is seconds from the run's start, never negative and never decreasing; `prompt_tokens` and
     `output_tokens` (int64) are at least 1, as is `predicted_output_tokens` (int64), the scheduler's guess of them, if there is
-    one. Raises WorkloadError for anything else, and where there is no request.
+    one. `prompt_ids` are the token ids of each prompt (an int32 array of `prompt_tokens[i]` ids >= 0), where they are known.
+    Raises WorkloadError for anything else, and where there is no request.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Workload:
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
     predicted_output_tokens: np.ndarray | None = None
+    prompt_ids: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = ["prompt_tokens", "output_tokens"]
@@ -48,12 +50,25 @@ class Workload:
         for column in lengths:
             values = getattr(self, column)
             self._check(column, (values >= 1) & (values <= MAX_NUM_TOKENS), f"from 1 to {MAX_NUM_TOKENS}")
+        if self.prompt_ids is not None:
+            self._check_prompt_ids(self.prompt_ids)
 
     def _check(self, column: str, valid: np.ndarray, expected: str) -> None:
         if not valid.all():
             index = int(np.argmin(valid))
             value = getattr(self, column)[index]
             raise WorkloadError(f"workload {self.name}: request {index}: {column}={value}; expected {expected}")
+
+    def _check_prompt_ids(self, prompt_ids: tuple[np.ndarray, ...]) -> None:
+        if len(prompt_ids) != len(self) or not all(isinstance(ids, np.ndarray) and ids.dtype == np.int32 for ids in prompt_ids):
+            raise WorkloadError(f"workload {self.name}: prompt_ids must be an array of int32 for each request")
+        for index, (ids, num_tokens) in enumerate(zip(prompt_ids, self.prompt_tokens.tolist(), strict=True)):
+            if ids.shape != (num_tokens,):
+                raise WorkloadError(
+                    f"workload {self.name}: request {index}: {ids.size} prompt_ids; expected prompt_tokens={num_tokens} of them"
+                )
+            if ids.min() < 0:
+                raise WorkloadError(f"workload {self.name}: request {index}: prompt id {ids.min()}; expected ids >= 0")
 
     def __len__(self) -> int:
         return len(self.arrival_s)

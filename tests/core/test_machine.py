@@ -325,6 +325,11 @@ def test_without_blocks_the_latest_arrival_is_evicted():
     assert machine.kv.num_used == 2
 
 
+def test_token_ids_change_nothing_of_what_a_machine_does():
+    with_ids, without = (machine_of().handle(assigned(7, 8)._replace(output_ids=ids), 1.0) for ids in (b"1234", b""))
+    assert with_ids == without == [RunSteps(prefills((7, 8)), 1)]
+
+
 # --- what cannot be, and what is called off ---------------------------------------------------------------------------
 
 

@@ -124,6 +124,30 @@ def test_an_evicted_request_starts_again_with_its_tokens():
     assert_idle(scheduler)
 
 
+def assigned_ids(actions):
+    return [
+        action.message.output_ids for action in actions if isinstance(action, Send) and isinstance(action.message, Assigned)
+    ]
+
+
+def test_what_a_machine_told_of_the_output_goes_with_the_next_start():
+    scheduler = scheduler_of(*[(P0, D0)] * 5)
+    assert assigned_ids(handle(scheduler, arrived(0))) == [b""]
+    told = handle(scheduler, PrefillDone(0, 1, b"one."), KVTransferred(0, 1), RequestEvicted(0, 1, 2, b"one.two."))
+    assert assigned_ids(told) == [b"one.two."]
+    assert assigned_ids(handle(scheduler, KVTransferFailed(0, 2, "before its first token"))) == [b"one.two."]
+    told = handle(scheduler, PrefillDone(0, 3, b"one.two.tri."), KVTransferFailed(0, 3, "after it"))
+    assert assigned_ids(told) == [b"one.two.tri."]
+
+
+def test_a_start_from_scratch_and_a_machine_that_computes_no_tokens_forget_them():
+    scheduler = scheduler_of((P0, D0), (P0, D1), (P1, D1))
+    handle(scheduler, arrived(0), PrefillDone(0, 1, b"one."), KVTransferred(0, 1))
+    assert assigned_ids(handle(scheduler, RequestEvicted(0, 1, 7))) == [b""]
+    handle(scheduler, PrefillDone(0, 2, b"one."))
+    assert assigned_ids(handle(scheduler, MachineDied(P0, "power"))) == [b""]
+
+
 def test_a_machine_for_both_phases_is_told_of_an_eviction_once():
     scheduler = scheduler_of((0, 0), (0, 0), roles=(Role.MIXED,))
     handle(scheduler, arrived(0), PrefillDone(0, 1))

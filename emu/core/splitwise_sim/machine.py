@@ -92,7 +92,7 @@ class SplitwiseSimMachine:
     def _on_assigned(self, event: Assigned, now_s: float, actions: list[tuple]) -> None:
         if self._is_stale(event, actions):
             return
-        request_id, attempt, arrival_s, num_tokens, num_generated, decode_on = event
+        request_id, attempt, arrival_s, num_tokens, num_generated, decode_on, _ = event
         prompt = Task(request_id, attempt, arrival_s, num_tokens, num_tokens, num_generated)
         prompt.kv_bytes = (num_tokens + 1) * self._kv_bytes_per_token
         prompt.decode_on = decode_on
