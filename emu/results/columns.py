@@ -29,7 +29,7 @@ class Requests:
 
     arrival_s: np.ndarray  # float64, like all times
     prompt_tokens: np.ndarray  # int64
-    output_tokens: np.ndarray  # int64: asked for
+    output_tokens: np.ndarray  # int64: asked for; where a real machine's answer stopped before, the tokens of that answer
     num_tokens_out: np.ndarray  # int32
     num_recomputed: np.ndarray  # int32
     prefill_on: np.ndarray  # int32
@@ -59,7 +59,8 @@ class Batches:
     """One row a batch that ran: `num_steps` consecutive steps from step `first_step`, machine by machine in order of time.
 
     `context_tokens` is what the decodes attend to in the first of these steps; each further step adds `num_decodes`.
-    `prompt_tokens` holds the length of every prompt prefilled, `num_prefills` of them for each batch in turn.
+    `prompt_tokens` holds the tokens of every prompt or chunk of one prefilled, `num_prefills` of them for each batch in turn,
+    and `prompt_tokens_before` how many of the same prompt were prefilled in steps before.
     """
 
     machine: np.ndarray  # int32
@@ -72,6 +73,7 @@ class Batches:
     num_prefills: np.ndarray  # int32
     prefill_tokens: np.ndarray  # int32: summed over the prompts of the batch
     prompt_tokens: np.ndarray  # int32: one entry a prompt
+    prompt_tokens_before: np.ndarray  # int32: likewise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,6 +210,18 @@ class Drops:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """One row a request that finished on a real machine, in order of request: what it wrote; see `facts.Answer`."""
+
+    request_id: np.ndarray  # int32
+    stopped: np.ndarray  # bool
+    token_ids: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """Everything recorded of one run."""
 
@@ -221,3 +235,4 @@ class Columns:
     pool_moves: PoolMoves
     requeues: Requeues
     drops: Drops
+    answers: Answers

@@ -1,5 +1,6 @@
 """What a runtime returns: the facts it recorded, and what only it knows of the run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,9 @@ class RunRecord:
 
     `fidelity` is None where time is emulated too. `interrupted` is why the run ended early, '' where it did not. `wall_start`
     is `time.perf_counter()` at the first event. `host` holds further facts of the host for the summary, ready for JSON.
+
+    `real` are the indices of the machines that executed for real, `num_kv_blocks_had` how many KV blocks each of them really
+    has, which may be fewer than `MachineSpec.num_kv_blocks` declares.
     """
 
     runtime: str
@@ -66,6 +70,8 @@ class RunRecord:
     interrupted: str
     wall_start: float
     host: dict[str, Any] = field(default_factory=dict)
+    real: tuple[int, ...] = ()
+    num_kv_blocks_had: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def model(self) -> ModelSpec:

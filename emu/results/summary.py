@@ -22,6 +22,7 @@ from emu.results.ledger import handover_ledger
 from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
+from emu.results.shadow import shadow_figures, shadows
 from emu.results.slo import ServiceLevels
 from emu.results.utilisation import utilisation
 from emu.results.verdict import VerdictLimits, judge
@@ -40,7 +41,9 @@ def summarize(
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
     ledger = handover_ledger(columns, record.cluster)
     broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
-    verdict = judge(limits, record, len(columns.transfers), _overrun_s(columns), len(columns.steps), num_extrapolated, broken)
+    real = shadows(record, columns)
+    num_transfers, num_steps = len(columns.transfers), len(columns.steps)
+    verdict = judge(limits, record, num_transfers, _overrun_s(columns), num_steps, num_extrapolated, broken, real)
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
@@ -66,7 +69,8 @@ def summarize(
         "machines_died": [record.machines[index].name for index in moves.machine[moves.pool == "dead"]],
         "pools": metrics.pool_seconds(moves, record.emulated_s),
         "late": metrics.lateness(record.fidelity),
-        "timing": {"steps": len(columns.steps), "extrapolated_steps": num_extrapolated},
+        "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated},
+        **({"shadow": shadow_figures(real)} if real else {}),
         "emulated_s": record.emulated_s,
         "events": record.num_events,
         "host": _host(record),

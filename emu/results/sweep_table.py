@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PER_MACHINE = ("utilisation.machines",)  # a thousand columns for a thousand machines: they stay in the summary
+PER_MACHINE = ("utilisation.machines", "shadow")  # a thousand columns for a thousand machines: they stay in the summary
 SWEEP, TABLE, SUMMARY, FAILURE = "sweep.json", "results.parquet", "summary.json", "failure.json"
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 

@@ -1,10 +1,12 @@
 """From what a recorder has taken down to the tables of `Columns`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from emu.results.columns import FAILED, FINISHED, UNFINISHED, Batches, Requests, Requeues, Steps, Transfers
+from emu.core.facts import Answer
+from emu.results.columns import FAILED, FINISHED, UNFINISHED, Answers, Batches, Requests, Requeues, Steps, Transfers
 from emu.results.machine_log import BATCH, PREFILL, MachineLog
 from emu.results.request_log import END, PLACE, TRANSFER, RequestLog
 from emu.results.token_times import Segments, TokenTimes
@@ -27,7 +29,8 @@ def step_table(logs: Sequence[MachineLog]) -> Steps:
     batches = np.concatenate(tables)
     machine = np.repeat(np.arange(len(logs), dtype=np.int32), [len(table) for table in tables])
     first_step = batches["first_step"] + offsets[machine]
-    prompt_tokens = np.concatenate([PREFILL.unpack(log.prefills)["num_tokens"] for log in logs])
+    prefills = [PREFILL.unpack(log.prefills) for log in logs]
+    prompt_tokens, before = (np.concatenate([rows[name] for rows in prefills]) for name in ("num_tokens", "num_before"))
     batch_of_prompt = np.repeat(np.arange(len(machine)), batches["num_prefills"])
     return Steps(
         end_s=np.concatenate([np.asarray(log.step_ends_s) for log in logs]),
@@ -41,6 +44,7 @@ def step_table(logs: Sequence[MachineLog]) -> Steps:
             },
             prefill_tokens=np.bincount(batch_of_prompt, prompt_tokens, len(machine)).astype(np.int32),
             prompt_tokens=prompt_tokens,
+            prompt_tokens_before=before,
         ),
     )
 
@@ -135,3 +139,23 @@ def request_table(
         cause=last(ended, ends["cause"], 0, np.int32),
         causes=log.causes,
     )
+
+
+def answer_table(answers: Iterable[Answer], requests: Requests) -> Answers:
+    """Those with which their requests finished: not of an attempt that was declared lost before its end was heard of."""
+
+    def is_last(answer: Answer) -> bool:
+        request_id = answer.request_id
+        return answer.attempt == requests.attempts[request_id] and requests.status[request_id] == FINISHED
+
+    last = sorted(filter(is_last, answers))
+    request_id, stopped = event_columns([(answer.request_id, answer.stopped) for answer in last], (np.int32, bool))
+    return Answers(request_id, stopped, tuple([answer.token_ids for answer in last]))
+
+
+def asked_as_answered(requests: Requests, answers: Answers) -> Requests:
+    """The same, but that nobody asks an answer for more tokens than it had when it stopped of itself."""
+    num_tokens = np.array([len(token_ids) for token_ids in answers.token_ids], np.int64)
+    output_tokens = requests.output_tokens.copy()
+    output_tokens[answers.request_id[answers.stopped]] = num_tokens[answers.stopped]
+    return replace(requests, output_tokens=output_tokens)

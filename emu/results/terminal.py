@@ -55,6 +55,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, {moved}"
     yield from _handover(summary["handover"])
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
+    if "shadow" in summary:
+        yield f"shadow    {_shadow(summary['shadow'])}"
     yield f"SLOs      {_objectives(summary['slo'])}"
     yield f"cost      {_cost(summary)}"
     if summary["paused"] or summary["evicted"]:
@@ -87,6 +89,20 @@ def _handover(handover: dict[str, Any]) -> Iterator[str]:
     if "payload" in handover:
         wire_ms, link_ms = (handover["payload"][key]["mean"] * 1e3 for key in ("wire_s", "link_s"))
         yield f"          a KV cache was really on the wire for {wire_ms:,.2f} ms, and by the model {link_ms:,.2f} ms"
+
+
+def _shadow(shadow: dict[str, Any]) -> str:
+    """How long the steps of each real machine took over what its timing model says, at the median; and the worst window."""
+    ratios = (
+        f"{machine} no steps" if of["ratio"]["all"] is None else f"{machine} {of['ratio']['all']:.2f} x"
+        for machine, of in shadow.items()
+    )
+    windows = {machine: of["worst_window"] for machine, of in shadow.items() if of["worst_window"]["drift"] is not None}
+    worst = max(windows, key=lambda machine: abs(windows[machine]["drift"]), default=None)
+    at_worst = ""
+    if worst is not None:
+        at_worst = f"; at worst {1 + windows[worst]['drift']:.2f} x in {windows[worst]['num_steps']} steps of {worst}"
+    return f"{', '.join(ratios)} as long as predicted{at_worst}"
 
 
 def _objectives(slo: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Whether the numbers of a run may be trusted, and if not, why."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from emu.core import setting
 from emu.results.run_record import Fidelity, RunRecord
+from emu.results.shadow import Shadow
 
 VALID, DEGRADED, INVALID = "VALID", "DEGRADED", "INVALID"
 
@@ -56,14 +57,17 @@ def judge(
     num_steps: int,
     num_extrapolated: int,
     broken: list[str],
+    shadows: Sequence[Shadow] = (),
 ) -> Verdict:
     """The verdict on a run of `num_steps` steps and `num_transfers` hand-overs, whose `broken` lines tell of invariants.
 
     `overrun_s` has an entry for each payload that was moved: how much later than modelled it was verified, 0 if it was not.
+    `shadows` are those of the machines that executed for real.
 
-    A value below its limit is VALID, up to `limits.degraded_factor` times the limit DEGRADED, beyond INVALID. A broken
-    invariant, a transfer that moved bytes and was not verified, and an interruption are INVALID. Without
-    `record.fidelity` (time is emulated) nothing of the host is judged.
+    A value below its limit is VALID, up to `limits.degraded_factor` times the limit DEGRADED, beyond INVALID. So is the drift
+    of a real machine from its timing model, whose limit is the error that the model states; without one it is not judged. A
+    broken invariant, a transfer that moved bytes and was not verified, an interruption, and a real machine with fewer KV
+    blocks than declared are INVALID. Without `record.fidelity` (time is emulated) nothing of the host is judged.
     """
     reasons = list(broken)
     if record.interrupted:
@@ -71,26 +75,33 @@ def judge(
     num_unverified = num_transfers - len(overrun_s)
     if record.kv.payload_scale > 0 and num_unverified > 0:
         reasons.append(f"{num_unverified} of {num_transfers} KV transfers were not verified (limit 0)")
+    reasons += _missing_blocks(record)
     verdict = INVALID if reasons else VALID
     rules = [] if record.fidelity is None else _host_rules(limits, record.fidelity)
     share = num_extrapolated / num_steps if num_steps else 0.0
-    rules.append(_Rule(share, limits.extrapolated_share, "steps outside the profiled range", "{:.2%}".format))
+    rules.append(_rule(share, limits.extrapolated_share, "steps outside the profiled range", "{:.2%}".format))
     if len(overrun_s):
         p99_s = float(np.percentile(overrun_s, 99))
-        rules.append(_Rule(p99_s, limits.overrun_p99_s, "KV payloads later than modelled at p99", _milliseconds))
+        rules.append(_rule(p99_s, limits.overrun_p99_s, "KV payloads later than modelled at p99", _milliseconds))
+    rules += _drift_rules(shadows)
     for rule in rules:
         if not rule.value < rule.limit:
-            reasons.append(f"{rule.what}: {rule.text(rule.value)} (limit {rule.text(rule.limit)})")
+            reasons.append(rule.reason)
             beyond = not rule.value <= limits.degraded_factor * rule.limit
             verdict = INVALID if beyond or verdict == INVALID else DEGRADED
     return Verdict(verdict, reasons)
 
 
 class _Rule(NamedTuple):
+    """`value` must stay below `limit`; `reason` is the line that says that it did not."""
+
     value: float
     limit: float
-    what: str
-    text: Callable[[float], str]
+    reason: str
+
+
+def _rule(value: float, limit: float, what: str, text: Callable[[float], str]) -> _Rule:
+    return _Rule(value, limit, f"{what}: {text(value)} (limit {text(limit)})")
 
 
 def _milliseconds(value_s: float) -> str:
@@ -102,8 +113,26 @@ def _host_rules(limits: VerdictLimits, fidelity: Fidelity) -> list[_Rule]:
     for name, late_s in (("messages", fidelity.message_late_s), ("wake-ups", fidelity.wakeup_late_s)):
         if len(late_s):
             p99_s, max_s = float(np.percentile(late_s, 99)), float(late_s.max())
-            rules.append(_Rule(p99_s, limits.late_p99_s, f"{name} late at p99", _milliseconds))
-            rules.append(_Rule(max_s, limits.late_max_s, f"{name} late at most", _milliseconds))
-    rules.append(_Rule(fidelity.foreign_cores, limits.foreign_cores, "CPU used by other processes", "{:.2f} cores".format))
-    rules.append(_Rule(fidelity.clock_error_s, limits.clock_error_s, "clock error between nodes", _milliseconds))
+            rules.append(_rule(p99_s, limits.late_p99_s, f"{name} late at p99", _milliseconds))
+            rules.append(_rule(max_s, limits.late_max_s, f"{name} late at most", _milliseconds))
+    rules.append(_rule(fidelity.foreign_cores, limits.foreign_cores, "CPU used by other processes", "{:.2f} cores".format))
+    rules.append(_rule(fidelity.clock_error_s, limits.clock_error_s, "clock error between nodes", _milliseconds))
     return rules
+
+
+def _drift_rules(shadows: Sequence[Shadow]) -> Iterator[_Rule]:
+    for shadow in shadows:
+        worst = shadow.worst_window
+        if worst is not None and worst.stated_error is not None:
+            reason = (
+                f"{shadow.machine} takes {1 + worst.drift:.2f} x as long as its timing model says, in {worst.num_steps} steps "
+                f"from {worst.start_s:.1f} s on (stated error {100 * worst.stated_error:.2g} %)"
+            )
+            yield _Rule(abs(worst.drift), worst.stated_error, reason)
+
+
+def _missing_blocks(record: RunRecord) -> Iterator[str]:
+    for index, num_had in record.num_kv_blocks_had.items():
+        machine = record.machines[index]
+        if num_had < machine.num_kv_blocks:
+            yield f"{machine.name} has {num_had:,} of the {machine.num_kv_blocks:,} KV blocks declared"
