@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from emu.build import ConfigError, Plan, build, compose, explain
 from emu.compose import CONF_DIR, CONFIG_NAME
 from emu.progress import ProgressDisplay
+from emu.results.outputs_file import write_outputs
 from emu.results.report import write_report
 from emu.results.requests_file import write_requests
 from emu.results.run_record import RunRecord
@@ -156,6 +157,8 @@ def write_results(
     summary = summarize(record, plan.metrics.warmup_s, plan.verdict, plan.service_levels, plan.power)
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")
+    if len(columns.answers):
+        write_outputs(columns.answers, run_dir / "outputs.jsonl")
     if plan.results.report:
         groups = ("cluster", "workload", "placement", "batching", "timing", "transfer", "slo", "power")
         settings = {group: choices[group] for group in groups if group in choices}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from emu.core.batch import Batch
-from emu.core.facts import DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import Answer, DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
 from emu.results import tables
 from emu.results.columns import Columns, Drops, Payloads, PoolMoves, Requeues
 from emu.results.machine_log import MachineLog
@@ -28,6 +28,7 @@ class Recorder:
         self._pool_moves: list[tuple[float, int, str]] = []
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
+        self._answers: dict[int, Answer] = {}
         self._columns: Columns | None = None
         self.handlers: dict[type, Callable[[float, Any], None]] = {
             Place: self._requests.place,
@@ -37,6 +38,7 @@ class Recorder:
             MovePool: self._on_move_pool,
             Requeue: self._on_requeue,
             DropStale: self._on_drop_stale,
+            Answer: self._on_answer,
         }
 
     def record(self, now_s: float, fact: tuple) -> None:
@@ -65,6 +67,11 @@ class Recorder:
     def _on_drop_stale(self, now_s: float, fact: DropStale) -> None:
         self._drops.append((now_s, *fact))
 
+    def _on_answer(self, now_s: float, fact: Answer) -> None:
+        known = self._answers.get(fact.request_id)
+        if known is None or known.attempt <= fact.attempt:
+            self._answers[fact.request_id] = fact
+
     def columns(self) -> Columns:
         """The tables of the run, computed at the first call: nothing may be recorded after it."""
         if self._columns is None:
@@ -80,8 +87,9 @@ class Recorder:
             requests = tables.request_table(
                 self.workload, request_log, steps, segments, tokens, transfers, requeues, prefill_start_s
             )
+            answers = tables.answer_table(self._answers.values(), requests)
             self._columns = Columns(
-                requests=requests,
+                requests=tables.asked_as_answered(requests, answers) if len(answers) else requests,
                 steps=steps,
                 batches=steps.batches,
                 segments=segments,
@@ -91,5 +99,6 @@ class Recorder:
                 pool_moves=PoolMoves(*tables.event_columns(self._pool_moves, (float, np.int32, str))),
                 requeues=requeues,
                 drops=Drops(*tables.event_columns(self._drops, (float, np.int32, np.int32, str))),
+                answers=answers,
             )
         return self._columns
