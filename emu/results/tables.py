@@ -159,23 +159,3 @@ def asked_as_answered(requests: Requests, answers: Answers) -> Requests:
     output_tokens = requests.output_tokens.copy()
     output_tokens[answers.request_id[answers.stopped]] = num_tokens[answers.stopped]
     return replace(requests, output_tokens=output_tokens)
-
-
-def answer_table(answers: Iterable[Answer], requests: Requests) -> Answers:
-    """Those with which their requests finished: not of an attempt that was declared lost before its end was heard of."""
-
-    def is_last(answer: Answer) -> bool:
-        request_id = answer.request_id
-        return answer.attempt == requests.attempts[request_id] and requests.status[request_id] == FINISHED
-
-    last = sorted(filter(is_last, answers))
-    request_id, stopped = event_columns([(answer.request_id, answer.stopped) for answer in last], (np.int32, bool))
-    return Answers(request_id, stopped, tuple([answer.token_ids for answer in last]))
-
-
-def asked_as_answered(requests: Requests, answers: Answers) -> Requests:
-    """The same, but that nobody asks an answer for more tokens than it had when it stopped of itself."""
-    num_tokens = np.array([len(token_ids) for token_ids in answers.token_ids], np.int64)
-    output_tokens = requests.output_tokens.copy()
-    output_tokens[answers.request_id[answers.stopped]] = num_tokens[answers.stopped]
-    return replace(requests, output_tokens=output_tokens)
