@@ -50,11 +50,16 @@ class Figure:
         px, below = self.x.pixels(x), np.zeros(len(x))
         for heights, name, colour in layers:
             above = below + heights
-            there = self.y.pixels(above), self.y.pixels(below)
-            path = "M" + _points(px, there[0]) + "L" + _points(px[::-1], there[1][::-1]) + "Z"
+            path = _outline(px, self.y.pixels(below), self.y.pixels(above))
             self._marks.append(f'<path class="area {colour}" data-name="{escape(name)}" d="{path}"/>')
             self._legend.append(_legend_item("square", colour, name))
             below = above
+
+    def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, name: str, colour: str) -> None:
+        """A pale area between two lines, without numbers under the pointer."""
+        path = _outline(self.x.pixels(x), self.y.pixels(low), self.y.pixels(high))
+        self._marks.append(f'<path class="area pale {colour}" d="{path}"/>')
+        self._legend.append(_legend_item("square pale", colour, name))
 
     def vertical(self, x: float, name: str) -> None:
         """A thin vertical line over the whole height."""
@@ -104,6 +109,11 @@ SHAPES = {
 
 def _points(px: np.ndarray, py: np.ndarray) -> str:
     return " ".join(f"{x:.1f} {y:.1f}" for x, y in zip(px.tolist(), py.tolist(), strict=True))
+
+
+def _outline(px: np.ndarray, below: np.ndarray, above: np.ndarray) -> str:
+    """The area between two lines."""
+    return "M" + _points(px, above) + "L" + _points(px[::-1], below[::-1]) + "Z"
 
 
 def _axis_json(scale: Scale) -> list[float]:

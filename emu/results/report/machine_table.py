@@ -49,6 +49,9 @@ def machine_table(run: Run) -> str:
 def _names(run: Run, group: list[int]) -> tuple[str, str, str]:
     first, one = run.record.machines[group[0]], len(group) == 1
     name = first.name if one else f"{len(group)} machines"
+    num_real = len(set(group) & set(run.record.real))
+    if num_real:
+        name += " (real)" if num_real == len(group) else f" ({num_real} real)"
     died_s = [at_s for at_s in map(run.death_s, group) if at_s is not None]
     if died_s:
         name += f" (died at {SECONDS.text(died_s[0])} s)" if one else f" ({len(died_s)} died)"

@@ -105,6 +105,8 @@ def _settings(run: Run) -> str:
     kinds = Counter(f"{machine.role} {machine.hardware.name}" for machine in record.machines)
     machines = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     facts = {"model": record.model.name, "machines": machines, "runtime": record.runtime, "seed": str(record.seed)}
+    if record.real:
+        facts["real machines"] = ", ".join(record.machines[index].name for index in record.real)
     if record.fidelity is not None:
         facts["dilation"] = f"{record.fidelity.dilation:g}"
     if record.kv.payload_scale:

@@ -17,6 +17,7 @@ from emu.results.report.machines import machines_section
 from emu.results.report.overview import figures, settings_and_latency, verdict_banner
 from emu.results.report.run import Run
 from emu.results.report.service_levels import service_level_section
+from emu.results.report.shadow import shadow_section
 from emu.results.report.style import CSS, SCRIPT
 from emu.results.run_record import RunRecord
 
@@ -59,6 +60,7 @@ def render(run: Run, title: str) -> str:
         load_section(run),
         batches_section(run),
         machines_section(run),
+        shadow_section(run),
         handover_section(run),
         lateness_section(run),
         incidents_section(run),

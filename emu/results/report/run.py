@@ -12,8 +12,10 @@ from emu.results.ledger import Ledger, handover_ledger
 from emu.results.metrics import measured_requests
 from emu.results.report.figure import Figure, x_scale, y_scale
 from emu.results.report.quantity import TimeUnit, run_time_unit
+from emu.results.report.scale import Scale
 from emu.results.report.timeline import Timeline
 from emu.results.run_record import RunRecord
+from emu.results.shadow import Shadow, shadows
 
 ROLES = {"prefill": "blue", "decode": "orange", "mixed": "purple"}
 
@@ -63,6 +65,10 @@ class Run:
         return handover_ledger(self.columns, self.record.cluster)
 
     @cached_property
+    def shadows(self) -> list[Shadow]:
+        return shadows(self.record, self.columns)
+
+    @cached_property
     def batch_end_s(self) -> np.ndarray:
         return self.columns.steps.batch_end_s
 
@@ -88,9 +94,13 @@ class Run:
 
     def figure(self, highest: float, y_label: str, log: bool = False) -> Figure:
         """A figure over the run's time whose vertical axis goes from 0, or with `log` from 1, to at least `highest`."""
+        return self.figure_on(y_scale(highest, log), y_label)
+
+    def figure_on(self, y: Scale, y_label: str) -> Figure:
+        """A figure over the run's time with this vertical axis."""
         unit = self.time_unit
         x = x_scale(0.0, self.end_s * unit.per_s, per_unit=unit.per_s)
-        return Figure(x, y_scale(highest, log), f"time since the run's start ({unit.name})", y_label)
+        return Figure(x, y, f"time since the run's start ({unit.name})", y_label)
 
     def mark_last_arrival(self, figure: Figure) -> None:
         """Tell the load from the drain that follows it, where there is any to speak of."""

@@ -85,6 +85,7 @@ figure { position: relative; }
 .grid { stroke: var(--grid); fill: none; shape-rendering: crispEdges; }
 .line { stroke: var(--ink); stroke-width: 1.8; fill: none; stroke-linejoin: round; }
 .area { fill: var(--ink); fill-opacity: .82; }
+.area.pale { fill-opacity: .25; }
 .vertical { stroke: var(--muted); stroke-dasharray: 2 3; }
 .cursor { stroke: var(--text); stroke-opacity: .45; }
 .marker { fill: var(--ink); stroke: var(--card); stroke-width: 1.2; }
