@@ -30,7 +30,7 @@ class CalibratedTiming(TimingModel):
 
     The stated relative errors hold from so many tokens of a pass on (`prefill_error` from `prefill_error_tokens`, `mixed_error`
     from `mixed_error_tokens`, prompts and decodes counted), and from so many sequences on (`decode_error` from
-    `decode_error_num_seqs`). Outside the measured range they are those of the nearest region.
+    `decode_error_num_seqs`); no region, no error. Outside the measured range they are those of the nearest region.
 
     Raises TimingError, or SettingError, for curves that do not ascend, or fall, figures below 0 and errors without a region.
     """
@@ -46,12 +46,12 @@ class CalibratedTiming(TimingModel):
         decode_s: Sequence[float],
         kv_read_s_per_token: float,
         max_seq_context_tokens: float,
-        prefill_error_tokens: Sequence[float],
-        prefill_error: Sequence[float],
-        decode_error_num_seqs: Sequence[float],
-        decode_error: Sequence[float],
-        mixed_error_tokens: Sequence[float],
-        mixed_error: Sequence[float],
+        prefill_error_tokens: Sequence[float] = (),
+        prefill_error: Sequence[float] = (),
+        decode_error_num_seqs: Sequence[float] = (),
+        decode_error: Sequence[float] = (),
+        mixed_error_tokens: Sequence[float] = (),
+        mixed_error: Sequence[float] = (),
     ) -> None:
         for name, first, curve in (("pass", pass_tokens, pass_s), ("decode", decode_num_seqs, decode_s)):
             if not curve or curve[0] <= 0 or any(b < a for a, b in pairwise(curve)):
@@ -111,26 +111,24 @@ class CalibratedTiming(TimingModel):
             return num_seqs < self._min_num_seqs
         return not self._min_pass_tokens <= sum(prompt_tokens) + num_seqs <= self._max_pass_tokens
 
-    def relative_error(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float:
+    def relative_error(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float | None:
         if not prompt_tokens:
             return _error_at(self._decode_error, num_seqs)
         return _error_at(self._mixed_error if num_seqs else self._prefill_error, sum(prompt_tokens) + num_seqs)
 
 
-Regions = tuple[tuple[float, ...], tuple[float, ...]]  # where the second and later regions begin; the error of each region
+Regions = tuple[tuple[float, ...], tuple[float, ...]]  # where the second and later ones begin; the error of each, or none
 
 
 def _regions(name: str, begins: Sequence[float], errors: Sequence[float]) -> Regions:
-    if not errors or len(begins) != len(errors) or any(b <= a for a, b in pairwise(begins)):
+    if len(begins) != len(errors) or any(b <= a for a, b in pairwise(begins)):
         raise TimingError(f"timing {name} needs an error for each of its regions, which ascend: {list(begins)}, {list(errors)}")
-    for error in errors:
-        setting.not_negative(f"timing {name}", error)
-    return tuple(begins[1:]), tuple(map(float, errors))
+    return tuple(begins[1:]), tuple([setting.not_negative(f"timing {name}", error) for error in errors])
 
 
-def _error_at(regions: Regions, size: float) -> float:
+def _error_at(regions: Regions, size: float) -> float | None:
     begins, errors = regions
-    return errors[bisect_right(begins, size)]
+    return errors[bisect_right(begins, size)] if errors else None
 
 
 class CalibratedFamily(FittedFamily):

@@ -127,6 +127,12 @@ def test_the_stated_error_is_that_of_the_region(prompts, num_seqs, error):
     assert hand_made().relative_error(prompts, num_seqs, 100) == error
 
 
+def test_no_error_is_stated_of_a_phase_without_regions():
+    timing = hand_made(mixed_error_tokens=[], mixed_error=[])
+    assert timing.relative_error([49], 1, 100) is None
+    assert timing.relative_error([49], 0, 0) == 0.09
+
+
 def test_biased_takes_each_pass_to_the_end_of_its_error():
     timing = hand_made()
     slow, fast = Biased(timing, 1), Biased(timing, -1)
@@ -168,7 +174,7 @@ def test_the_family_finds_the_calibration_of_model_and_hardware():
         ({"pass_tokens": [100, 400, 400]}, r"must ascend: \[100, 400, 400\]"),
         ({"decode_s": [0.1, 0.2]}, "not 3 x and 2 y"),
         ({"decode_error": [0.1]}, "decode_error needs an error for each of its regions"),
-        ({"mixed_error_tokens": [], "mixed_error": []}, "mixed_error needs an error"),
+        ({"mixed_error_tokens": []}, "mixed_error needs an error for each of its regions"),
         ({"prefill_error_tokens": [5, 5, 6]}, "which ascend"),
     ],
 )

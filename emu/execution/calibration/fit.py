@@ -1,0 +1,66 @@
+"""The figures of a `CalibratedTiming` from the measured times of steps."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from emu.execution.calibration.least_squares import non_negative_least_squares
+from emu.execution.calibration.step_shape import StepShape
+
+MIN_KNOT_RATIO = 1.15  # of two neighbouring points of a curve: closer ones would each follow the noise of one configuration
+Figures = dict[str, float | list[float]]
+
+
+def fit(times_s: Mapping[StepShape, float]) -> Figures:
+    """The figures of `CalibratedTiming` less its errors, by the time of each shape.
+
+    Least squares of the relative errors, with costs that are not negative and curves that do not fall. A curve has its points
+    at the measured sizes. Raises ValueError where there are fewer than two sizes of passes with prompts or of decodes.
+    """
+    with_prompts = {shape: time_s for shape, time_s in times_s.items() if shape.prompts}
+    decodes = {shape: time_s for shape, time_s in times_s.items() if not shape.prompts}
+    tokens = _knots(shape.num_tokens for shape in with_prompts)
+    costs = [[shape.num_pairs, shape.num_seqs, shape.context_tokens] for shape in with_prompts]
+    pass_s, (pair_s, seq_s, mixed_kv_read_s) = _solve(
+        tokens, [shape.num_tokens for shape in with_prompts], costs, list(with_prompts.values())
+    )
+    num_seqs = _knots(shape.num_seqs for shape in decodes)
+    contexts = [[shape.context_tokens] for shape in decodes]
+    decode_s, (kv_read_s,) = _solve(num_seqs, [shape.num_seqs for shape in decodes], contexts, list(decodes.values()))
+    return {
+        "pass_tokens": tokens,
+        "pass_s": pass_s,
+        "pair_s": pair_s,
+        "seq_s": seq_s,
+        "mixed_kv_read_s_per_token": mixed_kv_read_s,
+        "decode_num_seqs": num_seqs,
+        "decode_s": decode_s,
+        "kv_read_s_per_token": kv_read_s,
+        "max_seq_context_tokens": max(shape.context_tokens // shape.num_seqs for shape in decodes),
+    }
+
+
+def _knots(sizes: Iterable[int]) -> list[int]:
+    """The sizes, fewer where they are close; the smallest and the largest stay."""
+    distinct = sorted(set(sizes))
+    if len(distinct) < 2:
+        raise ValueError(f"a calibration needs two sizes of each kind of pass or more, not {distinct}")
+    knots = distinct[:1]
+    for size in distinct[1:-1]:
+        if size >= MIN_KNOT_RATIO * knots[-1] and distinct[-1] >= MIN_KNOT_RATIO * size:
+            knots.append(size)
+    return [*knots, distinct[-1]]
+
+
+def _solve(
+    knots: list[int], sizes: Sequence[int], costs: Sequence[Sequence[float]], times_s: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """The curve's values at `knots`, and the price of each column of `costs` (rows, columns)."""
+    x, sizes_ = np.array(knots, dtype=float), np.array(sizes, dtype=float)
+    # The curve is a sum: its first value, and from each knot to the next a rise that is not negative.
+    rises = np.clip((sizes_[:, None] - x[:-1]) / np.diff(x), 0.0, 1.0)
+    matrix = np.column_stack([np.ones(len(sizes_)), rises, np.array(costs, dtype=float)])
+    weights = 1.0 / np.array(times_s)
+    solution = non_negative_least_squares(matrix * weights[:, None], np.ones(len(weights)))
+    curve, prices = solution[: len(knots)], solution[len(knots) :]
+    return np.cumsum(curve).tolist(), prices.tolist()

@@ -1,0 +1,103 @@
+"""The fit and its stated errors, on synthetic measurements of a machine whose costs are known."""
+
+import numpy as np
+import pytest
+
+from emu.core.timing.calibrated import CalibratedTiming
+from emu.execution.calibration.fit import fit
+from emu.execution.calibration.holdout import error_figures, held_out_errors
+from emu.execution.calibration.step_shape import StepShape
+
+TRUE = {
+    "pass_tokens": [1, 8, 64, 512, 2048],
+    "pass_s": [0.012, 0.015, 0.050, 0.350, 1.400],
+    "pair_s": 1.5e-7,
+    "seq_s": 2e-4,
+    "mixed_kv_read_s_per_token": 3e-6,
+    "decode_num_seqs": [1, 2, 4, 16],
+    "decode_s": [0.010, 0.012, 0.013, 0.020],
+    "kv_read_s_per_token": 2e-6,
+    "max_seq_context_tokens": 1000,
+}
+
+
+def shapes() -> list[StepShape]:
+    prompts = [((n, 0),) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048)]
+    prompts += [((n, 0),) * k for n in (8, 64, 256, 512) for k in (2, 4)]
+    prompts += [((n, before),) for n in (64, 256) for before in (256, 1024)]
+    decodes = [(context,) * n for n in (1, 2, 3, 4, 8, 12, 16) for context in (16, 300, 1000)]
+    mixed = [(((n, 0),), (context,) * k) for n in (32, 128, 512) for k in (2, 8) for context in (100, 900)]
+    return [StepShape(p) for p in prompts] + [StepShape((), c) for c in decodes] + [StepShape(*both) for both in mixed]
+
+
+def measured(noise: float, num_rounds: int = 7, seed: int = 0) -> dict[StepShape, list[float]]:
+    """The measures of each round: the true time, times log-normal noise."""
+    rng, true = np.random.default_rng(seed), CalibratedTiming(**TRUE)
+    return {shape: (shape.predict_s(true) * np.exp(noise * rng.standard_normal(num_rounds))).tolist() for shape in shapes()}
+
+
+def medians(rounds_s: dict[StepShape, list[float]]) -> dict[StepShape, float]:
+    return {shape: float(np.median(times_s)) for shape, times_s in rounds_s.items()}
+
+
+def test_without_noise_it_finds_what_was_measured():
+    figures = fit(medians(measured(noise=0.0)))
+    for name in ("pair_s", "seq_s", "mixed_kv_read_s_per_token", "kv_read_s_per_token", "max_seq_context_tokens"):
+        assert figures[name] == pytest.approx(TRUE[name], rel=1e-6), name
+    timing, true = CalibratedTiming(**figures), CalibratedTiming(**TRUE)
+    for prompts in ([3], [300], [1800], [40, 7, 300]):
+        assert timing.prefill_s(prompts) == pytest.approx(true.prefill_s(prompts))
+    assert timing.decode_s(10, 5000) == pytest.approx(true.decode_s(10, 5000))
+    assert timing.mixed_s([200, 30], 5, 1234) == pytest.approx(true.mixed_s([200, 30], 5, 1234))
+
+
+def test_with_noise_it_predicts_within_the_noise_and_stays_monotone():
+    timing, true = CalibratedTiming(**fit(medians(measured(noise=0.03)))), CalibratedTiming(**TRUE)
+    for tokens in range(1, 2049, 41):
+        assert timing.prefill_s([tokens]) == pytest.approx(true.prefill_s([tokens]), rel=0.06)
+        assert timing.prefill_s([tokens]) <= timing.prefill_s([tokens + 1])
+    for num_seqs in range(1, 17):
+        assert timing.decode_s(num_seqs, 500 * num_seqs) == pytest.approx(true.decode_s(num_seqs, 500 * num_seqs), rel=0.04)
+        assert timing.decode_s(num_seqs, 1000) <= timing.decode_s(num_seqs + 1, 1000)
+
+
+def test_costs_that_noise_would_make_negative_are_none():
+    times_s = medians(measured(noise=0.0))
+    shrunk = {
+        s: t * (0.9 if len(s.prompts) > 1 else 1.0) * (0.8 if s.context_tokens > 4000 else 1.0) for s, t in times_s.items()
+    }
+    figures = fit(shrunk)
+    assert min(figures[n] for n in ("pair_s", "seq_s", "mixed_kv_read_s_per_token", "kv_read_s_per_token")) >= 0.0
+    CalibratedTiming(**figures)
+
+
+def test_the_stated_errors_cover_new_measurements_as_often_as_they_say():
+    rounds_s = measured(noise=0.03)
+    regions = held_out_errors(rounds_s)
+    assert {region.phase for region in regions} == {"prefill", "decode", "mixed"}
+    timing = CalibratedTiming(**fit(medians(rounds_s)), **error_figures(regions))
+    new, covered = measured(noise=0.03, num_rounds=40, seed=1), []
+    for shape, times_s in new.items():
+        error = timing.relative_error([n for n, _ in shape.prompts], len(shape.contexts), shape.context_tokens)
+        assert 0.03 < error < 0.15
+        covered += [abs(time_s / shape.predict_s(timing) - 1.0) <= error for time_s in times_s]
+    assert 0.93 < np.mean(covered) < 0.995
+
+
+def test_a_form_that_does_not_hold_shows_in_the_error():
+    """Decodes whose context costs by its square: no noise, and yet an error."""
+    rounds_s = {shape: [time_s[0] * (1 + shape.context_tokens**2 / 1e8)] for shape, time_s in measured(noise=0.0).items()}
+    by_phase = {region.phase: region.error for region in held_out_errors(rounds_s)}
+    assert by_phase["decode"] > 0.1 > by_phase["prefill"]
+
+
+def test_regions_with_few_shapes_are_one_with_the_smaller():
+    few = {shape: times_s for shape, times_s in measured(noise=0.01).items() if shape.num_seqs in (1, 2, 4, 16)}
+    regions = held_out_errors(few)
+    assert all(region.num_shapes >= 4 for region in regions)
+    assert [region.begin for region in regions if region.phase == "decode"] == [1]
+
+
+def test_one_size_is_not_enough():
+    with pytest.raises(ValueError, match=r"needs two sizes of each kind of pass or more, not \[64\]"):
+        fit({StepShape(((64, 0),)): 0.1, StepShape((), (1,)): 0.1, StepShape((), (1, 1)): 0.1})
