@@ -133,7 +133,7 @@ def _config_digest(config: dict[str, Any]) -> str:
 
 def _workload_digest(workload: Workload) -> str:
     digest = xxhash.xxh3_64()
-    for column in (workload.arrival_s, workload.prompt_tokens, workload.output_tokens):
+    for column in (workload.arrival_s, workload.prompt_tokens, workload.output_tokens, *(workload.prompt_ids or ())):
         digest.update(np.ascontiguousarray(column))
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""How published traces are written, and how one is read: a line of text becomes a time and two token counts."""
+"""How traces are written, and how one is read: a line of text becomes a time, a prompt or its length, and an output length."""
 
 import csv
 import json
@@ -8,16 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emu.workload.workload import MAX_NUM_TOKENS, WorkloadError
 
+MAX_TOKEN_ID = 2**31 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# A line -> (arrival in the format's ticks, prompt tokens, output tokens); any of MALFORMED where it cannot.
-LineParser = Callable[[str], tuple[float, int, int]]
+Prompt = int | np.ndarray | str  # as a trace has it: its number of tokens, its token ids (int32) or its text
+# A line -> (arrival in the format's ticks, prompt, output tokens); any of MALFORMED, or Unexpected, where it cannot.
+LineParser = Callable[[str], tuple[float, Prompt, int]]
 MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, csv.Error)
+
+
+class Unexpected(Exception):
+    """A row with a value that cannot be. The text says what is expected instead."""
 
 
 def _microseconds(timestamp: str) -> int:
@@ -65,12 +72,17 @@ class CsvFormat:
 
 @dataclass(frozen=True, slots=True)
 class JsonLinesFormat:
-    """One JSON object a line, no header; the members of a `CsvFormat` mean the same here."""
+    """One JSON object a line, no header; the members of a `CsvFormat` mean the same here. `read_prompt` reads the second field.
+
+    Times are counted from the trace's start. A `length_field` beside the prompt's token ids must agree with them.
+    """
 
     fields: tuple[str, str, str]
     example: str
     ticks_per_s: int
-    from_first_row: bool
+    read_prompt: Callable[[Any], Prompt]
+    length_field: str = ""
+    from_first_row: bool = False
     num_header_lines: int = 0
 
     @property
@@ -78,17 +90,38 @@ class JsonLinesFormat:
         return self.example
 
     def matches(self, first_line: str) -> bool:
-        return first_line.lstrip().startswith("{")
+        try:
+            return first_line.lstrip().startswith("{") and self.fields[1] in json.loads(first_line)
+        except MALFORMED:
+            return False
 
     def line_parser(self, first_line: str) -> LineParser:
         members = operator.itemgetter(*self.fields)
 
         def parse(line: str) -> tuple[float, int, int]:
-            time, prompt_tokens, output_tokens = members(json.loads(line))
+            row = json.loads(line)
+            time, prompt, output_tokens = members(row)
+            prompt = self.read_prompt(prompt)
+            if self.length_field in row and row[self.length_field] != len(prompt):
+                raise Unexpected(f"{self.length_field} to be the number of its {self.fields[1]}, {len(prompt)}")
             # operator.index refuses 12.7 and "12", where int() would silently make them 12.
-            return float(time), operator.index(prompt_tokens), operator.index(output_tokens)
+            return float(time), prompt, operator.index(output_tokens)
 
         return parse
+
+
+def _token_ids(value: Any) -> np.ndarray:
+    ids = np.array(value)
+    if ids.ndim != 1 or ids.dtype.kind != "i" or ids.min() < 0 or ids.max() > MAX_TOKEN_ID:
+        raise Unexpected(f"prompt_token_ids to be a list of ids from 0 to {MAX_TOKEN_ID}, one at least")
+    return ids.astype(np.int32)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Unexpected("prompt to be text, one character at least")
+    value.encode()  # raises where half of a surrogate pair stands alone, which is no text
+    return value
 
 
 def _csv_values(line: str) -> list[str]:
@@ -104,12 +137,26 @@ TRACE_FORMATS: dict[str, CsvFormat | JsonLinesFormat] = {
         ticks_per_s=1_000_000,
         from_first_row=True,
     ),
+    # Prompts in the terms of vLLM's completions: token ids, or text for the checkpoint's tokenizer; seconds from the start.
+    "token_ids": JsonLinesFormat(
+        fields=("timestamp", "prompt_token_ids", "output_length"),
+        example='{"timestamp": 1.5, "prompt_token_ids": [1, 5, 7], "output_length": 20}',
+        ticks_per_s=1,
+        read_prompt=_token_ids,
+        length_field="input_length",
+    ),
+    "text": JsonLinesFormat(
+        fields=("timestamp", "prompt", "output_length"),
+        example='{"timestamp": 1.5, "prompt": "Hello", "output_length": 20}',
+        ticks_per_s=1,
+        read_prompt=_text,
+    ),
     # Mooncake's FAST25 release: milliseconds from the trace's start.
     "mooncake": JsonLinesFormat(
         fields=("timestamp", "input_length", "output_length"),
         example='{"timestamp": 3000, "input_length": 6758, "output_length": 500}',
         ticks_per_s=1_000,
-        from_first_row=False,
+        read_prompt=operator.index,
     ),
     # SplitwiseSim's generated traces: seconds from the trace's start.
     "plain": CsvFormat(
@@ -122,40 +169,45 @@ TRACE_FORMATS: dict[str, CsvFormat | JsonLinesFormat] = {
 }
 
 
-def read_trace(path: Path, format_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read the whole trace at `path` as (arrival_s, prompt_tokens, output_tokens), one entry of each a request.
+def read_trace(path: Path, format_name: str) -> tuple[np.ndarray, np.ndarray | list[np.ndarray] | list[str], np.ndarray]:
+    """Read the whole trace at `path` as (arrival_s, prompts, output_tokens), one entry of each a request.
 
-    `format_name` is a key of TRACE_FORMATS, or `auto` to go by the first line. Blank lines are skipped. Raises
+    The prompts are an array of their numbers of tokens, or a list of their token ids (int32 arrays) or of their texts: what the
+    format has. `format_name` is a key of TRACE_FORMATS, or `auto` to go by the first line. Blank lines are skipped. Raises
     WorkloadError, with the line, for a file that cannot be read, an unknown header, no rows, a malformed row, a time
-    before that of the row above (rows are never re-ordered) and a token count below 1 (rows are never dropped).
+    before that of the row above (rows are never re-ordered), a token count below 1 (rows are never dropped) and a prompt that
+    is no text or no token ids.
     """
     lines = _read_lines(path)
     trace_format = _recognise(path, format_name, lines[0])
     parse = trace_format.line_parser(lines[0])
-    ticks, prompt_tokens, output_tokens = [], [], []
+    ticks, prompts, output_tokens = [], [], []
     for line_num, line in enumerate(lines[trace_format.num_header_lines :], trace_format.num_header_lines + 1):
         if not line.strip():
             continue
         try:
             time, prompt, output = parse(line)
+        except Unexpected as error:
+            raise _line_error(path, line_num, line, str(error)) from error
         except MALFORMED as error:
             raise _line_error(path, line_num, line, f"a row like {trace_format.example}") from error
-        time_field, *token_fields = trace_format.fields
+        time_field, *length_fields = trace_format.fields
         if not 0 <= time < math.inf:
             raise _line_error(path, line_num, line, f"{time_field} to be a time >= 0")
         if ticks and time < ticks[-1]:
             raise _line_error(path, line_num, line, f"{time_field} to be no earlier than in the row above")
-        for field, tokens in zip(token_fields, (prompt, output), strict=True):
-            if not 1 <= tokens <= MAX_NUM_TOKENS:
+        for field, tokens in zip(length_fields, (prompt, output), strict=True):
+            if isinstance(tokens, int) and not 1 <= tokens <= MAX_NUM_TOKENS:
                 raise _line_error(path, line_num, line, f"{field} to be from 1 to {MAX_NUM_TOKENS}")
         ticks.append(time)
-        prompt_tokens.append(prompt)
+        prompts.append(prompt)
         output_tokens.append(output)
     if not ticks:
         raise WorkloadError(f"workload.path={path}: a header and no rows; expected at least one request")
     start = ticks[0] if trace_format.from_first_row else 0
     arrival_s = (np.array(ticks) - start) / trace_format.ticks_per_s
-    return arrival_s, np.array(prompt_tokens, np.int64), np.array(output_tokens, np.int64)
+    has_lengths_only = isinstance(prompts[0], int)
+    return arrival_s, np.array(prompts, np.int64) if has_lengths_only else prompts, np.array(output_tokens, np.int64)
 
 
 def _read_lines(path: Path) -> list[str]:

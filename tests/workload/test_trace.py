@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.core.setting import SettingError
+from emu.workload.prediction import NoisyPrediction
 from emu.workload.trace import Trace
 from emu.workload.trace_format import read_trace
 from emu.workload.workload import WorkloadError
@@ -27,8 +28,8 @@ def in_window(start_s, duration_s):
     return np.array([start_s <= arrival_s < start_s + duration_s for arrival_s in ARRIVAL_S])
 
 
-def trace(path, format="auto", start_s=0, duration_s=60, rate_scale=1):
-    return Trace(str(path), format, start_s, duration_s, rate_scale)
+def trace(path, format="auto", tokenizer="", start_s=0, duration_s=60, rate_scale=1):
+    return Trace(str(path), format, str(tokenizer), start_s, duration_s, rate_scale)
 
 
 def test_the_window_starts_at_0_and_excludes_its_end(path):
@@ -82,7 +83,7 @@ def test_an_empty_window_says_where_the_trace_is(path):
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (dict(format="sharegpt"), "workload.format=sharegpt: expected one of auto, azure, mooncake, plain"),
+        (dict(format="sharegpt"), "workload.format=sharegpt: expected one of auto, azure, token_ids, text, mooncake, plain"),
         (dict(start_s=-1), "workload.start_s=-1: expected a number >= 0"),
         (dict(start_s=float("inf")), "workload.start_s=inf: expected a number >= 0"),
         (dict(duration_s=0), "workload.duration_s=0: expected a number > 0, or inf"),
@@ -94,6 +95,33 @@ def test_an_empty_window_says_where_the_trace_is(path):
 def test_wrong_settings_are_one_clear_line(path, wrong, text):
     with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         trace(path, **wrong)
+
+
+IDS = '{"timestamp": 2, "prompt_token_ids": [7, 0, 7], "output_length": 4}\n'
+IDS += '{"timestamp": 3.5, "prompt_token_ids": [151935], "output_length": 5}\n'
+IDS += '{"timestamp": 90, "prompt_token_ids": [1, 2], "output_length": 6}\n'
+
+
+def test_prompts_keep_to_the_window_and_the_scale(tmp_path):
+    path = tmp_path / "ids.jsonl"
+    path.write_text(IDS)
+    workload = trace(path, start_s=1, duration_s=10, rate_scale=2).build(seed=0)
+    np.testing.assert_array_equal(workload.arrival_s, [0.5, 1.25])
+    np.testing.assert_array_equal(workload.prompt_tokens, [3, 1])
+    assert [ids.tolist() for ids in workload.prompt_ids] == [[7, 0, 7], [151935]]
+    last = trace(path, start_s=50).build(seed=0)
+    assert [ids.tolist() for ids in last.prompt_ids] == [[1, 2]]
+
+
+def test_a_trace_of_lengths_has_no_prompts(path):
+    assert trace(path).build(seed=0).prompt_ids is None
+
+
+def test_a_prediction_keeps_the_prompts(tmp_path):
+    path = tmp_path / "ids.jsonl"
+    path.write_text(IDS)
+    workload = trace(path, duration_s=100).build(seed=0)
+    assert NoisyPrediction(0.5).apply(workload, seed=0).prompt_ids is workload.prompt_ids
 
 
 def test_settings_explained_away_are_indeed_not_taken():

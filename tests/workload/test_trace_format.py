@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -13,6 +14,14 @@ MOONCAKE = (
 )
 PLAIN = "request_id,arrival_timestamp,batch_size,prompt_size,token_size\n0,0.25,1,1339,420\n1,2.0,1,2144,97\n"
 TRACES = {"azure": AZURE, "mooncake": MOONCAKE, "plain": PLAIN}
+IDS = (
+    '{"timestamp": 0, "prompt_token_ids": [1, 151935, 0], "output_length": 500, "input_length": 3}\n'
+    '{"timestamp": 3.25, "prompt_token_ids": [7], "output_length": 490, "user": "x"}\n'
+)
+TEXT = (
+    '{"timestamp": 0, "prompt": "Hello,\\nworld", "output_length": 500, "input_length": 1}\n'
+    '{"timestamp": 3.25, "prompt": "¿Qué? \\u00e9", "output_length": 490}\n'
+)
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 PLAIN_HEADER = "arrival_timestamp,prompt_size,token_size"
 
@@ -64,6 +73,66 @@ def test_every_example_in_an_error_is_itself_valid(trace, name):
     assert len(read_trace(trace(header + trace_format.example), name)[0]) == 1
 
 
+@pytest.mark.parametrize("format_name", ["token_ids", "auto"])
+def test_token_ids_are_read_as_they_are(trace, format_name):
+    arrival_s, prompts, output_tokens = read_trace(trace(IDS), format_name)
+    assert ([ids.tolist() for ids in prompts], {ids.dtype for ids in prompts}) == ([[1, 151935, 0], [7]], {np.dtype(np.int32)})
+    np.testing.assert_array_equal(arrival_s, [0, 3.25])
+    np.testing.assert_array_equal(output_tokens, [500, 490])
+
+
+@pytest.mark.parametrize("format_name", ["text", "auto"])
+def test_text_is_read_as_it_is(trace, format_name):
+    arrival_s, prompts, output_tokens = read_trace(trace(TEXT), format_name)
+    assert prompts == ["Hello,\nworld", "¿Qué? é"]
+    np.testing.assert_array_equal(arrival_s, [0, 3.25])
+    np.testing.assert_array_equal(output_tokens, [500, 490])
+
+
+def test_a_row_with_text_and_token_ids_is_read_by_its_ids(trace):
+    row = '{"timestamp": 0, "prompt": "Hi", "prompt_token_ids": [3, 4], "output_length": 1, "input_length": 2}'
+    (ids,) = read_trace(trace(row), "auto")[1]
+    assert ids.tolist() == [3, 4]
+    assert read_trace(trace(row), "text")[1] == ["Hi"]
+    np.testing.assert_array_equal(read_trace(trace(row), "mooncake")[1], [2])
+
+
+def row_of(**members):
+    return json.dumps({"timestamp": 0, "output_length": 1} | members)
+
+
+NO_IDS = "prompt_token_ids to be a list of ids from 0 to 2147483647, one at least"
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (dict(prompt_token_ids=[]), NO_IDS),
+        (dict(prompt_token_ids=[0, -1]), NO_IDS),
+        (dict(prompt_token_ids=[2**31]), NO_IDS),
+        (dict(prompt_token_ids=[2**70]), NO_IDS),
+        (dict(prompt_token_ids=[1.5]), NO_IDS),
+        (dict(prompt_token_ids=[True]), NO_IDS),
+        (dict(prompt_token_ids=[[1]]), NO_IDS),
+        (dict(prompt_token_ids="12"), NO_IDS),
+        (dict(prompt_token_ids=[1, 2], input_length=3), "input_length to be the number of its prompt_token_ids, 2"),
+        (dict(prompt_token_ids=[1, 2], output_length=0), "output_length to be from 1 to 2147483647"),
+        (dict(prompt_token_ids=[1, 2], timestamp=-1), "timestamp to be a time >= 0"),
+        (dict(prompt_token_ids=[1, 2], output_length="1"), f"a row like {TRACE_FORMATS['token_ids'].example}"),
+        (dict(prompt_token_ids=[[1], [2, 3]]), f"a row like {TRACE_FORMATS['token_ids'].example}"),
+        (dict(prompt=""), "prompt to be text, one character at least"),
+        (dict(prompt=["Hi"]), "prompt to be text, one character at least"),
+        (dict(prompt="\ud800"), f"a row like {TRACE_FORMATS['text'].example}"),
+    ],
+)
+def test_a_wrong_prompt_is_one_line(trace, members, expected):
+    path = trace(row_of(**members))
+    with pytest.raises(
+        WorkloadError, match=f"^{re.escape(f'workload.path={path}, line 1: ')}'.*'; {re.escape(f'expected {expected}')}$"
+    ):
+        read_trace(path, "auto")
+
+
 AZURE_ROW = "a row like 2023-11-16 18:17:03.9799600,4808,10"
 MOONCAKE_ROW = 'a row like {"timestamp": 3000, "input_length": 6758, "output_length": 500}'
 PLAIN_ROW = "a row like 0.0101,1339,420"
@@ -110,6 +179,8 @@ def test_an_unknown_header_lists_what_is_known(trace):
     path = trace("when,how_long\n1,2\n")
     message = (
         f"workload.path={path}, line 1: 'when,how_long'; expected TIMESTAMP,ContextTokens,GeneratedTokens (azure) or "
+        '{"timestamp": 1.5, "prompt_token_ids": [1, 5, 7], "output_length": 20} (token_ids) or '
+        '{"timestamp": 1.5, "prompt": "Hello", "output_length": 20} (text) or '
         '{"timestamp": 3000, "input_length": 6758, "output_length": 500} (mooncake) or '
         "arrival_timestamp,prompt_size,token_size (plain)"
     )

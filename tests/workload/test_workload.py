@@ -53,6 +53,37 @@ def test_what_cannot_be_run_is_refused(columns, text):
         make(**columns)
 
 
+def with_ids(*prompt_ids):
+    columns = np.zeros(2), np.array([3, 1]), np.ones(2, np.int64)
+    return Workload("w", *columns, prompt_ids=tuple(np.array(ids, np.int32) for ids in prompt_ids))
+
+
+def test_prompts_come_with_the_lengths_they_have():
+    assert with_ids([5, 0, 2**31 - 1], [7]).total_prompt_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("prompt_ids", "text"),
+    [
+        (([1, 2, 3],), "prompt_ids must be an array of int32 for each request"),
+        (([1, 2, 3], [1, 2]), "request 1: 2 prompt_ids; expected prompt_tokens=1 of them"),
+        (([1, 2, 3], []), "request 1: 0 prompt_ids; expected prompt_tokens=1 of them"),
+        (([[1, 2, 3]], [1]), "request 0: 3 prompt_ids; expected prompt_tokens=3 of them"),
+        (([1, 2, 3], [-1]), "request 1: prompt id -1; expected ids >= 0"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(prompt_ids, text):
+    with pytest.raises(WorkloadError, match=f"^workload w: {re.escape(text)}$"):
+        with_ids(*prompt_ids)
+
+
+def test_prompts_of_another_type_are_refused():
+    tokens = np.ones(2, np.int64)
+    for ids in (np.ones(1, np.int64), [1]):
+        with pytest.raises(WorkloadError, match="prompt_ids must be an array of int32 for each request"):
+            Workload("w", np.zeros(2), tokens, tokens, prompt_ids=(ids, ids))
+
+
 def test_integers_are_not_times_and_lists_are_not_arrays():
     tokens = np.ones(2, np.int64)
     with pytest.raises(WorkloadError, match="arrival_s must be an array of float64"):
@@ -78,7 +109,7 @@ def test_trace_configuration_demands_only_the_path(tmp_path):
 
 def test_importing_every_source_needs_numpy_alone():
     sources = "emu.workload.empirical, emu.workload.fixed, emu.workload.trace"
-    heavy = "{'pandas', 'pyarrow', 'ray', 'hydra', 'omegaconf', 'torch'}"
+    heavy = "{'pandas', 'pyarrow', 'ray', 'hydra', 'omegaconf', 'torch', 'tokenizers'}"
     program = f"import sys, {sources}; print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=CONF_DIR.parents[1])
     assert (result.stdout, result.stderr) == ("set()\n", "")
