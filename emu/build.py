@@ -30,6 +30,7 @@ from emu.core.placement.policy import PlacementPolicy
 from emu.core.repurposing import RepurposingPolicy
 from emu.core.specs import ModelSpec
 from emu.core.timing.family import TimingFamily
+from emu.execution.settings import Execution, TorchExecution
 from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.settings import MetricsSettings, ResultsSettings
@@ -139,6 +140,7 @@ def make_plan(
     batching: BatchingPolicy,
     repurposing: RepurposingPolicy,
     runtime: Runtime,
+    execution: Execution,
     transfer: TransferSettings,
     metrics: MetricsSettings,
     verdict: VerdictLimits,
@@ -175,6 +177,8 @@ def make_plan(
         layers_per_piece=transfer.layers_per_piece,
     )
     power.check(model)
+    if isinstance(execution, TorchExecution):
+        _check_real(execution, parts, requests, runtime, transfer, seed)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
@@ -185,8 +189,30 @@ def make_plan(
         max_drain_s=metrics.max_drain_s,
         overrun_s=verdict.late_s,
         faults=tuple(parse_faults(faults, parts.machines)),
+        execution=execution,
     )
     return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
+
+
+def _check_real(
+    execution: TorchExecution, cluster: Cluster, requests: Workload, runtime: Runtime, transfer: TransferSettings, seed: int
+) -> None:
+    """Raises ValueError where machines cannot execute, each in its own time."""
+    if runtime.name != "ray":
+        raise ConfigError(f"execution=torch needs runtime=ray, not {runtime.name}: a machine that executes takes wall time")
+    if runtime.dilation != 1:
+        raise ConfigError(
+            f"runtime.dilation={runtime.dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
+        )
+    if transfer.payload_scale not in ("auto", 1):
+        raise ConfigError(
+            f"transfer.payload_scale={transfer.payload_scale}: expected auto or 1 with execution=torch, "
+            "which needs all bytes of a KV cache"
+        )
+    execution.check(cluster, int((requests.prompt_tokens + requests.output_tokens).max()))
+    execution.prompts(cluster.model, requests.prompt_tokens, requests.prompt_ids, seed)
+    if not runtime.address:
+        execution.check_memory(cluster)
 
 
 # --- what is wrong with a configuration -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
     "emu.compose": set(),
-    "emu.build": {"emu.compose", "emu.runtime", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
+    "emu.build": {"emu.compose", "emu.runtime", "emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
     "emu.runtime": {"emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
     "emu.execution": {"emu.core"},
     "emu.transfer": {"emu.core"},
@@ -63,6 +63,7 @@ POLICIES = {
     "prediction": ("workload/prediction", "apply", "workload"),
     "repurposing": ("core/repurposing", "choose", "pools"),
     "runtime": ("runtime", "run", "rehearsal"),
+    "execution": ("execution/settings", "real_machines", "machines"),
     "transfer": ("transfer", "make", "host"),
 }
 

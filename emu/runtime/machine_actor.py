@@ -31,17 +31,22 @@ from emu.runtime.node import BOUNDARY, Node
 from emu.runtime.party import PartySettings
 from emu.runtime.transfer_party import TransferParty
 from emu.runtime.wire import FrameKind
+from emu.transfer.cache_payload import CachePayload
 from emu.transfer.destination import Pulled, SourceLost, TransferFailed
-from emu.transfer.payload import KVLayout, KVPayload
+from emu.transfer.payload import KVLayout, KVPayload, Payload
 from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
 from emu.transfer.source import Key
 
 log = logging.getLogger(__name__)
+TOKEN_ID_BYTES = 4  # little-endian, as in `messages`
 
 
 class MachineActor(TransferParty):
-    """Party `index` of the run."""
+    """Party `index` of the run, which sleeps instead of executing.
+
+    What the `real` machines send are KV caches, and with each the tokens that are out, of which one of `stop_ids` is the last.
+    """
 
     def __init__(
         self,
@@ -50,10 +55,14 @@ class MachineActor(TransferParty):
         output_tokens: np.ndarray,
         settings: PartySettings,
         transfer_settings: TransferSettings,
+        real: frozenset[int] = frozenset(),
+        stop_ids: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(index, settings, transfer_settings)
         executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT)
         self.node = Node(cluster.make_machine(index), executor, self._tell_steps)
+        self._real, self._stop_ids = real, stop_ids
+        self._stopped: set[Key] = set()  # who came with its last token
         self.inbox: Inbox | None = None
         self._model, self._num_pieces = cluster.model, cluster.num_pieces
         block_tokens = getattr(cluster.kind, "block_tokens", 1)  # machines of the compatible mode have none
@@ -109,7 +118,7 @@ class MachineActor(TransferParty):
             else:
                 self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
             return
-        if type(event) is KVReceived and self.node.came_in_vain(event):
+        if type(event) is KVReceived and (event in self._stopped or self.node.came_in_vain(event)):
             return
         if type(event) is KVReceived and sender == NETWORK:
             if self._ends.get(event) is not event:
@@ -144,35 +153,46 @@ class MachineActor(TransferParty):
         for action in actions:
             kind = type(action)
             if kind is Send:
-                self._on_sending(action.message)
-                self.send_message(index, action.to, now_s, action.message)
+                self.send_message(index, action.to, now_s, self._outgoing(action.message))
             elif kind is RunSteps:
-                self.inbox.put(self.node.start(action, now_s), index, self.next_seq(), BOUNDARY)
+                if (end_s := self.node.start(action, now_s)) < math.inf:
+                    self.inbox.put(end_s, index, self.next_seq(), BOUNDARY)
             elif kind is CutRun:
                 if self.node.cut(now_s, sender):
                     self.inbox.put(self.node.end_s, index, self.next_seq(), BOUNDARY)
             elif kind is FreeKV:
                 # A destination that began to pull before it is told that nobody needs this any more has not failed.
                 told_s = now_s + 2 * self.settings.control_latency_s
-                asyncio.get_running_loop().call_at(self.clock.local(told_s), self.transfer.free, tuple(action))
+                asyncio.get_running_loop().call_at(self.clock.local(told_s), self._free, tuple(action))
             elif kind is SetTimer:
                 self.inbox.put(action.at_s, index, self.next_seq(), action.message)
         if type(event) in (Cancelled, KVLost):
-            event = event[:2]
-            self._due.pop(event, None)
-            self._ends.pop(event, None)
-            if (pull := self._pulls.pop(event, None)) is not None:
-                pull.cancel()
+            self._forget(event[:2])
 
-    def _on_sending(self, message: tuple) -> None:
-        """The payload follows the messages: it is held from its offer on, and pulled as soon as its flow may start."""
+    def _forget(self, key: Key) -> None:
+        """This attempt is called off."""
+        self._due.pop(key, None)
+        self._ends.pop(key, None)
+        if (pull := self._pulls.pop(key, None)) is not None:
+            pull.cancel()
+
+    def _outgoing(self, message: tuple) -> tuple:
+        """A message as it is sent. The payload follows the messages: it is held from its offer on, and pulled as soon as its
+        flow may start."""
         if type(message) is KVReady:
-            production = TimedProduction(self.clock.local(message.produced_from_s), self.clock.local(message.produced_until_s))
-            payload = self._payload(message.request_id, message.attempt, message.num_tokens)
-            self.transfer.hold((message.request_id, message.attempt), payload, production)
+            self._hold(message)
         elif type(message) is FlowRequested:
             num_tokens = message.num_bytes // self._model.kv_bytes_per_token
             self._start_pull(message.source, message.request_id, message.attempt, num_tokens, message.produced_until_s)
+        return message
+
+    def _hold(self, offer: KVReady) -> None:
+        production = TimedProduction(self.clock.local(offer.produced_from_s), self.clock.local(offer.produced_until_s))
+        key = (offer.request_id, offer.attempt)
+        self.transfer.hold(key, self._payload(*key, offer.num_tokens), production)
+
+    def _free(self, key: Key) -> None:
+        self.transfer.free(key)
 
     def _payload(self, request_id: int, attempt: int, num_tokens: int) -> KVPayload:
         scale = self._layout.scale
@@ -186,15 +206,16 @@ class MachineActor(TransferParty):
     def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int, until_s: float) -> None:
         key = (request_id, attempt)
         if key not in self._pulls:
-            payload = self._payload(request_id, attempt, num_tokens)
-            self._pulls[key] = self.spawn(self._pull(source, key, payload, self.clock.local(until_s)))
+            self._pulls[key] = self.spawn(self._pull(source, key, num_tokens, self.clock.local(until_s)))
 
-    async def _pull(self, source: int, key: Key, payload: KVPayload, until_local: float) -> Pulled | None:
+    async def _pull(self, source: int, key: Key, num_tokens: int, until_local: float) -> Pulled | None:
         """What has been pulled; None if that is nothing."""
         pulled = None
-        if payload.num_bytes:
+        if self._layout.scale:
             try:
+                payload = await self._expect(source, key, num_tokens)
                 pulled = await self.transfer.pull(source, key, payload, until_local)
+                self._take_trailer(key, payload.trailer)
             except SourceLost as lost:
                 # The scheduler learns of the death itself and calls the pull off, unless only the stream between us is lost.
                 await asyncio.sleep(2 * self.settings.heartbeat_s)
@@ -212,6 +233,16 @@ class MachineActor(TransferParty):
             self._complete(key, pulled, due_s)
             self._join_late(key, due_s, self._verified_s(pulled))
         return pulled
+
+    async def _expect(self, source: int, key: Key, num_tokens: int) -> Payload:
+        """What is to come from `source`; of a real KV cache nobody here knows the bytes."""
+        payload = self._payload(*key, num_tokens)
+        return CachePayload(payload.num_bytes, self._num_pieces, None) if source in self._real else payload
+
+    def _take_trailer(self, key: Key, trailer: bytes) -> None:
+        """The output tokens came with the last byte."""
+        if trailer and int.from_bytes(trailer[-TOKEN_ID_BYTES:], "little") in self._stop_ids:
+            self._stopped.add(key)
 
     def _verified_s(self, pulled: Pulled | None) -> float:
         """When a payload was here and verified; where there is none, always."""

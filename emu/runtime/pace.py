@@ -25,8 +25,10 @@ class Pace:
 async def choose_pace(rehearsal: Rehearsal, actors: RayCluster, dilation: float | str) -> Pace:
     """The pace as configured; what is `auto` is chosen by what a transfer between two idle machines takes.
 
-    With both `auto` the run goes at real speed, and moves what it can.
+    With both `auto` the run goes at real speed, and moves what it can; where machines execute, all of it.
     """
+    if rehearsal.execution.real_machines(rehearsal.cluster.machines):
+        return Pace(payload_scale=1.0, dilation=1.0)
     scale, cluster = rehearsal.transfer.payload_scale, rehearsal.cluster
     by_role = {spec.role: spec for spec in cluster.machines}
     if scale == 0 or AUTO not in (scale, dilation) or not {Role.PREFILL, Role.DECODE} <= by_role.keys():

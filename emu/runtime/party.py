@@ -76,6 +76,7 @@ class Party:
         self.channels: dict[int, Channel] = {}
         self.clock: WallClock | None = None
         self.stopped: asyncio.Event = asyncio.Event()
+        self.failure: Exception | None = None  # why this party cannot go on
         self._server: asyncio.Server | None = None
         self._offset = (0.0, 0.0)
         self._pong: asyncio.Future | None = None
@@ -110,8 +111,10 @@ class Party:
         _yield_to_this_thread()
 
     async def until_stopped(self) -> None:
-        """Return at the end of the run. Ray's notice of an actor's death is that this call fails."""
+        """Return at the end of the run. Ray's notice of an actor's death is that this call fails. Raises `failure`."""
         await self.stopped.wait()
+        if self.failure is not None:
+            raise self.failure
 
     async def _ping(self) -> float:
         self._pong = asyncio.get_running_loop().create_future()

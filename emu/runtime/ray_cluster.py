@@ -20,6 +20,7 @@ from emu.runtime.errors import RunError, gist
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.ray_nodes import set_environment
+from emu.runtime.real_machine_actor import RealMachineActor, RealMachines, Resources
 from emu.runtime.scheduler_actor import SchedulerActor
 from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
 from emu.transfer.settings import TransferSettings
@@ -39,6 +40,7 @@ class RayCluster:
         self._object_store_bytes = object_store_bytes
         self._is_ours = False  # a Ray that is already connected in this process stays so
         self.machines: dict[int, ActorHandle] = {}
+        self.resources: dict[int, Resources] = {}  # of the real machines
         self.scheduler: ActorHandle | None = None
 
     def __enter__(self) -> "RayCluster":
@@ -83,6 +85,7 @@ class RayCluster:
         host: str,
         transfer: TransferSettings,
         on_status: Callable[[str], None],
+        real: RealMachines | None,
     ) -> dict[int, Endpoint]:
         """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
         num_actors = len(cluster.machines) + 1
@@ -94,16 +97,26 @@ class RayCluster:
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)
-        machine_actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(MachineActor)
-        machine_actor = machine_actor.options(scheduling_strategy="SPREAD", **options)
+        common = (shared, outputs, settings, transfer)
+        make = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})
+        emulated = make(MachineActor).options(scheduling_strategy="SPREAD", **options)
+        stop_ids = frozenset() if real is None else real.stop_ids
+        indices = frozenset() if real is None else real.indices
         for spec in cluster.machines:
-            self.machines[spec.index] = machine_actor.remote(spec.index, shared, outputs, settings, transfer)
+            if spec.index in indices:
+                needs = real.execution.needs(cluster, spec)
+                actor = make(RealMachineActor).options(scheduling_strategy="SPREAD", **options | needs)
+                self.machines[spec.index] = actor.remote(spec.index, *common, real)
+            else:
+                self.machines[spec.index] = emulated.remote(spec.index, *common, indices, stop_ids)
         parties = {SCHEDULER: self.scheduler, **self.machines}
         endpoints: dict[int, Endpoint] = {}
         transports: dict[int, Any] = {}  # where the transport of each machine is reached
 
         async def listen(address: int, handle: ActorHandle) -> None:
             endpoints[address] = await handle.listen.remote(host)
+            if address in indices:
+                self.resources[address] = await handle.open_engine.remote()
             if address != SCHEDULER:
                 transports[address] = await handle.open_transfer.remote(host)
             on_status(f"actors started: {len(endpoints)}/{num_actors}")

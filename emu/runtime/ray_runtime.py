@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from emu.core import setting
+from emu.execution.settings import TorchExecution
 from emu.results.event_log import EventLog
 from emu.results.run_record import RunRecord
 from emu.runtime.driver import Driver
@@ -19,6 +20,7 @@ from emu.runtime.interrupt import Interrupt
 from emu.runtime.pace import AUTO, Pace, choose_pace
 from emu.runtime.party import PartySettings
 from emu.runtime.ray_cluster import RayCluster
+from emu.runtime.real_machine_actor import RealMachines
 from emu.runtime.rehearsal import Rehearsal
 from emu.transfer.settings import TransferError
 
@@ -91,10 +93,11 @@ class RayRuntime:
             overrun_s=rehearsal.overrun_s,
         )
         cluster, set_up_start = rehearsal.cluster, time.perf_counter()
+        real = _real_machines(rehearsal)
 
         async def set_up() -> tuple[Driver, Pace]:
             endpoints = await actors.start(
-                cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status
+                cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status, real
             )
             try:
                 pace = await choose_pace(rehearsal, actors, self.dilation)
@@ -122,6 +125,8 @@ class RayRuntime:
             fidelity=driver.fidelity(foreign_cores),
             interrupted=driver.interrupted,
             wall_start=wall_start,
+            real=tuple(sorted(actors.resources)),
+            num_kv_blocks_had={index: had.num_kv_blocks for index, had in actors.resources.items()},
             host={
                 "ray": {
                     "version": ray.__version__,
@@ -131,6 +136,16 @@ class RayRuntime:
                 }
             },
         )
+
+
+def _real_machines(rehearsal: Rehearsal) -> RealMachines | None:
+    """What the machines that execute have in common; None where there are none."""
+    execution, cluster, workload = rehearsal.execution, rehearsal.cluster, rehearsal.workload
+    if not isinstance(execution, TorchExecution):
+        return None
+    indices = frozenset(execution.real_machines(cluster.machines))
+    prompts = execution.prompts(cluster.model, workload.prompt_tokens, workload.prompt_ids, rehearsal.seed)
+    return RealMachines(execution, indices, execution.stop_ids(cluster.model), prompts, rehearsal.seed)
 
 
 async def _unless_interrupted(work: Awaitable[T], interrupt: Interrupt) -> T:

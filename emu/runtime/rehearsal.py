@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emu.core.cluster import Cluster
+from emu.execution.settings import EmulatedExecution, Execution
 from emu.runtime.fault import Fault
 from emu.transfer.settings import TransferSettings
 from emu.workload.workload import Workload
@@ -37,5 +38,6 @@ class Rehearsal:
     log_events: bool
     overrun_s: float = 0.005
     faults: tuple[Fault, ...] = ()
+    execution: Execution = field(default_factory=EmulatedExecution)
     on_progress: Callable[[Progress], None] = field(default=lambda progress: None)
     on_status: Callable[[str], None] = field(default=lambda line: None)

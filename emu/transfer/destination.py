@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-
 from emu.transfer.busy_time import BusyTime
 from emu.transfer.counts import TransferCounts
 from emu.transfer.frames import Frame
@@ -218,9 +217,7 @@ class Destination:
                 if received.nbytes != num_bytes:
                     return self._note(pull, "truncated", f"{received.nbytes} bytes came in place of {num_bytes}")
                 with pull.verify:
-                    problem = await self._worker.run(
-                        num_bytes, pull.payload.check, message.start, received, message.checksum
-                    )
+                    problem = await self._worker.run(num_bytes, pull.payload.check, message.start, received, message.checksum)
                 if problem:
                     return self._note(pull, "corrupt", problem)
                 if message.stop == pull.payload.num_bytes:

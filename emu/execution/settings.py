@@ -1,0 +1,117 @@
+"""Which machines execute their steps, as configured; the others sleep by a timing model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import psutil
+
+from emu.core import setting
+from emu.core.cluster import Cluster
+from emu.core.machine_kind import MachineSpec
+from emu.core.specs import ModelSpec
+from emu.execution.model import Executable
+from emu.execution.prompts import Prompts
+
+PROCESS_BYTES = 400_000_000  # of host memory for a process with torch, before the model (torch 2.13 on a CPU)
+CUDA_PROCESS_BYTES = 2_000_000_000  # the same with CUDA's libraries and context: an assumption
+
+
+class Execution(ABC):
+    """What every `conf/execution/*.yaml` describes."""
+
+    @abstractmethod
+    def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
+        """The indices of the machines that execute. Raises SettingError for a name that is none of theirs."""
+
+
+class EmulatedExecution(Execution):
+    """No machine executes anything."""
+
+    def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
+        return ()
+
+
+class TorchExecution(Execution):
+    """`machines` (`all`, or names) execute with torch, each on its own `device`: see conf/execution/torch.yaml.
+
+    Raises SettingError for values out of range.
+    """
+
+    def __init__(
+        self,
+        machines: str | list,
+        device: str,
+        num_threads: int,
+        num_gpus: float,
+        output: str,
+        temperature: float,
+        top_p: float,
+    ) -> None:
+        if isinstance(machines, str):
+            setting.one_of("execution.machines", machines, ("all", "[NAME, ...]"))
+        elif not machines:
+            raise setting.SettingError("execution.machines=[]: expected all or names; execution=emulated has no real machine")
+        self.machines = machines
+        self.device = device
+        kind, colon, number = device.partition(":")
+        if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+            raise setting.SettingError(f"execution.device={device}: expected cpu, cuda or cuda:N")
+        self.num_threads = setting.whole("execution.num_threads", num_threads, 1, 1024)
+        self.num_gpus = setting.positive("execution.num_gpus", num_gpus)
+        self.output = setting.one_of("execution.output", output, ("forced", "eos"))
+        self.temperature = setting.not_negative("execution.temperature", temperature)
+        self.top_p = setting.between("execution.top_p", top_p, 1e-6, 1)
+
+    def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
+        if self.machines == "all":
+            return tuple(range(len(machines)))
+        index_of = {spec.name: spec.index for spec in machines}
+        return tuple(index_of[setting.one_of("execution.machines", name, tuple(index_of))] for name in self.machines)
+
+    def check(self, cluster: Cluster, num_tokens: int) -> None:
+        """Raises SettingError where `cluster` cannot serve requests of up to `num_tokens` tokens, prompt and output."""
+        model = cluster.model
+        if not isinstance(model.executable, Executable):
+            raise setting.SettingError(
+                f"execution=torch: model {model.name} is known by its timing only; expected one that can be executed, such as "
+                "model=llama_30m, model=llama3_8b or model=checkpoint"
+            )
+        if not hasattr(cluster.kind, "block_tokens"):
+            raise setting.SettingError("execution=torch: expected machine=paged, for KV caches are kept in blocks")
+        context = model.executable.architecture.max_positions
+        if num_tokens > context:
+            raise setting.SettingError(
+                f"execution=torch: the workload has a request of {num_tokens} tokens, prompt and output; expected at most "
+                f"{context}, the context of model {model.name}"
+            )
+        if find_spec("torch") is None:
+            raise setting.SettingError("execution=torch needs torch, which is not installed; pip install 'emu[torch]'")
+
+    def prompts(self, model: ModelSpec, prompt_tokens: np.ndarray, given: Sequence[np.ndarray] | None, seed: int) -> Prompts:
+        """The token ids of all requests. Raises SettingError where one that is `given` is not in the model's vocabulary."""
+        return Prompts(prompt_tokens, model.executable.architecture.vocab_size, seed, given)
+
+    def stop_ids(self, model: ModelSpec) -> frozenset[int]:
+        """The tokens that end an output."""
+        return frozenset(model.executable.architecture.eos_ids if self.output == "eos" else ())
+
+    def check_memory(self, cluster: Cluster) -> None:
+        """Raises SettingError where this host lacks the memory for the real machines, if they are to be on its CPUs."""
+        machines = [cluster.machines[index] for index in self.real_machines(cluster.machines)]
+        needed = sum(self.needs(cluster, spec)["memory"] for spec in machines)
+        had = psutil.virtual_memory().available
+        if self.device == "cpu" and needed > had:
+            raise setting.SettingError(
+                f"execution.machines={','.join(spec.name for spec in machines)}: {cluster.model.name} with its KV caches needs "
+                f"{needed:,} bytes of memory and this host has {had:,} left; expected fewer real machines, a smaller model or "
+                "less hardware memory"
+            )
+
+    def needs(self, cluster: Cluster, spec: MachineSpec) -> dict[str, float]:
+        """What the process of a real machine declares to Ray."""
+        if self.device != "cpu":
+            return {"memory": CUDA_PROCESS_BYTES, "num_gpus": self.num_gpus}
+        kv_bytes = spec.num_kv_blocks * cluster.kind.block_tokens * cluster.model.kv_bytes_per_token
+        return {"memory": PROCESS_BYTES + cluster.model.weight_bytes + kv_bytes}
