@@ -33,6 +33,7 @@ from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
 from emu.runtime import interrupt
 from emu.runtime.errors import RunError
+from emu.runtime.prediction_interval import prediction_interval
 from emu.sweep.directory import opened
 from emu.sweep.launch import launch
 from emu.sweep.plan import plan_sweep
@@ -154,7 +155,9 @@ def write_results(
 ) -> dict[str, Any]:
     """Write the files of the run; return its summary. Raises OSError."""
     record.host.update(overrides=overrides, run_dir=str(run_dir))
-    summary = summarize(record, plan.metrics.warmup_s, plan.verdict, plan.service_levels, plan.power)
+    warmup_s = plan.metrics.warmup_s
+    interval = prediction_interval(plan.rehearse(run_dir=run_dir, log_events=False), record, warmup_s)
+    summary = summarize(record, warmup_s, plan.verdict, plan.service_levels, plan.power, interval)
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")
     if len(columns.answers):
@@ -169,7 +172,7 @@ def write_results(
             summary,
             settings=settings,
             overrides=overrides,
-            warmup_s=plan.metrics.warmup_s,
+            warmup_s=warmup_s,
         )
     summary["host"]["wall_s"] = perf_counter() - record.wall_start
     write_summary(summary, run_dir / "summary.json")

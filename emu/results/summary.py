@@ -29,9 +29,15 @@ from emu.results.verdict import VerdictLimits, judge
 
 
 def summarize(
-    record: RunRecord, warmup_s: float, limits: VerdictLimits, service_levels: ServiceLevels, power: PowerMethod
+    record: RunRecord,
+    warmup_s: float,
+    limits: VerdictLimits,
+    service_levels: ServiceLevels,
+    power: PowerMethod,
+    interval: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run, ready for JSON. `host.wall_s` is the wall time so far; latencies and SLOs leave out the warm-up.
+    `interval` is that of the latencies, where their timing states an error.
 
     Under the `virtual` runtime everything outside `host` depends on the configuration alone.
     """
@@ -56,6 +62,7 @@ def summarize(
         "requests": metrics.request_counts(columns),
         "tokens": metrics.token_counts(columns),
         **metrics.latencies(columns, warmup_s),
+        **({} if interval is None else {"interval": interval}),
         "handover": handover_figures(ledger, metrics.measured_requests(columns, warmup_s), columns, record.cluster),
         "throughput_rps": metrics.throughput_rps(columns),
         "slo": service_levels.judge(columns, warmup_s),

@@ -11,6 +11,7 @@ LATENCIES = {
     "queue_s": "queue",
     "second_token_gap_s": "first to second token",
 }
+STATISTICS = ("mean", "p50", "p90", "p99", "max")
 WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
 STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
 
@@ -32,15 +33,29 @@ def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:
         console.print(Text(f"  {reason}"))
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     table.add_column("ms")
-    statistics = ("mean", "p50", "p90", "p99", "max")
-    for name in statistics:
+    for name in STATISTICS:
         table.add_column(name, justify="right")
-    for key, name in LATENCIES.items():
-        values = (summary[key][statistic] for statistic in statistics)
-        table.add_row(name, *("-" if value is None else f"{value * 1e3:,.1f}" for value in values))
+    for row in _rows(summary):
+        table.add_row(*row)
     console.print(table)
     for line in _lines(summary):
         console.print(line, markup=False)
+
+
+def _rows(summary: dict[str, Any]) -> Iterator[list[str]]:
+    """The cells of the table: a row a latency, and where it has an interval the ends of that below."""
+    interval = summary.get("interval", {})
+    predicted = "" if interval.get("contains_run", True) else "predicted "
+    for key, name in LATENCIES.items():
+        yield [name, *(_milliseconds(summary[key][statistic]) for statistic in STATISTICS)]
+        if key in interval:
+            ends = [interval[key].get(statistic) or {} for statistic in STATISTICS]
+            for end, word in (("low", "from"), ("high", "to")):
+                yield [f"  {predicted}{word}", *("" if end not in of else _milliseconds(of[end]) for of in ends)]
+
+
+def _milliseconds(value_s: float | None) -> str:
+    return "-" if value_s is None else f"{value_s * 1e3:,.1f}"
 
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from emu.results.report import card
 from emu.results.report.cumulative import cumulative_chart
 from emu.results.report.curve import Curve
-from emu.results.report.quantity import SECONDS, count, unit_of
+from emu.results.report.quantity import SECONDS, TimeUnit, count, unit_of
 from emu.results.report.run import Run
 
 METRICS = (
@@ -23,12 +23,25 @@ def latency_table(run: Run) -> str:
     for name, meaning, key in METRICS:
         statistics = run.summary[key]
         unit = unit_of(statistics["p50"])
-        numbers = [unit.text(statistics[statistic]) for statistic in STATISTICS]
+        numbers = [f"{unit.text(statistics[name])}{_ends(run, key, name, unit)}" for name in STATISTICS]
         rows.append([f"{name}<small>{meaning}</small>", *numbers, unit.name])
     content = card.table(["", *STATISTICS, "unit"], rows)
     warmup = f" that arrived after the first {SECONDS.text(run.warmup_s)} s" if run.warmup_s else ""
     note = f"Finished requests{warmup}: {count(int(run.measured.sum()))}. Percentiles by linear interpolation."
-    return card.box("Latency", note, content)
+    return card.box("Latency", note + _meaning_of_ends(run), content)
+
+
+def _ends(run: Run, metric: str, statistic: str, unit: TimeUnit) -> str:
+    ends = run.summary.get("interval", {}).get(metric, {}).get(statistic)
+    return f"<small>{unit.text(ends['low'])} to {unit.text(ends['high'])}</small>" if ends else ""
+
+
+def _meaning_of_ends(run: Run) -> str:
+    if "interval" not in run.summary:
+        return ""
+    if run.summary["interval"]["contains_run"]:
+        return " Below: the interval, were every step off by the error that its timing states."
+    return " Below: the interval that the timing predicts, were every step off by its stated error; all machines were real."
 
 
 def latency_section(run: Run) -> str:
