@@ -79,7 +79,8 @@ def violations(root: Path) -> list[str]:
             lines.append(f"emu/{path}: named after a module of the standard library")
         lines += (f"emu/{path} imports {name}" for name in imports(tree) if not may_import(path, name))
     classes = {f"{module_name(path)}.{node.name}": node for path, tree in trees.items() for node in classes_of(tree)}
-    return [*lines, *policy_violations(root, classes)]
+    functions = {f"{module_name(path)}.{node.name}" for path, tree in trees.items() for node in functions_of(tree)}
+    return [*lines, *policy_violations(root, classes, functions)]
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -130,13 +131,17 @@ def classes_of(tree: ast.Module) -> list[ast.ClassDef]:
     return [node for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
-def policy_violations(root: Path, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+def functions_of(tree: ast.Module) -> list[ast.FunctionDef]:
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def policy_violations(root: Path, classes: dict[str, ast.ClassDef], functions: set[str]) -> Iterator[str]:
     targets: dict[str, set[str]] = {}
     for path in sorted((root / "conf").rglob("*.yaml")):
         for target in re.findall(r"^\s*_target_: (\S+)$", path.read_text(), flags=re.MULTILINE):
             targets.setdefault(path.parent.name, set()).add(target)
-            if target not in classes:
-                yield f"{path.relative_to(root)}: {target} is no class of emu"
+            if target not in classes and target not in functions:
+                yield f"{path.relative_to(root)}: {target} is no class or function of emu"
     for group, (folder, method, first_parameter) in POLICIES.items():
         package = ".".join(("emu", *Path(folder).parts))
         of_group = {name: node for name, node in classes.items() if name.startswith(f"{package}.")}
@@ -217,7 +222,7 @@ def test_a_yaml_without_policy_is_found(copy):
     (copy / "conf/placement/sticky.yaml").write_text("_target_: emu.core.placement.sticky.Sticky\n")
     (copy / "conf/batching/cache.yaml").write_text("_target_: emu.core.kv_cache.KVCache\n")
     assert violations(copy) == [
-        "conf/placement/sticky.yaml: emu.core.placement.sticky.Sticky is no class of emu",
+        "conf/placement/sticky.yaml: emu.core.placement.sticky.Sticky is no class or function of emu",
         "conf/placement has a YAML for emu.core.placement.sticky.Sticky, which is no policy of core/placement",
         "conf/batching has a YAML for emu.core.kv_cache.KVCache, which is no policy of core/batching",
     ]

@@ -14,6 +14,7 @@ class ModelSpec:
     """A transformer as the scheduler and the links see it.
 
     Shapes follow the published configurations; `dtype_bytes` is 2 for fp16 and bf16, for weights and KV cache alike.
+    `executable` is what a machine that computes its steps loads; None where the model can only be emulated.
     """
 
     name: str
@@ -24,6 +25,7 @@ class ModelSpec:
     num_kv_heads: int
     head_dim: int
     dtype_bytes: int = 2
+    executable: object | None = None
 
     def __post_init__(self) -> None:
         for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):

@@ -1,0 +1,119 @@
+"""`python -m emu.execution.torch_engine`: generate tokens after one prompt with a Hugging Face checkpoint."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import torch
+
+from emu.execution.model import Executable
+from emu.execution.torch_engine.architecture import Architecture
+from emu.execution.torch_engine.engine import load_engine
+from emu.execution.torch_engine.errors import EngineError
+from emu.execution.torch_engine.generate import Answer, check_prompt, generate
+from emu.execution.torch_engine.sampling import Sampling
+from emu.execution.torch_engine.text import Text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 2 after one line on stderr where something cannot be used."""
+    try:
+        options = _parser().parse_args(arguments)
+        print(_run(options))
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    if options.max_new_tokens < 1:
+        raise EngineError(f"--max-new-tokens {options.max_new_tokens}: expected a whole number > 0")
+    if options.block_tokens < 1:
+        raise EngineError(f"--block-tokens {options.block_tokens}: expected a whole number > 0")
+    if not 0 <= options.temperature < float("inf"):
+        raise EngineError(f"--temperature {options.temperature}: expected a number >= 0")
+    if options.seed < 0:
+        raise EngineError(f"--seed {options.seed}: expected a whole number >= 0")
+    architecture = Architecture.from_folder(options.checkpoint)
+    text = Text(options.checkpoint) if options.prompt is not None else None
+    prompt = text.encode(options.prompt) if text else _ids(options.prompt_ids)
+    check_prompt(architecture, prompt, options.max_new_tokens)
+    executable = Executable(
+        architecture, options.dtype or architecture.dtype, "" if options.random_weights else options.checkpoint
+    )
+    engine = load_engine(
+        executable,
+        num_blocks=-(-(len(prompt) + options.max_new_tokens) // options.block_tokens),
+        block_tokens=options.block_tokens,
+        device=options.device,
+        num_threads=options.num_threads,
+    )
+    eos_ids = () if options.ignore_eos else architecture.eos_ids
+    sampling = Sampling(options.temperature, 1.0, options.seed)
+    answer = generate(engine, prompt, options.max_new_tokens, eos_ids, sampling)
+    if options.logits:
+        with open(options.logits, "wb") as file:
+            np.save(file, answer.logits)
+    return _report(answer, len(prompt), text, executable.dtype, options)
+
+
+def _report(answer: Answer, prompt_tokens: int, text: Text | None, dtype: str, options: argparse.Namespace) -> str:
+    num_tokens = len(answer.token_ids)
+    tokens_per_s = num_tokens / (answer.prefill_s + answer.decode_s)
+    decoded = {"text": text.decode(answer.token_ids)} if text else {}
+    if options.json:
+        report = {
+            "token_ids": answer.token_ids,
+            **decoded,
+            "prompt_tokens": prompt_tokens,
+            "new_tokens": num_tokens,
+            "prefill_s": answer.prefill_s,
+            "decode_s": answer.decode_s,
+            "tokens_per_s": tokens_per_s,
+            "dtype": dtype,
+            "device": options.device,
+            "torch": torch.__version__,
+        }
+        return json.dumps(report)
+    lines = [",".join(map(str, answer.token_ids)), *decoded.values()]
+    times = f"prefill of {prompt_tokens} tokens {answer.prefill_s:.4g} s, decode {answer.decode_s:.4g} s"
+    return "\n".join([*lines, f"{num_tokens} tokens, {tokens_per_s:.4g} tokens/s ({times}; {dtype} on {options.device})"])
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(item) for item in text.split(",") if item.strip()]
+    except ValueError as error:
+        raise EngineError(f"--prompt-ids {text}: expected whole numbers with commas between them, such as 1,2,3") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One line without the usage."""
+        raise EngineError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m emu.execution.torch_engine", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="folder with config.json and safetensors")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt-ids", metavar="IDS", help="token ids, such as 1,2,3")
+    prompt.add_argument("--prompt", metavar="TEXT", help="text, for the folder's tokenizer.json")
+    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N")
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: the checkpoint's")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on after an end-of-sequence token")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, takes the likeliest token")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws at a temperature > 0")
+    parser.add_argument("--random-weights", action="store_true", help="needs config.json only")
+    parser.add_argument("--block-tokens", type=int, default=16, metavar="N", help="tokens in a KV block (default: 16)")
+    parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="of torch on a CPU (default: its own choice)")
+    parser.add_argument("--logits", metavar="FILE.npy", help="write float32 (new tokens, vocabulary): the logits of each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

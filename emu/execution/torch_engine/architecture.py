@@ -1,0 +1,249 @@
+"""The shapes of a transformer, read from the `config.json` of a Hugging Face checkpoint.
+
+One network has four names there: Llama, Mistral without a sliding window, Qwen2 (biases at q, k and v) and Qwen3 (RMSNorm over
+each head of q and k). What a configuration asks for beyond that is refused rather than left out.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emu.execution.torch_engine.errors import EngineError
+
+# By architecture what a key is where config.json lacks it, as in transformers' configuration class of that name.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {"max_position_embeddings": 2048, "eos_token_id": 2},
+    "MistralForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "eos_token_id": 2,
+        "sliding_window": 4096,
+    },
+    "Qwen2ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "Qwen3ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+}
+ROPE_TYPES = ("default", "linear", "llama3")
+DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class ArchitectureError(EngineError):
+    """A configuration of a network that this engine does not compute. The text is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021). `factor` and what follows it count where `kind` has a use for them.
+
+    linear: positions divided by `factor`. llama3: frequencies whose wavelength is beyond `original_max_positions` /
+    `low_freq_factor` divided by `factor`, those below the same over `high_freq_factor` kept, in between interpolated.
+    """
+
+    kind: str
+    theta: float
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A transformer's shapes. `eos_ids` end a sequence; `dtype` is that of the checkpoint's weights: fp32, fp16 or bf16."""
+
+    name: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    rms_norm_eps: float
+    rope: Rope
+    tied_embeddings: bool
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    eos_ids: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_params(self) -> int:
+        """Number of weights, a tied embedding counted once."""
+        attention_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        qkv_size = attention_size + 2 * kv_size
+        attention = self.hidden_size * (qkv_size + attention_size) + self.qkv_bias * qkv_size + self.o_bias * self.hidden_size
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        mlp += self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
+        norms = 2 * self.hidden_size + self.qk_norm * 2 * self.head_dim
+        embeddings = (1 if self.tied_embeddings else 2) * self.vocab_size * self.hidden_size
+        return embeddings + self.num_layers * (attention + mlp + norms) + self.hidden_size
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers in the KV cache of one token, over all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+    @classmethod
+    def from_folder(cls, folder: str) -> "Architecture":
+        """That of the checkpoint in `folder`. Raises ArchitectureError."""
+        config = _read_json(Path(folder), "config.json")
+        if (Path(folder) / "generation_config.json").is_file():
+            config = {**config, "eos_token_id": _read_json(Path(folder), "generation_config.json").get("eos_token_id")}
+        return cls.from_config(config, f"{Path(folder) / 'config.json'}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], place: str) -> "Architecture":
+        """That of a `config.json`'s content. `place` is where it comes from, for the text of an ArchitectureError."""
+        name = _name(config, place)
+        values = _Values({**DEFAULTS[name], **config}, place)
+        _refuse_what_is_not_computed(values, name)
+        hidden_size, num_heads = values.whole("hidden_size"), values.whole("num_attention_heads")
+        num_kv_heads = values.whole("num_key_value_heads", num_heads)
+        if num_heads % num_kv_heads:
+            raise values.error("num_key_value_heads", f"a divisor of num_attention_heads={num_heads}")
+        head_dim = values.whole("head_dim", hidden_size // num_heads)
+        if head_dim % 2:
+            raise values.error("head_dim", "an even number", head_dim)
+        max_positions = values.whole("max_position_embeddings")
+        has_bias = values.flag("attention_bias") if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") else False
+        eos_ids = values.get("eos_token_id", ())
+        return cls(
+            name=name,
+            vocab_size=values.whole("vocab_size"),
+            hidden_size=hidden_size,
+            intermediate_size=values.whole("intermediate_size"),
+            num_layers=values.whole("num_hidden_layers"),
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            max_positions=max_positions,
+            rms_norm_eps=values.number("rms_norm_eps", 1e-6),
+            rope=_rope(values, max_positions),
+            tied_embeddings=values.flag("tie_word_embeddings"),
+            qkv_bias=has_bias or name == "Qwen2ForCausalLM",
+            o_bias=has_bias,
+            mlp_bias=values.flag("mlp_bias") if name == "LlamaForCausalLM" else False,
+            qk_norm=name == "Qwen3ForCausalLM",
+            eos_ids=tuple(eos_ids) if isinstance(eos_ids, list | tuple) else (eos_ids,),
+            dtype=_dtype(values),
+        )
+
+
+class _Values:
+    """The values of a configuration; what is wrong with one names its key and its place."""
+
+    def __init__(self, values: Mapping[str, Any], place: str) -> None:
+        self._values = values
+        self._place = place
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, `default` where it is missing or null."""
+        value = self._values.get(key)
+        return default if value is None else value
+
+    def below(self, key: str) -> "_Values":
+        """Those of the mapping at `key`, with `key.` before each key."""
+        return _Values({f"{key}.{name}": value for name, value in self.get(key, {}).items()}, self._place)
+
+    def error(self, key: str, expected: str, value: Any = None) -> ArchitectureError:
+        value = self.get(key) if value is None else value
+        return ArchitectureError(f"{self._place}: {key}={value}: expected {expected}")
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        value = self.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(key, "a whole number > 0", "missing" if value is None else value)
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise self.error(key, "a number > 0", "missing" if value is None else value)
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false")
+        return value
+
+
+def _name(config: Mapping[str, Any], place: str) -> str:
+    names = config.get("architectures") or ["missing"]
+    if len(names) != 1 or names[0] not in DEFAULTS:
+        raise ArchitectureError(f"{place}: architectures={', '.join(names)}: expected one of {', '.join(DEFAULTS)}")
+    return names[0]
+
+
+def _refuse_what_is_not_computed(values: _Values, name: str) -> None:
+    if values.get("quantization_config"):
+        method = values.get("quantization_config").get("quant_method", "unknown")
+        raise values.error("quantization_config.quant_method", "weights that are not quantized", method)
+    if values.get("hidden_act", "silu") != "silu":
+        raise values.error("hidden_act", "silu")
+    if values.get("partial_rotary_factor", 1.0) != 1.0:
+        raise values.error("partial_rotary_factor", "1.0")
+    max_positions = values.whole("max_position_embeddings")
+    if name == "MistralForCausalLM" and values.get("sliding_window", max_positions) < max_positions:
+        raise values.error("sliding_window", "null, or max_position_embeddings or more")
+    if name.startswith("Qwen") and values.get("use_sliding_window", False):
+        raise values.error("use_sliding_window", "false")
+    if name.startswith("Qwen") and set(values.get("layer_types", ())) - {"full_attention"}:
+        raise values.error("layer_types", "full_attention alone", ",".join(sorted(set(values.get("layer_types")))))
+
+
+def _rope(values: _Values, max_positions: int) -> Rope:
+    # transformers 5 writes rope_parameters, with rope_theta in it; before that it was rope_scaling and a rope_theta beside it.
+    key = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
+    given = values.get(key, {})
+    theta = values.number("rope_theta", 10000.0)
+    kind = given.get("rope_type", given.get("type", "default"))
+    if any(isinstance(value, Mapping) for value in given.values()):
+        raise values.error(key, "one for all layers", ",".join(given))
+    if kind not in ROPE_TYPES:
+        raise values.error(f"{key}.rope_type", f"one of {', '.join(ROPE_TYPES)}", kind)
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise values.error(f"{key}.partial_rotary_factor", "1.0", given["partial_rotary_factor"])
+    inner = values.below(key)
+    theta = inner.number(f"{key}.rope_theta", theta)
+    if kind == "default":
+        return Rope(kind, theta)
+    factor = inner.number(f"{key}.factor")
+    if kind == "linear":
+        return Rope(kind, theta, factor)
+    original_max_positions = values.get("original_max_position_embeddings", max_positions)
+    return Rope(
+        kind,
+        theta,
+        factor,
+        inner.number(f"{key}.low_freq_factor"),
+        inner.number(f"{key}.high_freq_factor"),
+        inner.whole(f"{key}.original_max_position_embeddings", original_max_positions),
+    )
+
+
+def _dtype(values: _Values) -> str:
+    name = str(values.get("dtype", values.get("torch_dtype", "float32"))).removeprefix("torch.")
+    if name not in DTYPES:
+        raise values.error("dtype", f"one of {', '.join(DTYPES)}", name)
+    return DTYPES[name]
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not folder.is_dir():
+        raise ArchitectureError(f"{folder}: no such folder; expected a Hugging Face checkpoint: config.json and safetensors")
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ArchitectureError(f"{path}: {error.strerror}; expected a Hugging Face checkpoint's {name}") from error
+    except ValueError as error:
+        raise ArchitectureError(f"{path}: no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ArchitectureError(f"{path}: expected a JSON object")
+    return content

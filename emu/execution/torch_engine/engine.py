@@ -1,0 +1,96 @@
+"""A transformer with its KV cache on one device: one step is one forward pass over any mix of prompts and decodes."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from emu.execution.model import Executable
+from emu.execution.torch_engine.architecture import Architecture
+from emu.execution.torch_engine.checkpoint import load_weights, randomize_weights
+from emu.execution.torch_engine.device import check_memory, parse_device, parse_dtype
+from emu.execution.torch_engine.errors import EngineError
+from emu.execution.torch_engine.kv_cache import PagedKVCache
+from emu.execution.torch_engine.packed_batch import Chunk, PackedBatch
+from emu.execution.torch_engine.sampling import next_tokens
+from emu.execution.torch_engine.transformer import Transformer
+
+__all__ = ["Chunk", "Engine", "EngineError", "load_engine"]
+
+
+class Engine:
+    """Runs chunks of sequences whose blocks of `cache` the caller holds."""
+
+    def __init__(self, model: Transformer, cache: PagedKVCache) -> None:
+        self.model = model
+        self.cache = cache
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.model.architecture
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.cache.layers[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.cache.layers[0].device
+
+    def step(self, chunks: Sequence[Chunk], on_layer: Callable[[int], None] | None = None) -> list[int]:
+        """One forward pass over the chunks; the next token of each, -1 where none is wanted. The device is done on return.
+
+        `on_layer(layer)` is called in this thread when K and V of `layer` of all chunks are in the cache (on a GPU: when the
+        kernels that put them there are launched). Raises EngineError where a chunk has no tokens, tokens that the vocabulary
+        lacks, positions beyond the model's, or blocks without room.
+        """
+        logits = self.logits(chunks, on_layer)
+        wanting = [chunk for chunk in chunks if chunk.wants_token]
+        if not wanting:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            return [-1] * len(chunks)
+        positions = [chunk.num_before + len(chunk.token_ids) for chunk in wanting]
+        tokens = iter(next_tokens(logits, [chunk.sampling for chunk in wanting], positions))
+        return [next(tokens) if chunk.wants_token else -1 for chunk in chunks]
+
+    @torch.inference_mode()
+    def logits(self, chunks: Sequence[Chunk], on_layer: Callable[[int], None] | None = None) -> Tensor:
+        """float32 (chunks that want a token, vocab_size): what `step` with the same arguments draws from."""
+        for chunk in chunks:
+            self._check(chunk)
+        batch = PackedBatch(chunks, self.cache)
+        x = self.model(batch, on_layer)
+        return self.model.logits(x[batch.last_rows])
+
+    def _check(self, chunk: Chunk) -> None:
+        num_tokens = chunk.num_before + len(chunk.token_ids)
+        vocab_size, max_positions = self.architecture.vocab_size, self.architecture.max_positions
+        if not chunk.token_ids:
+            raise EngineError("a chunk without tokens: expected at least one")
+        if num_tokens > max_positions:
+            raise EngineError(f"a sequence of {num_tokens} tokens: the model's context has {max_positions}")
+        if num_tokens > len(chunk.blocks) * self.cache.block_tokens:
+            raise EngineError(f"a sequence of {num_tokens} tokens in {len(chunk.blocks)} blocks of {self.cache.block_tokens}")
+        if min(chunk.token_ids) < 0 or max(chunk.token_ids) >= vocab_size:
+            wrong = next(token for token in chunk.token_ids if not 0 <= token < vocab_size)
+            raise EngineError(f"token id {wrong}: expected 0 to {vocab_size - 1}, the model's vocabulary")
+
+
+def load_engine(executable: Executable, *, num_blocks: int, block_tokens: int, device: str, num_threads: int) -> Engine:
+    """The engine of a model with a KV cache of `num_blocks` blocks. `num_threads` (CPU) is torch's, for the whole process;
+    0 leaves it. Raises EngineError, before anything is allocated where the model does not fit."""
+    target = parse_device(device)
+    dtype = parse_dtype(executable.dtype, target)
+    architecture = executable.architecture
+    check_memory(architecture, dtype, num_blocks * block_tokens, target)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    model = Transformer(architecture, dtype, target)
+    if executable.checkpoint:
+        load_weights(model, executable.checkpoint)
+    else:
+        randomize_weights(model)
+    a = architecture
+    cache = PagedKVCache(a.num_layers, num_blocks, block_tokens, a.num_kv_heads, a.head_dim, dtype, target)
+    return Engine(model, cache)
