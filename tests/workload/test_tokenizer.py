@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import pytest
@@ -86,13 +85,3 @@ def test_without_the_library_it_says_what_to_install(path, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     expected = f"workload.tokenizer={tmp_path}: the library tokenizers is not installed; expected pip install 'emu[torch]'"
     assert refused(path, tmp_path) == expected
-
-
-def test_a_later_fork_says_nothing(checkpoint, path):
-    program = (
-        "import os, sys; from emu.workload.trace import Trace; "
-        f"Trace({str(path)!r}, 'auto', {str(checkpoint)!r}, 0, 60, 1).build(seed=0); child = os.fork(); child or os._exit(0); "
-        "os.waitpid(child, 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
