@@ -1,4 +1,4 @@
-"""Requests with the token lengths of a production service, at any rate."""
+"""Requests with the token lengths of a table, such as those of a production service, at any rate."""
 
 from pathlib import Path
 

@@ -65,6 +65,13 @@ def test_committed_tables_are_what_the_tool_writes(data_dir, lengths, tmp_path):
     np.testing.assert_allclose(written, committed, rtol=0, atol=1)  # a half may round either way
 
 
+def test_short_requests_fit_small_models():
+    drawn = build("short", rate_rps=1000)
+    for tokens, low, high, mean in ((drawn.prompt_tokens, 64, 512, 215), (drawn.output_tokens, 8, 64, 36)):
+        assert low <= tokens.min() and tokens.max() <= high
+        assert tokens.mean() == pytest.approx(mean, rel=0.01)
+
+
 def test_prompt_and_output_are_independent():
     workload = build(rate_rps=1000, duration_s=100)
     assert abs(np.corrcoef(workload.prompt_tokens, workload.output_tokens)[0, 1]) < 4 / np.sqrt(len(workload))
@@ -81,6 +88,6 @@ def test_lengths_depend_on_seed_and_index_alone(other):
 
 
 def test_an_unknown_table_is_one_clear_line():
-    text = "workload.lengths=sharegpt: expected one of azure_code, azure_conv"
+    text = "workload.lengths=sharegpt: expected one of azure_code, azure_conv, short"
     with pytest.raises(SettingError, match=f"^{re.escape(text)}$"):
         build("sharegpt")

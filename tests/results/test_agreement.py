@@ -1,0 +1,78 @@
+"""Two kinds of runs of one workload beside each other, by hand."""
+
+import numpy as np
+import pytest
+from facts import decode, prefill, recorded, run_record, summary_of
+
+from emu.core.facts import End, Place
+from emu.results.agreement import METRICS, AgreementError, RunResults, agreement, correlation, read_results
+from emu.results.requests_file import write_requests
+from emu.results.summary import write_summary
+
+NAN = float("nan")
+
+
+def results(mean_s, seconds=(1.0, 2.0), interval=None):
+    """A run whose figures are all `mean_s`, and whose requests took `seconds`."""
+    summary = {metric: dict.fromkeys(("mean", "p50", "p99"), mean_s) for metric in METRICS}
+    if interval:
+        ends = dict(zip(("low", "high"), interval, strict=True))
+        summary["interval"] = {metric: dict.fromkeys(("mean", "p50", "p99"), ends) for metric in METRICS}
+    return RunResults(summary, dict.fromkeys(METRICS, np.array(seconds)))
+
+
+def test_error_and_interval_of_a_pair():
+    figure = agreement([results(0.2)], [results(0.25, interval=(0.15, 0.3))])["ttft_s"]["p99"]
+    expected = {"real": 0.2, "emulated": 0.25, "error": pytest.approx(0.25), "low": 0.15, "high": 0.3, "covers": True}
+    assert figure == expected
+    for interval in ((0.21, 0.3), (0.1, 0.19)):
+        assert agreement([results(0.2)], [results(0.25, interval=interval)])["e2e_s"]["mean"]["covers"] is False
+
+
+def test_repeats_are_told_by_their_medians():
+    real = [results(value) for value in (0.1, 0.2, 0.9)]
+    emulated = [results(value, interval=(value - 0.1, value + 0.1)) for value in (0.5, 0.3, 0.22)]
+    figure = agreement(real, emulated)["tpot_s"]["mean"]
+    assert (figure["real"], figure["emulated"], figure["error"]) == (0.2, 0.3, pytest.approx(0.5))
+    assert (figure["low"], figure["high"]) == (pytest.approx(0.2), pytest.approx(0.4))
+
+
+def test_without_an_interval_or_a_value_there_is_none():
+    figure = agreement([results(0.2)], [results(0.2)])["ttft_s"]["mean"]
+    assert (figure["error"], figure["low"], figure["covers"]) == (0.0, None, None)
+    figure = agreement([results(None)], [results(0.2, interval=(0.1, 0.3))])["ttft_s"]["mean"]
+    assert (figure["real"], figure["error"], figure["covers"]) == (None, None, None)
+
+
+def test_correlation_is_over_the_requests_that_finished_in_both():
+    one, other = np.array([1.0, 2.0, 3.0, NAN, 100.0]), np.array([2.0, 4.0, 6.0, 5.0, NAN])
+    assert correlation(one, other) == pytest.approx(1.0)
+    assert correlation(one, -other) == pytest.approx(-1.0)
+    assert correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
+    assert correlation(np.ones(3), np.arange(3.0)) is None
+    assert correlation(np.array([NAN, 1.0]), np.array([1.0, NAN])) is None
+
+
+def test_the_seconds_of_each_request_are_read_back(tmp_path):
+    facts = [
+        (0, Place(0, 1, 0, 0)),
+        prefill(0, 0, 1, (0, 1, 8, 0)),
+        decode(0, 2, [3, 5], (0, 1, 8, 1), finished=(0,)),
+        (5, End(0, 1, "")),
+        prefill(0, 6, 7, (1, 1, 8, 0), finished=(1,)),
+        (7, End(1, 1, "")),
+        prefill(0, 8, 9, (2, 1, 8, 0)),
+        (9, End(2, 1, "killed")),
+    ]
+    record = run_record(recorded([(0.5, 8, 3), (6, 8, 1), (7, 8, 3)], facts))
+    write_requests(record.recorder.columns().requests, tmp_path / "requests.parquet")
+    write_summary(summary_of(record), tmp_path / "summary.json")
+    seconds = read_results(tmp_path).seconds
+    np.testing.assert_array_equal(seconds["ttft_s"], [0.5, 1.0, NAN])
+    np.testing.assert_array_equal(seconds["tpot_s"], [2.0, NAN, NAN])
+    np.testing.assert_array_equal(seconds["e2e_s"], [4.5, 1.0, NAN])
+
+
+def test_a_run_that_did_not_end_cannot_be_compared(tmp_path):
+    with pytest.raises(AgreementError, match=r"expected the directory of a run that has ended$"):
+        read_results(tmp_path)

@@ -1,0 +1,97 @@
+"""The validation from its command line. Its runs are virtual here, the real half with a timing that is 10 % slower."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emu.__main__ import rehearse
+from emu.build import build, compose
+
+TOOL = Path(__file__).parents[2] / "tools" / "validate.py"
+SMALL = ["experiment=[]", "timing=constant", "workload=fixed", "workload.duration_s=3", "cluster.num_prompt=1"]
+SLOW = ["timing.prefill_s_per_token=1.1e-4", "timing.decode_step_s=0.033"]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(kind, overrides, run_dir):
+        run_dir.mkdir(parents=True)
+        changed = {"runtime=ray": ["runtime=virtual"], "execution=torch": SLOW}
+        changed = [new for old in overrides for new in changed.get(old, [old])]
+        rehearse(build(compose([*changed, "results.events=false", "results.report=false"])), run_dir, [], {})
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "build", lambda config: None)
+    return module
+
+
+def call(tool, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["validate.py", *map(str, arguments)])
+    return tool.main()
+
+
+def test_both_kinds_are_run_in_turn_and_compared(tool, monkeypatch, tmp_path, capsys):
+    directory = tmp_path / "validation"
+    assert call(tool, monkeypatch, "--repeats", 3, "--runs", directory, *SMALL) == 0
+    text = capsys.readouterr().out
+    started = [line.split(": ")[0] for line in text.splitlines()[:6]]
+    assert started == ["real", "emulated", "emulated", "real", "real", "emulated"]
+    written = json.loads((directory / "validate.json").read_text())
+    tpot = written["tpot_s"]["mean"]
+    assert tpot["real"] > tpot["emulated"] and tpot["covers"] is None
+    assert tpot["error"] == pytest.approx(tpot["emulated"] / tpot["real"] - 1)
+    assert 0.9 < written["ttft_s"]["correlation"] < 1
+    assert [run["kind"] for run in written["runs"]] == ["real"] * 3 + ["emulated"] * 3
+    summary = json.loads((directory / "real-2" / "summary.json").read_text())
+    assert tpot["real"] == summary["tpot_s"]["mean"]  # of three equal runs
+    [row] = [line.split() for line in text.splitlines() if line.startswith("TPOT mean")]
+    assert row[2:5] == [f"{tpot['real'] * 1e3:,.1f}", f"{tpot['emulated'] * 1e3:,.1f}", f"{tpot['error']:+.1%}"]
+    assert text.count("VALID") == 6 and str(directory / "real-0") in text
+
+
+def test_settings_of_the_execution_are_for_the_real_half_only(tool):
+    lines = tool.command_lines(["execution.num_threads=2", "seed=3", "timing=constant"])
+    both = ["experiment=validate", "runtime=ray", "seed=3", "timing=constant"]
+    assert lines == {
+        "real": [*both, "execution=torch", "execution.num_threads=2"],
+        "emulated": [*both, "execution=emulated"],
+    }
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tool, monkeypatch, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert call(tool, monkeypatch, "--runs", tmp_path, *SMALL) == 2
+    assert capsys.readouterr().err == f"validate: --runs {tmp_path}: expected a new or empty directory\n"
+
+
+def test_a_run_that_fails_is_told_in_one_line(tmp_path):
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(module.RunFailed, match=r"^the real run in .*/real-0 failed: seed=-1: expected a whole number from 0 "):
+        module.run("real", ["seed=-1", "runtime=virtual"], tmp_path / "real-0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--repeats", "0"], "--repeats 0: expected a whole number from 1"),
+        (["--repeats", "two"], "argument --repeats: invalid int value: 'two'; see --help"),
+        (["runtime=virtual"], "runtime=virtual: set here: execution=torch, then execution=emulated, both with runtime=ray"),
+        (["execution=torch"], "execution=torch: set here: execution=torch, then execution=emulated, both with runtime=ray"),
+        (["workload=burst"], "workload=burst: no such option; expected one of "),
+    ],
+)
+def test_wrong_input_is_one_clear_line(arguments, line):
+    done = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"validate: {line}")
+    assert done.stderr.count("\n") == 1
