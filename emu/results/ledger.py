@@ -1,5 +1,6 @@
 """The ledger of hand-overs: what passed between a request's first and its second token, span by span."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,9 @@ class Ledger:
     wait      to the start of the step that wrote the second token: the running step, prompts before it, pauses
     step      that step
 
-    A layer-wise hand-over begins before its prefill ends: these spans hold only what is left of it after that. `transfer` and
-    `payload` are its row in `Transfers` and, where bytes really moved, in `Payloads`, else -1.
+    A layer-wise hand-over begins before its prefill ends: these spans hold only what is left of it after that. The model of its
+    flow goes by when the prefill ought to end, and a real one ends when it does: no span then begins before that.
+    `transfer` and `payload` are its row in `Transfers` and, where bytes really moved, in `Payloads`, else -1.
     """
 
     request_id: np.ndarray  # int32
@@ -45,8 +47,9 @@ class Ledger:
         return len(self.request_id)
 
 
-def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
-    """The ledger of a run of `cluster`. Requests of which a dead machine took facts along are left out."""
+def handover_ledger(columns: Columns, cluster: Cluster, real: Sequence[int] = ()) -> Ledger:
+    """The ledger of a run of `cluster`, of which the machines `real` executed. Requests of which a dead machine took facts
+    along are left out."""
     segments, steps, transfers, payloads = columns.segments, columns.steps, columns.transfers, columns.payloads
     request_id, second, prefill, transfer, payload = _rows(columns)
     was_pulled, moved = transfer >= 0, np.flatnonzero(payload >= 0)
@@ -77,6 +80,9 @@ def handover_ledger(columns: Columns, cluster: Cluster) -> Ledger:
     queued_s[is_layerwise] -= end_s + latency_s - np.maximum(asked_s, until_s)
     np.maximum(ready_s, prefilled_s, out=ready_s)
     np.maximum(pull_s, prefilled_s, out=pull_s)
+    from_real = is_layerwise & np.isin(transfers.source[transfer], real)
+    fetched_s[from_real] = np.maximum(fetched_s, prefilled_s)[from_real]
+    queued_s[from_real] = np.clip(queued_s, pull_s, fetched_s)[from_real]
 
     fetched_s[moved] = np.maximum(fetched_s[moved], payloads.fetched_s[payload[moved]])
     verified_s[:] = fetched_s

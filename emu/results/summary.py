@@ -45,7 +45,7 @@ def summarize(
     moves, requeues = columns.pool_moves, columns.requeues
     timings = [machine.timing for machine in record.machines]
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
-    ledger = handover_ledger(columns, record.cluster)
+    ledger = handover_ledger(columns, record.cluster, record.real)
     broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
     real = shadows(record, columns)
     num_transfers, num_steps = len(columns.transfers), len(columns.steps)

@@ -104,8 +104,10 @@ class TorchExecutor:
                 self._forget(key)
 
     def warm_up(self, num_tokens: int) -> None:
-        """Run a prompt of so many tokens and a few decode steps, so that no step of the run is the first of its kind."""
+        """Run a prompt of so many tokens, or as many as there is room for, and a decode step, three times each: no step of the run
+        is then the first of its kind."""
         cache = self._engine.cache
+        num_tokens = min(num_tokens, cache.num_blocks * cache.block_tokens - 1)
         blocks = cache.allocate(-(-(num_tokens + 1) // cache.block_tokens))
         for _ in range(3):
             self._engine.step([Chunk([0] * num_tokens, 0, blocks)])

@@ -38,7 +38,7 @@ class SequenceCache:
     def write(self, start: int, data: np.ndarray) -> None:
         """Set bytes [start, start + len(data)), whole values, to `data` (uint8); nothing once it is closed."""
         if self._makes_finite:
-            bits, kept, exponent = FINITE_BITS[self._cache.dtype]
+            bits, kept, exponent = FINITE_BITS[self._cache.layers[0].dtype]
             data = (data.view(bits) & bits(kept) | bits(exponent)).view(np.uint8)
         with self._writing:
             if not self._is_closed:

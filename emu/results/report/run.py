@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return handover_ledger(self.columns, self.record.cluster)
+        return handover_ledger(self.columns, self.record.cluster, self.record.real)
 
     @cached_property
     def shadows(self) -> list[Shadow]:
