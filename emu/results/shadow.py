@@ -19,6 +19,7 @@ from emu.results.run_record import RunRecord
 KINDS = ("prefill", "decode", "mixed")  # of steps: prompts alone, decodes alone, both
 WINDOW_STEPS = 50  # a machine that has become slower is noticed after so many steps
 MIN_WINDOW_STEPS = 10  # fewer tell nothing: a pause or two of the host would be half of them
+LEAST_ERROR = 1e-6  # by which a drift is measured where the stated error is 0
 WINDOWS_AT_ONCE = 10_000  # whose medians are computed together, in 4 MB
 
 
@@ -71,7 +72,8 @@ class Shadow:
             return None
         drift = _by_window(np.median, ratio, num_steps) - 1.0
         errors = _by_window(np.mean, self.stated_error[chosen], num_steps) if is_stated else np.ones(len(drift))
-        worst = int(np.argmax(np.round(np.abs(drift) / errors, 9)))  # of windows equal but for rounding the first
+        beyond = np.abs(drift) / np.maximum(errors, LEAST_ERROR)
+        worst = int(np.argmax(np.round(beyond, 9)))  # of windows equal but for rounding the first
         return Window(float(drift[worst]), num_steps, float(start_s[worst]), float(errors[worst]) if is_stated else None)
 
 
