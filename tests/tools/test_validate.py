@@ -95,3 +95,17 @@ def test_wrong_input_is_one_clear_line(arguments, line):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"validate: {line}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_real_and_emulated_machines_are_run_and_compared(tmp_path):
+    pytest.importorskip("torch")
+    directory, workload = tmp_path / "validation", ["workload.duration_s=4", "timing=constant"]
+    done = subprocess.run([sys.executable, TOOL, "--runs", directory, *workload], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = json.loads((directory / "validate.json").read_text())
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert written[metric]["p50"]["real"] > 0 and written[metric]["p50"]["emulated"] > 0
+    real, emulated = (json.loads((directory / name / "summary.json").read_text()) for name in ("real-0", "emulated-0"))
+    assert set(real["shadow"]) == {"p0", "d0"} and "shadow" not in emulated
+    assert real["requests"]["finished"] == emulated["requests"]["finished"] == real["requests"]["submitted"]
