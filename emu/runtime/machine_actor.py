@@ -88,10 +88,14 @@ class MachineActor(TransferParty):
             self._on_flow_timed(event, due_s, seq)
             return
         self.inbox.put_message(due_s, sender, seq, event)
-        if type(event) is KVReady and self.node.machine.would_pull(event):
+        if type(event) is KVReady and self._pulls_ahead(event):
             # Like every message, the pull goes out ahead of the time at which the model says it arrives; what decides when
             # the request joins is the later of the modelled end and the verified copy.
             self._start_pull(event.source, event.request_id, event.attempt, event.num_tokens, event.produced_until_s)
+
+    def _pulls_ahead(self, offer: KVReady) -> bool:
+        """Whether to pull before the state machine has reserved the blocks: it will."""
+        return self.node.machine.would_pull(offer)
 
     def before_report(self) -> None:
         # Tokens are told when something happens; without this a quiet machine would tell none for seconds.

@@ -110,7 +110,8 @@ class RealMachineActor(MachineActor):
         def step() -> "Stepped":
             return executor.step(lambda layer: loop.call_soon_threadsafe(self._on_layer, layer))
 
-        self._thread.start(step if self.executor.num_prefills else executor.step, self._on_step_end)
+        executor.begin_step()
+        self._thread.start(step if executor.num_prefills else executor.step, self._on_step_end)
 
     def _on_layer(self, layer: int) -> None:
         """The K and V of a layer are there for what is being prefilled. The last piece waits for the token that goes along."""
@@ -164,6 +165,9 @@ class RealMachineActor(MachineActor):
         self.executor.drop(*key)
 
     # --- KV caches ----------------------------------------------------------------------------------------------------
+
+    def _pulls_ahead(self, offer: KVReady) -> bool:
+        return False  # blocks that were then not reserved after all would be lacking in the steps
 
     def _hold(self, offer: KVReady) -> None:
         key, production = (offer.request_id, offer.attempt), AT_ONCE

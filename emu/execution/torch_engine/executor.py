@@ -154,7 +154,10 @@ class TorchExecutor:
                 raise RuntimeError(f"request {request_id} has {seq.num_cached} tokens of KV cache here, not {num_cached}")
             self._decodes[request_id] = seq
         self._prefills = [(prefill, self._prefilled(prefill)) for prefill in prefills]
-        self._note_in_step()
+
+    def begin_step(self) -> None:
+        """`step` is about to be called."""
+        self._in_step = {seq.key for seq in self._decodes.values()} | {seq.key for _, seq in self._prefills}
 
     def step(self, on_layer: Callable[[int], None] | None = None) -> Stepped:
         """One forward pass; see `Engine.step`. In the thread of the steps."""
@@ -180,7 +183,6 @@ class TorchExecutor:
             self._forget(key)
         self._doomed.clear()
         self._prefills = []
-        self._note_in_step()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -203,9 +205,6 @@ class TorchExecutor:
         """Tokens of its prompt for output tokens that machines wrote which know none."""
         for index in range(len(seq.output_ids), num_generated):
             seq.token_ids.append(seq.token_ids[index % seq.num_prompt])
-
-    def _note_in_step(self) -> None:
-        self._in_step = {seq.key for seq in self._decodes.values()} | {seq.key for _, seq in self._prefills}
 
     def _chunk(self, seq: _Sequence, num_tokens: int, wants_token: bool) -> Chunk:
         end = seq.num_cached + num_tokens
