@@ -1,4 +1,4 @@
-"""Which machines execute, and what is refused before any actor starts: one line with the value, the place and what is allowed."""
+"""Which machines execute, and what is refused before any actor starts: a line with the value, the place, what is allowed."""
 
 import psutil
 import pytest
