@@ -1,35 +1,43 @@
-"""How the tokens of a pass attend to what is in the KV cache: a prompt, a later part of one, the decodes of a batch."""
+"""How tokens attend to what is in the KV cache: those of a prompt, of a later part of one, and the decodes of a batch."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
+from emu.execution.torch_engine.chunk import Chunk
 from emu.execution.torch_engine.kv_cache import PagedKVCache
 
 
-class PromptAttention:
-    """`num_tokens` consecutive tokens of one sequence, `num_before` of which are in `blocks` already.
+class DecodeAttention(Protocol):
+    """One token of each of B sequences, already in the cache: q (B, H, D), a row a sequence. Returns (B, H, D)."""
 
-    With nothing before them their own K and V are all there is: nothing is gathered and no mask is made.
+    def __call__(self, layer: int, q: Tensor) -> Tensor: ...
+
+
+class PromptAttention:
+    """Consecutive tokens of one sequence, with or without others before them in the cache.
+
+    With none before them their own K and V are all there is: nothing is gathered and no mask is made.
     """
 
-    def __init__(self, cache: PagedKVCache, num_before: int, num_tokens: int, blocks: Sequence[int]) -> None:
+    def __init__(self, cache: PagedKVCache, chunk: Chunk) -> None:
         self._cache = cache
-        self._context = num_before + num_tokens
-        self._is_first = not num_before
+        self._context = chunk.context
+        self._is_first = not chunk.num_before
         if self._is_first:
             return
         device = cache.layers[0].device
-        used = blocks[: -(-self._context // cache.block_tokens)]
-        self._blocks = torch.tensor(used, dtype=torch.int64, device=device)
+        self._blocks = torch.tensor(chunk.used_blocks(cache.block_tokens), dtype=torch.int64).to(device)
         # Token i sees the context up to itself. GPU kernels know this shape; for a CPU the mask is made, once for all layers.
         if device.type == "cpu":
-            self._mask = torch.ones(num_tokens, self._context, dtype=torch.bool).tril_(num_before)
+            self._mask = torch.ones(chunk.num_tokens, chunk.context, dtype=torch.bool).tril_(chunk.num_before)
         else:
-            self._mask = causal_lower_right(num_tokens, self._context)
+            from torch.nn.attention.bias import causal_lower_right  # brings torch's compiler: a second
+
+            self._mask = causal_lower_right(chunk.num_tokens, chunk.context)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (T, H, D), k and v (T, K, D) of these tokens, already in the cache. Returns (T, H, D)."""
@@ -45,22 +53,20 @@ class PromptAttention:
 
 
 class GatheredDecode:
-    """One token of each sequence, on any device: its blocks are gathered, sequence by sequence.
+    """Decodes whose blocks are gathered, sequence by sequence: the time follows the tokens attended to.
 
-    The time then follows the tokens attended to, whatever the longest of the batch. One sequence at a time because its K and
-    V then stay in the processor's cache: 2 to 5 times faster than gathering the whole batch's first (32 sequences, 1024
-    tokens each, one core of an AMD EPYC).
+    One sequence at a time because its K and V then stay in the processor's cache: 2 to 5 times faster than to gather those of
+    the whole batch first (32 sequences of 1024 tokens, one core of an AMD EPYC).
     """
 
-    def __init__(self, cache: PagedKVCache, contexts: Sequence[int], blocks: Sequence[Sequence[int]]) -> None:
+    def __init__(self, cache: PagedKVCache, chunks: Sequence[Chunk]) -> None:
         self._cache = cache
-        self._contexts = contexts
-        nums_blocks = [-(-context // cache.block_tokens) for context in contexts]
-        used = [block for of_sequence, num in zip(blocks, nums_blocks, strict=True) for block in of_sequence[:num]]
-        self._blocks = torch.tensor(used, dtype=torch.int64, device=cache.layers[0].device).split(nums_blocks)
+        self._contexts = [chunk.context for chunk in chunks]
+        used = [chunk.used_blocks(cache.block_tokens) for chunk in chunks]
+        blocks = torch.tensor([block for of_sequence in used for block in of_sequence], dtype=torch.int64)
+        self._blocks = blocks.to(cache.layers[0].device).split([len(of_sequence) for of_sequence in used])
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
-        """q (B, H, D): a row a sequence. Returns (B, H, D)."""
         num_kv_heads, head_dim = self._cache.layers[layer].shape[-2:]
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         # The heads that share a KV head are as many queries to it: (B, 1, K, H/K, D).

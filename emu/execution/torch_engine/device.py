@@ -51,6 +51,12 @@ def check_memory(architecture: Architecture, dtype: torch.dtype, num_kv_tokens: 
         )
 
 
+def max_kv_tokens(architecture: Architecture, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens of KV cache for which the device has room now, beside the weights and the reserve; 0 where those do not fit."""
+    left = available_bytes(device) - architecture.num_params * dtype.itemsize - RESERVE_BYTES[device.type]
+    return max(0, left // (architecture.kv_values_per_token * dtype.itemsize))
+
+
 def available_bytes(device: torch.device) -> int:
     """Memory that can be allocated there now: of the GPU, or of the host within the limit of its container."""
     if device.type == "cuda":

@@ -1,21 +1,24 @@
 """A transformer with its KV cache on one device: one step is one forward pass over any mix of prompts and decodes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from emu.execution.model import Executable
 from emu.execution.torch_engine.architecture import Architecture
+from emu.execution.torch_engine.attention import GatheredDecode
 from emu.execution.torch_engine.checkpoint import load_weights, randomize_weights
+from emu.execution.torch_engine.chunk import Chunk
 from emu.execution.torch_engine.device import check_memory, parse_device, parse_dtype
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.kv_cache import PagedKVCache
-from emu.execution.torch_engine.packed_batch import Chunk, PackedBatch
+from emu.execution.torch_engine.packed_batch import PackedBatch
 from emu.execution.torch_engine.sampling import next_tokens
 from emu.execution.torch_engine.transformer import Transformer
 
-__all__ = ["Chunk", "Engine", "EngineError", "load_engine"]
+__all__ = ["Chunk", "Engine", "EngineError", "load_engine", "load_model", "make_engine"]
 
 
 class Engine:
@@ -24,6 +27,17 @@ class Engine:
     def __init__(self, model: Transformer, cache: PagedKVCache) -> None:
         self.model = model
         self.cache = cache
+        self._decode_attention = GatheredDecode
+        self._graphs = None
+        if self.device.type == "cuda":
+            # Both bring torch's compiler, which takes a second to import.
+            from emu.execution.torch_engine.cuda_graphs import DecodeGraphs
+            from emu.execution.torch_engine.paged_decode import PagedDecode
+
+            longest = min(self.architecture.max_positions, cache.num_blocks * cache.block_tokens)
+            max_blocks = -(-longest // cache.block_tokens)
+            self._decode_attention = partial(PagedDecode.of, max_blocks=max_blocks)
+            self._graphs = DecodeGraphs(model, cache, max_blocks)
 
     @property
     def architecture(self) -> Architecture:
@@ -50,21 +64,28 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             return [-1] * len(chunks)
-        positions = [chunk.num_before + len(chunk.token_ids) for chunk in wanting]
+        positions = [chunk.context for chunk in wanting]
         tokens = iter(next_tokens(logits, [chunk.sampling for chunk in wanting], positions))
         return [next(tokens) if chunk.wants_token else -1 for chunk in chunks]
 
-    @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk], on_layer: Callable[[int], None] | None = None) -> Tensor:
-        """float32 (chunks that want a token, vocab_size): what `step` with the same arguments draws from."""
+        """float32 (chunks that want a token, vocab_size): what `step` with the same arguments draws from. On a GPU the next
+        pass overwrites it."""
         for chunk in chunks:
             self._check(chunk)
-        batch = PackedBatch(chunks, self.cache)
-        x = self.model(batch, on_layer)
-        return self.model.logits(x[batch.last_rows])
+        with torch.inference_mode():
+            if self._graphs and len(chunks) <= self._graphs.max_size and all(map(is_decode, chunks)):
+                logits = self._graphs.logits(chunks)
+                if on_layer is not None:
+                    for layer in range(self.architecture.num_layers):
+                        on_layer(layer)
+                return logits
+            batch = PackedBatch(self.cache, chunks, self._decode_attention)
+            x = self.model(batch, on_layer)
+            return self.model.logits(x[batch.last_rows])
 
     def _check(self, chunk: Chunk) -> None:
-        num_tokens = chunk.num_before + len(chunk.token_ids)
+        num_tokens = chunk.context
         vocab_size, max_positions = self.architecture.vocab_size, self.architecture.max_positions
         if not chunk.token_ids:
             raise EngineError("a chunk without tokens: expected at least one")
@@ -77,20 +98,34 @@ class Engine:
             raise EngineError(f"token id {wrong}: expected 0 to {vocab_size - 1}, the model's vocabulary")
 
 
+def is_decode(chunk: Chunk) -> bool:
+    return chunk.num_tokens == 1 and chunk.wants_token
+
+
 def load_engine(executable: Executable, *, num_blocks: int, block_tokens: int, device: str, num_threads: int) -> Engine:
-    """The engine of a model with a KV cache of `num_blocks` blocks. `num_threads` (CPU) is torch's, for the whole process;
-    0 leaves it. Raises EngineError, before anything is allocated where the model does not fit."""
+    """The engine of a model with a KV cache of `num_blocks` blocks of `block_tokens` tokens. `num_threads` (CPU) is torch's,
+    for the whole process; 0 leaves it. Raises EngineError, before anything is allocated where the model does not fit."""
     target = parse_device(device)
     dtype = parse_dtype(executable.dtype, target)
-    architecture = executable.architecture
-    check_memory(architecture, dtype, num_blocks * block_tokens, target)
+    check_memory(executable.architecture, dtype, num_blocks * block_tokens, target)
     if num_threads:
         torch.set_num_threads(num_threads)
-    model = Transformer(architecture, dtype, target)
+    return make_engine(load_model(executable, dtype, target), num_blocks, block_tokens)
+
+
+def load_model(executable: Executable, dtype: torch.dtype, device: torch.device) -> Transformer:
+    """The model with its weights. Raises EngineError where the checkpoint is none of this architecture."""
+    model = Transformer(executable.architecture, dtype, device)
     if executable.checkpoint:
         load_weights(model, executable.checkpoint)
     else:
         randomize_weights(model)
-    a = architecture
-    cache = PagedKVCache(a.num_layers, num_blocks, block_tokens, a.num_kv_heads, a.head_dim, dtype, target)
+    return model
+
+
+def make_engine(model: Transformer, num_blocks: int, block_tokens: int) -> Engine:
+    """The engine of a loaded model, with a cache for the KV heads that it has."""
+    weight, attention = model.embedding.weight, model.layers[0].attention
+    num_layers, num_kv_heads, head_dim = len(model.layers), attention.num_kv_heads, attention.head_dim
+    cache = PagedKVCache(num_layers, num_blocks, block_tokens, num_kv_heads, head_dim, weight.dtype, weight.device)
     return Engine(model, cache)

@@ -46,7 +46,7 @@ def generate(engine: Engine, prompt: Sequence[int], max_new_tokens: int, eos_ids
     chunk = Chunk(prompt, 0, blocks)
     while True:
         row = engine.logits([chunk])
-        position = chunk.num_before + len(chunk.token_ids)
+        position = chunk.context
         token_ids += next_tokens(row, [sampling], [position])
         ends_s.append(time.perf_counter())
         logits.append(row[0].cpu().numpy())

@@ -20,6 +20,7 @@ class Sampling(NamedTuple):
 GREEDY = Sampling()
 
 
+@torch.inference_mode()
 def next_tokens(logits: Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
     """A token for each row of `logits` (n, V), by its sampling; `positions[i]` is where in its sequence it will stand."""
     tokens = logits.argmax(dim=-1)
