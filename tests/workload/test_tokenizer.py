@@ -61,7 +61,7 @@ def refused(path, tokenizer):
 
 
 def test_text_without_a_tokenizer_is_one_line(path):
-    expected = f"workload.path={path}: its prompts are text; expected workload.tokenizer=, the model's tokenizer.json"
+    expected = f"workload.path={path}: its prompts are text; expected workload.tokenizer=FOLDER with the model's tokenizer.json"
     assert refused(path, "") == expected
 
 
