@@ -14,8 +14,8 @@ Figures = dict[str, float | list[float]]
 def fit(times_s: Mapping[StepShape, float]) -> Figures:
     """The figures of `CalibratedTiming` less its errors, by the time of each shape.
 
-    Least squares of the relative errors, with costs that are not negative and curves that do not fall. A curve has its points
-    at the measured sizes. Raises ValueError where there are fewer than two sizes of passes with prompts or of decodes.
+    Least squares of the relative errors, with costs that are not negative. A curve has its points at the measured sizes, and
+    rises at its end. Raises ValueError where there are fewer than two sizes of passes with prompts or of decodes.
     """
     with_prompts = {shape: time_s for shape, time_s in times_s.items() if shape.prompts}
     decodes = {shape: time_s for shape, time_s in times_s.items() if not shape.prompts}
@@ -57,10 +57,13 @@ def _solve(
 ) -> tuple[list[float], list[float]]:
     """The curve's values at `knots`, and the price of each column of `costs` (rows, columns)."""
     x, sizes_ = np.array(knots, dtype=float), np.array(sizes, dtype=float)
-    # The curve is a sum: its first value, and from each knot to the next a rise that is not negative.
-    rises = np.clip((sizes_[:, None] - x[:-1]) / np.diff(x), 0.0, 1.0)
-    matrix = np.column_stack([np.ones(len(sizes_)), rises, np.array(costs, dtype=float)])
+    # Of a point's value each size between it and its neighbours has a share; the last value is the one before and a rise that
+    # is not negative.
+    shares = np.column_stack([np.interp(sizes_, x, point) for point in np.eye(len(x))])
+    shares[:, -2] += shares[:, -1]
+    matrix = np.column_stack([shares, np.array(costs, dtype=float)])
     weights = 1.0 / np.array(times_s)
     solution = non_negative_least_squares(matrix * weights[:, None], np.ones(len(weights)))
     curve, prices = solution[: len(knots)], solution[len(knots) :]
-    return np.cumsum(curve).tolist(), prices.tolist()
+    curve[-1] += curve[-2]
+    return curve.tolist(), prices.tolist()

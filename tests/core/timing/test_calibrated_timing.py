@@ -52,6 +52,10 @@ def test_hand_computed_times():
     assert timing.decode_boundaries(1.0, 2, 100, 3) == pytest.approx([1.0121, 1.024202, 1.036306])
 
 
+def test_a_curve_may_fall_in_between():
+    assert hand_made(decode_s=[0.010, 0.014, 0.012, 0.020], decode_num_seqs=[1, 3, 4, 8]).decode_s(4, 0) == 0.012
+
+
 def test_a_mixed_pass_with_only_one_of_the_two_is_that_one():
     timing = hand_made()
     assert timing.mixed_s([30, 20], 0, 0) == timing.prefill_s([30, 20])
@@ -168,7 +172,7 @@ def test_the_family_finds_the_calibration_of_model_and_hardware():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"pass_s": [0.3, 0.2, 0.6]}, r"pass_s must be positive and never fall: \[0.3, 0.2, 0.6\]"),
+        ({"pass_s": [0.3, 0.4, 0.2]}, r"pass_s must be positive and not fall at the end: \[0.3, 0.4, 0.2\]"),
         ({"decode_s": [0.0, 0.1, 0.2]}, "decode_s must be positive"),
         ({"pass_tokens": [0, 10, 20]}, r"pass_s must begin at 1 or more, not at \[0\]"),
         ({"pass_tokens": [100, 400, 400]}, r"must ascend: \[100, 400, 400\]"),
