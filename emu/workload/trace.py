@@ -50,7 +50,8 @@ class Trace:
         if isinstance(prompts[0], str):
             if not self.tokenizer:
                 raise WorkloadError(
-                    f"workload.path={self.path}: its prompts are text; expected workload.tokenizer=FOLDER with the model's tokenizer.json"
+                    f"workload.path={self.path}: its prompts are text; "
+                    "expected workload.tokenizer=FOLDER with the model's tokenizer.json"
                 )
             prompts = token_ids(prompts, Path(self.tokenizer).expanduser())
         if isinstance(prompts[0], np.ndarray):
