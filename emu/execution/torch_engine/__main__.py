@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,50 +16,63 @@ from emu.execution.torch_engine.engine import load_engine
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.generate import Answer, check_prompt, generate
 from emu.execution.torch_engine.sampling import Sampling
+from emu.execution.torch_engine.tensor_parallel import check_divides, process_group, shard
 from emu.execution.torch_engine.text import Text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr where something cannot be used."""
+    """The exit code: 0, or 2 after one line on stderr where something cannot be used. Under `torchrun` its processes share the
+    model, and the first one speaks."""
+    is_first = int(os.environ.get("RANK", "0")) == 0
     try:
-        options = _parser().parse_args(arguments)
-        print(_run(options))
+        report = _run(_parser().parse_args(arguments))
     except EngineError as error:
-        print(error, file=sys.stderr)
+        if is_first:
+            print(error, file=sys.stderr)
         return 2
+    if is_first:
+        print(report)
     return 0
 
 
 def _run(options: argparse.Namespace) -> str:
-    if options.max_new_tokens < 1:
-        raise EngineError(f"--max-new-tokens {options.max_new_tokens}: expected a whole number > 0")
-    if options.block_tokens < 1:
-        raise EngineError(f"--block-tokens {options.block_tokens}: expected a whole number > 0")
-    if not 0 <= options.temperature < float("inf"):
-        raise EngineError(f"--temperature {options.temperature}: expected a number >= 0")
-    if options.seed < 0:
-        raise EngineError(f"--seed {options.seed}: expected a whole number >= 0")
+    _check(options)
     architecture = Architecture.from_folder(options.checkpoint)
     text = Text(options.checkpoint) if options.prompt is not None else None
     prompt = text.encode(options.prompt) if text else _ids(options.prompt_ids)
     check_prompt(architecture, prompt, options.max_new_tokens)
-    executable = Executable(
-        architecture, options.dtype or architecture.dtype, "" if options.random_weights else options.checkpoint
-    )
-    engine = load_engine(
+    dtype = options.dtype or architecture.dtype
+    executable = Executable(architecture, dtype, "" if options.random_weights else options.checkpoint)
+    load = partial(
+        load_engine,
         executable,
         num_blocks=-(-(len(prompt) + options.max_new_tokens) // options.block_tokens),
         block_tokens=options.block_tokens,
-        device=options.device,
         num_threads=options.num_threads,
     )
     eos_ids = () if options.ignore_eos else architecture.eos_ids
-    sampling = Sampling(options.temperature, 1.0, options.seed)
-    answer = generate(engine, prompt, options.max_new_tokens, eos_ids, sampling)
-    if options.logits:
+    rest = prompt, options.max_new_tokens, eos_ids, Sampling(options.temperature, 1.0, options.seed)
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_ranks == 1:
+        answer = generate(load(device=options.device), *rest)
+    else:
+        check_divides(architecture, num_ranks)
+        with process_group(options.device) as device:
+            answer = generate(load(device=device, parallelize=shard), *rest)
+    if options.logits and int(os.environ.get("RANK", "0")) == 0:
         with open(options.logits, "wb") as file:
             np.save(file, answer.logits)
-    return _report(answer, len(prompt), text, executable.dtype, options)
+    return _report(answer, len(prompt), text, dtype, options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, low in (("max_new_tokens", 1), ("block_tokens", 1), ("seed", 0), ("num_threads", 0)):
+        if getattr(options, name) < low:
+            raise EngineError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected a whole number >= {low}")
+    if not 0 <= options.temperature < float("inf"):
+        raise EngineError(f"--temperature {options.temperature}: expected a number >= 0")
+    if options.logits and not Path(options.logits).absolute().parent.is_dir():
+        raise EngineError(f"--logits {options.logits}: no such folder")
 
 
 def _report(answer: Answer, prompt_tokens: int, text: Text | None, dtype: str, options: argparse.Namespace) -> str:

@@ -18,7 +18,7 @@ from emu.execution.torch_engine.packed_batch import PackedBatch
 from emu.execution.torch_engine.sampling import next_tokens
 from emu.execution.torch_engine.transformer import Transformer
 
-__all__ = ["Chunk", "Engine", "EngineError", "load_engine", "load_model", "make_engine"]
+__all__ = ["Chunk", "Engine", "EngineError", "load_engine"]
 
 
 class Engine:
@@ -102,30 +102,33 @@ def is_decode(chunk: Chunk) -> bool:
     return chunk.num_tokens == 1 and chunk.wants_token
 
 
-def load_engine(executable: Executable, *, num_blocks: int, block_tokens: int, device: str, num_threads: int) -> Engine:
-    """The engine of a model with a KV cache of `num_blocks` blocks of `block_tokens` tokens. `num_threads` (CPU) is torch's,
-    for the whole process; 0 leaves it. Raises EngineError, before anything is allocated where the model does not fit."""
+def load_engine(
+    executable: Executable,
+    *,
+    num_blocks: int,
+    block_tokens: int,
+    device: str,
+    num_threads: int,
+    parallelize: Callable[[Transformer], None] | None = None,
+) -> Engine:
+    """The engine of a model with a KV cache of `num_blocks` blocks of `block_tokens` tokens.
+
+    `num_threads` (CPU) is torch's, for the whole process; 0 leaves it. `parallelize` may leave of the loaded model what this
+    process is to compute: its cache then holds the KV heads that are left. Raises EngineError, before anything is allocated
+    where the model does not fit.
+    """
     target = parse_device(device)
     dtype = parse_dtype(executable.dtype, target)
     check_memory(executable.architecture, dtype, num_blocks * block_tokens, target)
     if num_threads:
         torch.set_num_threads(num_threads)
-    return make_engine(load_model(executable, dtype, target), num_blocks, block_tokens)
-
-
-def load_model(executable: Executable, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """The model with its weights. Raises EngineError where the checkpoint is none of this architecture."""
-    model = Transformer(executable.architecture, dtype, device)
+    model = Transformer(executable.architecture, dtype, target)
     if executable.checkpoint:
         load_weights(model, executable.checkpoint)
     else:
         randomize_weights(model)
-    return model
-
-
-def make_engine(model: Transformer, num_blocks: int, block_tokens: int) -> Engine:
-    """The engine of a loaded model, with a cache for the KV heads that it has."""
-    weight, attention = model.embedding.weight, model.layers[0].attention
-    num_layers, num_kv_heads, head_dim = len(model.layers), attention.num_kv_heads, attention.head_dim
-    cache = PagedKVCache(num_layers, num_blocks, block_tokens, num_kv_heads, head_dim, weight.dtype, weight.device)
+    if parallelize is not None:
+        parallelize(model)
+    num_kv_heads, head_dim = model.layers[0].attention.num_kv_heads, executable.architecture.head_dim
+    cache = PagedKVCache(len(model.layers), num_blocks, block_tokens, num_kv_heads, head_dim, dtype, target)
     return Engine(model, cache)
