@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
+from emu.execution.torch_engine.errors import EngineError
 from emu.runtime.errors import RunError, gist
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
@@ -89,7 +90,10 @@ class RayCluster:
     ) -> dict[int, Endpoint]:
         """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
         num_actors = len(cluster.machines) + 1
-        self.check_room(num_actors)
+        indices = frozenset() if real is None else real.indices
+        needs = {index: real.execution.needs(cluster, cluster.machines[index]) for index in indices}
+        self.check_room(num_actors - len(needs))
+        _check_room_for_real(list(needs.values()))
         options = {"num_cpus": 0, "memory": self._actor_memory_bytes, "max_restarts": 0}
         # The run's clock is this host's: the scheduler stays here.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -101,11 +105,9 @@ class RayCluster:
         make = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})
         emulated = make(MachineActor).options(scheduling_strategy="SPREAD", **options)
         stop_ids = frozenset() if real is None else real.stop_ids
-        indices = frozenset() if real is None else real.indices
         for spec in cluster.machines:
             if spec.index in indices:
-                needs = real.execution.needs(cluster, spec)
-                actor = make(RealMachineActor).options(scheduling_strategy="SPREAD", **options | needs)
+                actor = make(RealMachineActor).options(scheduling_strategy="SPREAD", **options | needs[spec.index])
                 self.machines[spec.index] = actor.remote(spec.index, *common, real)
             else:
                 self.machines[spec.index] = emulated.remote(spec.index, *common, indices, stop_ids)
@@ -116,7 +118,7 @@ class RayCluster:
         async def listen(address: int, handle: ActorHandle) -> None:
             endpoints[address] = await handle.listen.remote(host)
             if address in indices:
-                self.resources[address] = await handle.open_engine.remote()
+                self.resources[address] = await self._open_engine(cluster.machines[address].name, handle)
             if address != SCHEDULER:
                 transports[address] = await handle.open_transfer.remote(host)
             on_status(f"actors started: {len(endpoints)}/{num_actors}")
@@ -128,6 +130,14 @@ class RayCluster:
         except RayError as error:
             raise RunError(f"an actor did not come up: {gist(error)}") from error
         return endpoints
+
+    async def _open_engine(self, name: str, handle: ActorHandle) -> Resources:
+        try:
+            return await handle.open_engine.remote()
+        except RayTaskError as error:
+            raise RunError(
+                f"{name}: {error.cause}" if isinstance(error.cause, EngineError) else f"{name}: {gist(error)}"
+            ) from error
 
     async def move(self, payload_scale: float, max_tokens: int) -> None:
         """Have this fraction of the bytes of KV caches moved, which are of `max_tokens` tokens at most."""
@@ -167,6 +177,15 @@ class RayCluster:
 
     def kill(self, machine: int) -> None:
         _kill(self.machines[machine])
+
+
+def _check_room_for_real(needs: list[dict[str, float]]) -> None:
+    """Raises RunError where the Ray cluster lacks what real machines declare, which would have them wait for ever."""
+    resources = ray.cluster_resources()
+    for option, resource, unit in (("memory", "memory", "bytes of memory"), ("num_gpus", "GPU", "GPUs")):
+        needed, had = sum(of_one.get(option, 0) for of_one in needs), resources.get(resource, 0)
+        if needed > had:
+            raise RunError(f"{len(needs)} real machines need {needed:,.15g} {unit}, and the Ray cluster has {had:,.15g}")
 
 
 def _kill(handle: ActorHandle) -> None:

@@ -74,17 +74,21 @@ class RealMachineActor(MachineActor):
         self._leaving: dict[Key, tuple[Payload, LiveProduction]] = {}
 
     async def open_engine(self) -> Resources:
-        """Load the model, in this process from now on. Raises EngineError where it cannot be."""
+        """Load the model, in this process from now on, with as many of the declared KV blocks as there is memory for. Raises
+        EngineError where it cannot be."""
+        from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
         from emu.execution.torch_engine.engine import load_engine
         from emu.execution.torch_engine.executor import TorchExecutor
 
         machines, cluster = self._machines, self._cluster
-        execution, spec = machines.execution, cluster.machines[self.address]
+        execution, executable, block_tokens = machines.execution, cluster.model.executable, cluster.kind.block_tokens
+        num_blocks, device = cluster.machines[self.address].num_kv_blocks, parse_device(execution.device)
+        max_blocks = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // block_tokens
         engine = await asyncio.to_thread(
             load_engine,
-            cluster.model.executable,
-            num_blocks=spec.num_kv_blocks,
-            block_tokens=cluster.kind.block_tokens,
+            executable,
+            num_blocks=min(num_blocks, max_blocks) or num_blocks,  # with none, it says what is lacking
+            block_tokens=block_tokens,
             device=execution.device,
             num_threads=execution.num_threads,
         )
