@@ -77,7 +77,9 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     if summary["paused"] or summary["evicted"]:
         yield f"blocks    {summary['paused']:,} pauses, {summary['evicted']:,} evictions"
     if summary["machines_died"]:
-        yield f"died      {', '.join(summary['machines_died'])}; {summary['restarted']} requests started again"
+        yield f"died      {', '.join(summary['machines_died'])}"
+    if summary["restarted"]:
+        yield f"restarts  {summary['restarted']:,} of requests whose machine or KV transfer was lost"
     for kind, late in summary["late"].items():
         if late["count"]:
             yield (

@@ -1,6 +1,6 @@
 """How far the latencies of a run may be off for the error that its timing states: replays of it at both ends of that error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from emu.results.columns import FINISHED
 from emu.results.metrics import latencies
 from emu.results.recorder import Recorder
 from emu.results.run_record import RunRecord
+from emu.runtime.interrupt import Interrupt
 from emu.runtime.rehearsal import Rehearsal
 from emu.runtime.virtual_loop import VirtualRuntime
 from emu.workload.workload import Workload
@@ -24,7 +25,8 @@ Latencies = Mapping[str, Mapping[str, float | None]]
 
 def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float) -> dict[str, Any] | None:
     """The summary's `interval`, ready for JSON: for each of METRICS and STATISTICS its `low` and `high` end in seconds, or None
-    where there is nothing to measure; None in all where no machine's timing states an error, or the run was interrupted.
+    where there is nothing to measure; None in all where no machine's timing states an error, or where Ctrl-C ended the run or,
+    before they are over, its replays.
 
     The ends come from virtual replays of the whole run in which every pass of every machine takes as long, and as short, as the
     stated error allows. That all passes are off in one direction is the worst case: queues then grow or shrink as well. A
@@ -39,7 +41,12 @@ def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float
     clusters = [_biased(rehearsal.cluster, sign) for sign in (-1.0, 1.0)]
     if record.fidelity is not None:  # else the run itself is the replay without a bias
         clusters.append(rehearsal.cluster)
-    found += [_replay(replace(rehearsal, cluster=cluster, workload=workload), warmup_s) for cluster in clusters]
+    with Interrupt() as interrupt:
+        for cluster in clusters:
+            replayed = replace(rehearsal, cluster=cluster, workload=workload)
+            found.append(_replay(replayed, warmup_s, lambda now_s: not interrupt.requested))
+        if interrupt.requested:
+            return None
     ends = {metric: {statistic: _ends(found, metric, statistic) for statistic in STATISTICS} for metric in METRICS}
     return {"contains_run": contains_run} | ends
 
@@ -68,9 +75,10 @@ def _biased(cluster: Cluster, sign: float) -> Cluster:
     )
 
 
-def _replay(rehearsal: Rehearsal, warmup_s: float) -> Latencies:
+def _replay(rehearsal: Rehearsal, warmup_s: float, goes_on: Callable[[float], bool]) -> Latencies:
     recorder = Recorder(rehearsal.workload, len(rehearsal.cluster.machines))
-    VirtualRuntime(rehearsal.cluster, rehearsal.workload, recorder, rehearsal.max_drain_s, rehearsal.faults).run()
+    runtime = VirtualRuntime(rehearsal.cluster, rehearsal.workload, recorder, rehearsal.max_drain_s, rehearsal.faults)
+    runtime.run(goes_on)
     return latencies(recorder.columns(), warmup_s)
 
 
