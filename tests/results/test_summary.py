@@ -162,7 +162,9 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     text = "\n".join(lines)
     assert "40 of 40 finished, 0 failed" in text
     assert "1.00 GB moved, 47 verified, 0 corrupt" in text
-    assert "died      d0; " in text
+    assert "died      d0\n" in text
+    assert summary["restarted"] > 0
+    assert f"restarts  {summary['restarted']} of requests whose machine or KV transfer was lost" in text
     assert "messages  1 of 2 late, by 247.50 ms at p99, 250.00 ms at most" in text
 
 
