@@ -59,6 +59,15 @@ def test_the_first_start_installs_and_later_ones_do_not(use, repository):
     assert use("emu", "seed=1") == (0, ["-m emu seed=1"], [])
 
 
+def test_torch_comes_with_the_first_start_that_needs_it(use, repository):
+    assert use("emu", "seed=1")[1] == [f"{INSTALL} {repository}", "-m emu seed=1"]
+    for needs_it in ("experiment=mixed", "experiment=[validate,mixed]", "execution=torch", "transfer=gloo"):
+        (repository / ".venv/installed").unlink()
+        assert use("emu", "-q", needs_it)[1] == [f"{INSTALL} {repository}[torch]", f"-m emu -q {needs_it}"]
+        assert use("emu", needs_it)[1] == [f"-m emu {needs_it}"]
+    assert use("emu", "seed=1")[1] == ["-m emu seed=1"]
+
+
 def test_the_tests_need_more_and_bring_what_the_emulator_needs(use, repository):
     use("emu")
     code, out, err = use("test", "-k", "cli")
