@@ -22,15 +22,13 @@ from emu.execution.torch_engine.text import Text
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr where something cannot be used. Under `torchrun` its processes share the
-    model, and the first one speaks."""
-    is_first = int(os.environ.get("RANK", "0")) == 0
+    model, and the first one prints the answer."""
     try:
         report = _run(_parser().parse_args(arguments))
     except EngineError as error:
-        if is_first:
-            print(error, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
-    if is_first:
+    if _is_first():
         print(report)
     return 0
 
@@ -59,10 +57,14 @@ def _run(options: argparse.Namespace) -> str:
         check_divides(architecture, num_ranks)
         with process_group(options.device) as device:
             answer = generate(load(device=device, parallelize=shard), *rest)
-    if options.logits and int(os.environ.get("RANK", "0")) == 0:
+    if options.logits and _is_first():
         with open(options.logits, "wb") as file:
             np.save(file, answer.logits)
     return _report(answer, len(prompt), text, dtype, options)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -111,7 +111,6 @@ class Architecture:
             raise values.error("head_dim", "an even number", head_dim)
         max_positions = values.whole("max_position_embeddings")
         has_bias = values.flag("attention_bias") if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") else False
-        eos_ids = values.get("eos_token_id", ())
         return cls(
             name=name,
             vocab_size=values.whole("vocab_size"),
@@ -129,7 +128,7 @@ class Architecture:
             o_bias=has_bias,
             mlp_bias=values.flag("mlp_bias") if name == "LlamaForCausalLM" else False,
             qk_norm=name == "Qwen3ForCausalLM",
-            eos_ids=tuple(eos_ids) if isinstance(eos_ids, list | tuple) else (eos_ids,),
+            eos_ids=_eos_ids(values),
             dtype=_dtype(values),
         )
 
@@ -148,7 +147,13 @@ class _Values:
 
     def below(self, key: str) -> "_Values":
         """Those of the mapping at `key`, with `key.` before each key."""
-        return _Values({f"{key}.{name}": value for name, value in self.get(key, {}).items()}, self._place)
+        return _Values({f"{key}.{name}": value for name, value in self.mapping(key).items()}, self._place)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.get(key, {})
+        if not isinstance(value, Mapping):
+            raise self.error(key, "a mapping")
+        return value
 
     def error(self, key: str, expected: str, value: Any = None) -> ArchitectureError:
         value = self.get(key) if value is None else value
@@ -182,14 +187,14 @@ def _name(config: Mapping[str, Any], place: str) -> str:
 
 def _refuse_what_is_not_computed(values: _Values, name: str) -> None:
     if values.get("quantization_config"):
-        method = values.get("quantization_config").get("quant_method", "unknown")
+        method = values.mapping("quantization_config").get("quant_method", "unknown")
         raise values.error("quantization_config.quant_method", "weights that are not quantized", method)
     if values.get("hidden_act", "silu") != "silu":
         raise values.error("hidden_act", "silu")
     if values.get("partial_rotary_factor", 1.0) != 1.0:
         raise values.error("partial_rotary_factor", "1.0")
     max_positions = values.whole("max_position_embeddings")
-    if name == "MistralForCausalLM" and values.get("sliding_window", max_positions) < max_positions:
+    if name == "MistralForCausalLM" and values.whole("sliding_window", max_positions) < max_positions:
         raise values.error("sliding_window", "null, or max_position_embeddings or more")
     if name.startswith("Qwen") and values.get("use_sliding_window", False):
         raise values.error("use_sliding_window", "false")
@@ -200,7 +205,7 @@ def _refuse_what_is_not_computed(values: _Values, name: str) -> None:
 def _rope(values: _Values, max_positions: int) -> Rope:
     # transformers 5 writes rope_parameters, with rope_theta in it; before that it was rope_scaling and a rope_theta beside it.
     key = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
-    given = values.get(key, {})
+    given = values.mapping(key)
     theta = values.number("rope_theta", 10000.0)
     kind = given.get("rope_type", given.get("type", "default"))
     if any(isinstance(value, Mapping) for value in given.values()):
@@ -225,6 +230,14 @@ def _rope(values: _Values, max_positions: int) -> Rope:
         inner.number(f"{key}.high_freq_factor"),
         inner.whole(f"{key}.original_max_position_embeddings", original_max_positions),
     )
+
+
+def _eos_ids(values: _Values) -> tuple[int, ...]:
+    given = values.get("eos_token_id", [])
+    ids = given if isinstance(given, list) else [given]
+    if not all(isinstance(token, int) for token in ids):
+        raise values.error("eos_token_id", "a token id, or a list of them")
+    return tuple(ids)
 
 
 def _dtype(values: _Values) -> str:

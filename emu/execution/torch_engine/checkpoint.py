@@ -72,11 +72,11 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
 
 def _files(folder: Path) -> list[Path]:
     """The checkpoint's safetensors files. Raises EngineError where there is none, or not all of them."""
+    if (folder / SINGLE_FILE).is_file():  # transformers, too, prefers it where there are both
+        return [folder / SINGLE_FILE]
     index = folder / INDEX_FILE
     if not index.is_file():
-        if not (folder / SINGLE_FILE).is_file():
-            raise EngineError(f"{folder}: no weights; expected {SINGLE_FILE} or {INDEX_FILE}")
-        return [folder / SINGLE_FILE]
+        raise EngineError(f"{folder}: no weights; expected {SINGLE_FILE} or {INDEX_FILE}")
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
