@@ -53,11 +53,11 @@ LIBRARIES = {
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
-# A policy of a group: a concrete class below this folder that has this method, with this first parameter.
+# A policy of a group: a concrete class below this folder (or that one) that has this method, with this first parameter.
 POLICIES = {
     "placement": ("core/placement", "place", "request"),
     "batching": ("core/batching", "next_batch", "prompts"),
-    "timing": ("core/timing", "for_machine", "model"),
+    "timing": ("core/timing or execution/calibration", "for_machine", "model"),
     "machine": ("core", "make_machine", "spec"),
     "workload": ("workload", "build", "seed"),
     "prediction": ("workload/prediction", "apply", "workload"),
@@ -143,8 +143,8 @@ def policy_violations(root: Path, classes: dict[str, ast.ClassDef], functions: s
             if target not in classes and target not in functions:
                 yield f"{path.relative_to(root)}: {target} is no class or function of emu"
     for group, (folder, method, first_parameter) in POLICIES.items():
-        package = ".".join(("emu", *Path(folder).parts))
-        of_group = {name: node for name, node in classes.items() if name.startswith(f"{package}.")}
+        packages = tuple(".".join(("emu", *Path(path).parts, "")) for path in folder.split(" or "))
+        of_group = {name: node for name, node in classes.items() if name.startswith(packages)}
         policies = {name for name, node in of_group.items() if is_policy(node, of_group, method, first_parameter)}
         yield from (f"{name} has no YAML in conf/{group}" for name in sorted(policies - targets.get(group, set())))
         strays = sorted(targets.get(group, set()) - policies)
@@ -208,6 +208,7 @@ def test_what_goes_against_it_is_found(copy, path, line, violation):
         ("placement/jsq", "emu.core.placement.jsq.Jsq"),
         ("batching/fcfs", "emu.core.batching.fcfs.Fcfs"),
         ("timing/profile", "emu.core.timing.profile.ProfileFamily"),
+        ("timing/host", "emu.execution.calibration.host.HostTiming"),
         ("machine/paged", "emu.core.paged_machines.PagedMachines"),
         ("workload/trace", "emu.workload.trace.Trace"),
         ("runtime/virtual", "emu.runtime.virtual.Virtual"),

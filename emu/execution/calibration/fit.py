@@ -8,6 +8,7 @@ from emu.execution.calibration.least_squares import non_negative_least_squares
 from emu.execution.calibration.step_shape import StepShape
 
 MIN_KNOT_RATIO = 1.15  # of two neighbouring points of a curve: closer ones would each follow the noise of one configuration
+MIN_SHARE = 0.1  # of the shortest time, which every point of a curve has at least: no noise makes a step take nothing
 Figures = dict[str, float | list[float]]
 
 
@@ -63,7 +64,8 @@ def _solve(
     shares[:, -2] += shares[:, -1]
     matrix = np.column_stack([shares, np.array(costs, dtype=float)])
     weights = 1.0 / np.array(times_s)
-    solution = non_negative_least_squares(matrix * weights[:, None], np.ones(len(weights)))
+    floor_s = MIN_SHARE * min(times_s)
+    solution = non_negative_least_squares(matrix * weights[:, None], 1.0 - floor_s * weights)
     curve, prices = solution[: len(knots)], solution[len(knots) :]
     curve[-1] += curve[-2]
-    return curve.tolist(), prices.tolist()
+    return (floor_s + curve).tolist(), prices.tolist()

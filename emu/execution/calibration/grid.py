@@ -16,7 +16,7 @@ class Bounds:
     block_tokens: int
 
     def allow(self, shape: StepShape) -> bool:
-        longest = max((*(n + before for n, before in shape.prompts), *shape.contexts))
+        longest = max((*(num_tokens + before for num_tokens, before in shape.prompts), *shape.contexts))
         return (
             shape.num_tokens <= self.max_pass_tokens
             and len(shape.contexts) <= self.max_num_seqs
@@ -24,51 +24,54 @@ class Bounds:
             and shape.num_blocks(self.block_tokens) <= self.num_blocks
         )
 
+    def max_context(self, num_seqs: int) -> int:
+        """The longest context of so many decodes of equal length."""
+        return min(self.max_seq_tokens, self.num_blocks // num_seqs * self.block_tokens)
+
 
 def grid(bounds: Bounds, quick: bool) -> list[StepShape]:
     """Prompts alone and together, chunks with tokens before them, decodes by batch and context, both mixed."""
     shapes = [*_prefills(bounds, quick), *_decodes(bounds, quick), *_mixed(bounds, quick)]
-    return list(dict.fromkeys(shape for shape in shapes if bounds.allow(shape)))
+    return [shape for shape in dict.fromkeys(shapes) if bounds.allow(shape)]
 
 
-def _sizes(largest: int, quick: bool) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, ... up to `largest`; every second of them where it is to be quick."""
-    sizes = [1, 2]
-    while 2 * sizes[-1] <= largest:
-        sizes += [sizes[-1] * 3 // 2, 2 * sizes[-1]]
-    sizes = [size for size in sizes if size < largest]
-    return [*(sizes[::2] if quick else sizes), largest]
+def _sizes(first: int, largest: int, quick: bool) -> list[int]:
+    """From `first` to `largest`, as 8, 12, 16, 24, 32, ...; only doubled where it is to be quick."""
+    sizes = [first]
+    while sizes[-1] * 2 <= largest:
+        sizes += [sizes[-1] * 2] if quick else [sizes[-1] * 3 // 2, sizes[-1] * 2]
+    return [*(size for size in sizes if size < largest), largest]
 
 
 def _prefills(bounds: Bounds, quick: bool) -> list[StepShape]:
     longest = min(bounds.max_pass_tokens, bounds.max_seq_tokens)
-    prompts = [((num_tokens, 0),) for num_tokens in _sizes(longest, quick)]
-    prompts += [((num_tokens, 0),) * number for number in (2, 4, 8) for num_tokens in ((96,) if quick else (24, 96, 384))]
-    prompts += [((num_tokens, 0), (3 * num_tokens, 0)) for num_tokens in ((100,) if quick else (20, 100, 400))]
-    chunks = (128,) if quick else (32, 128, 512)
-    prompts += [
-        ((num_tokens, before),) for num_tokens in chunks for before in (longest // 4, longest - num_tokens) if before > 0
-    ]
+    prompts = [((num_tokens, 0),) for num_tokens in (1, *_sizes(8 if quick else 2, longest, quick))]
+    prompts += [((num_tokens, 0),) * number for number in (2, 4, 8) for num_tokens in ((48,) if quick else (24, 96, 384))]
+    prompts += [((num_tokens, 0), (3 * num_tokens, 0)) for num_tokens in ((60,) if quick else (20, 60, 200))]
+    for num_tokens in (128,) if quick else (32, 128, 512):
+        prompts += [((num_tokens, before),) for before in (num_tokens, 512, 2048)]
     return [StepShape(shape) for shape in prompts]
 
 
 def _decodes(bounds: Bounds, quick: bool) -> list[StepShape]:
-    longest = bounds.max_seq_tokens
+    """With contexts up to the longest, most of them short; of equal length, and unequal as in batches that grow one by one."""
     shapes = []
-    for number in _sizes(bounds.max_num_seqs, quick):
-        for context in (longest // 32, longest // 2) if quick else (longest // 64, longest // 8, longest // 2, longest):
+    few = (1, 2, 3, 4) if quick else (1, 2, 3, 4, 5, 6, 7)  # a matrix product of few rows takes its own time for each number
+    for number in (*few, *_sizes(8, bounds.max_num_seqs, quick)):
+        if number > bounds.max_num_seqs:
+            continue
+        longest = bounds.max_context(number)
+        for context in (longest // 16, longest // 3) if quick else (longest // 64, longest // 12, longest // 4, longest):
             shapes.append(StepShape((), (max(1, context),) * number))
-        if number > 1:  # as batches are: some have just begun, some are long
-            spread = tuple(max(1, longest * (index + 1) // (number + 1)) for index in range(number))
-            shapes.append(StepShape((), spread))
+        shapes.append(StepShape((), tuple(max(1, longest * (index + 1) // (2 * number)) for index in range(number))))
     return shapes
 
 
 def _mixed(bounds: Bounds, quick: bool) -> list[StepShape]:
     shapes = []
-    most, longest = bounds.max_num_seqs, bounds.max_seq_tokens
-    for prompt in ((48, 0),), ((192, 0),), ((96, 0), (96, 0)), ((768, 0),), ((128, longest // 4),):
-        for number in (max(1, most // 8), most // 2) if quick else (1, max(2, most // 8), most // 2):
-            for context in (longest // 8,) if quick else (longest // 32, longest // 3):
-                shapes.append(StepShape(prompt, (max(1, context),) * number))
+    most = max(1, bounds.max_num_seqs // 2)
+    several = (((96, 0), (96, 0)), ((512, 0),))
+    for prompt in ((48, 0),), ((192, 0),), ((128, 512),), *(() if quick else several):
+        for number, divisor in ((2, 8), (most, 8), (most, 2)) if quick else ((1, 2), (4, 16), (4, 2), (most, 8), (most, 2)):
+            shapes.append(StepShape(prompt, (max(1, bounds.max_context(number) // divisor),) * number))
     return shapes

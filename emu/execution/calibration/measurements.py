@@ -16,15 +16,17 @@ class CalibrationError(ValueError):
 class Measurement(NamedTuple):
     """What one round took of one shape: seconds of each step, from the end of what was before it to its own end.
 
-    `idle_steps_s` are of steps on a machine that was idle before them, from their start on; `own_s` is the part of each of
-    `steps_s` that the engine computed, the rest is what lies between two steps.
+    `own_s` is the part of each of `steps_s` that is in the engine; the rest lies between two steps. `idle_steps_s` are of steps
+    on a machine that was idle before them, from their start on. `waited` is the share of the engine's time in which other
+    processes had its core; it is in none of these times. 0 where that cannot be known.
     """
 
     round: int
     shape: StepShape
     steps_s: tuple[float, ...]
     own_s: tuple[float, ...]
-    idle_steps_s: tuple[float, ...] = ()
+    idle_steps_s: tuple[float, ...]
+    waited: float
 
     @property
     def measure_s(self) -> float:
@@ -76,4 +78,4 @@ def _read(row: dict[str, Any]) -> Measurement:
     prompts, contexts = row.pop("shape")
     shape = StepShape(tuple(tuple(prompt) for prompt in prompts), tuple(contexts))
     times = {name: tuple(row[name]) for name in ("steps_s", "own_s", "idle_steps_s")}
-    return Measurement(row["round"], shape, **times)
+    return Measurement(round=row["round"], shape=shape, waited=row["waited"], **times)

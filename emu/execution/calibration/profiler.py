@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from emu.execution.calibration.measurements import Measurement, MeasurementFile
@@ -11,115 +11,128 @@ from emu.execution.calibration.step_shape import StepShape
 from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.engine import Chunk, Engine
 
-IDLE_S = 0.02  # before a step on a machine that has been idle: longer than threads stay awake and caches stay warm
-MEASURE_S = 0.25  # of a shape in a round, more or less
-MIN_STEPS, MAX_STEPS = 1, 9  # of a kind (idle before, or not) in a measure
+IDLE_S = 0.02  # of a machine before a step: longer than its threads stay awake and its caches warm
+MAX_STEPS = 9  # of a measure
 
 
 class StepTime(NamedTuple):
-    """Seconds of a step from the end of the one before to its own end, and those in the engine."""
+    """Seconds of a step from the end of the one before to its own end; those of them in the engine; and, in neither, those in
+    which other processes had the core."""
 
     step_s: float
     own_s: float
+    waited_s: float
 
 
 class Profiler:
-    """Measures shapes with `engine`, whose KV cache it fills with random numbers. To be made in an event loop."""
+    """Measures shapes with `engine`, whose KV cache it fills with random numbers. To be made in an event loop.
 
-    def __init__(self, engine: Engine, seed: int = 0) -> None:
+    A measure of a shape in a round takes about `measure_s`. `computes_alone`: the thread of a step computes all of it, so that
+    the time in which it does not run is that of other processes. It is taken off: see `StepTime`.
+    """
+
+    def __init__(self, engine: Engine, measure_s: float, computes_alone: bool) -> None:
         self._engine = engine
+        self._computes_alone = computes_alone
+        self._measure_s = measure_s
         self._thread = StepThread("calibration")
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         for layer in engine.cache.layers:
-            layer.normal_()  # what is read must be numbers, and none that a CPU computes slowly with (subnormal ones)
+            layer.normal_()  # zeros, or what a CPU is slow with (subnormal numbers), are not what is read in earnest
 
     def close(self) -> None:
         self._thread.close()
 
-    async def estimate_s(self, shapes: Sequence[StepShape], max_step_s: float) -> dict[StepShape, float]:
-        """What a step of each takes, from two, which warm it up as well. Shapes that take more than `max_step_s` are left out,
-        and so are unmeasured those that must take longer: as many sequences of as many tokens, or more."""
+    async def estimate_s(
+        self, shapes: Sequence[StepShape], max_step_s: float, say: Callable[[str], None]
+    ) -> dict[StepShape, float]:
+        """What a step of each takes, the shorter of two, which warm it up as well; those beyond `max_step_s` are left out, and
+        so is, unmeasured, what has twice as many tokens or context as one of them."""
         taken_s: dict[StepShape, float] = {}
         too_long: list[StepShape] = []
-        for shape in sorted(shapes, key=lambda shape: shape.num_tokens + shape.num_pairs / 1000 + shape.context_tokens / 1000):
-            if any(shape.phase == long.phase and shape.num_tokens >= 2 * long.num_tokens for long in too_long):
+        for index, shape in enumerate(sorted(shapes, key=lambda shape: (shape.num_tokens, shape.context_tokens))):
+            say(f"warming up: {index} of {len(shapes)} shapes")
+            if any(_is_twice(shape, other) for other in too_long):
                 continue
-            first, second = [time_.step_s for time_ in await self._steps(shape, 2)]
-            if min(first, second) > max_step_s:
+            step_s = min(time.step_s for time in await self.steps(shape, 2))
+            if step_s > max_step_s:
                 too_long.append(shape)
             else:
-                taken_s[shape] = min(first, second)
+                taken_s[shape] = step_s
         return taken_s
 
     async def measure(
         self, estimates_s: dict[StepShape, float], num_rounds: int, file: MeasurementFile, say: Callable[[str], None]
     ) -> None:
-        """Measure what `file` lacks: every shape once a round, each round in another order, so that what else the host does
-        meets all of them alike."""
+        """Measure what `file` lacks: each shape once a round, each round in an order of its own, so that whatever else the host
+        does meets all shapes alike."""
         done = {(measurement.round, measurement.shape) for measurement in file.done}
-        for number in range(num_rounds):
-            order = sorted(estimates_s)
-            random.Random(number).shuffle(order)
-            for index, shape in enumerate(order):
-                if (number, shape) not in done:
-                    say(f"round {number + 1} of {num_rounds}, {index} of {len(order)} shapes measured")
-                    file.add(await self._measure(number, shape, estimates_s[shape]))
+        left = [(number, shape) for number in range(num_rounds) for shape in _shuffled(estimates_s, number)]
+        left = [each for each in left if each not in done]
+        left_s = sum(max(self._measure_s, 2 * estimates_s[shape]) for _, shape in left)
+        for number, shape in left:
+            say(f"round {number + 1} of {num_rounds}, about {left_s:.0f} s to go")
+            file.add(await self._measure(number, shape, estimates_s[shape]))
+            left_s -= max(self._measure_s, 2 * estimates_s[shape])
 
     async def _measure(self, number: int, shape: StepShape, estimate_s: float) -> Measurement:
-        num_steps = round(min(MAX_STEPS, max(MIN_STEPS, MEASURE_S / estimate_s)))
+        num_steps = max(1, min(MAX_STEPS, round(self._measure_s / estimate_s)))
         if shape.contexts:
-            # Decodes go on: the step before was like this one.
-            times = (await self._steps(shape, num_steps + 1))[1:]
-            return Measurement(number, shape, tuple(t.step_s for t in times), tuple(t.own_s for t in times))
-        idle, times = [], []
+            # Decodes go on: the step before was of the same batch.
+            times = (await self.steps(shape, num_steps + 1))[1:]
+            return _measurement(number, shape, times, [])
+        after_idle, times = [], []
         for _ in range(-(-num_steps // 2)):
             # A machine that is half busy is idle before every second of its prefills.
             await asyncio.sleep(IDLE_S)
-            first, second = await self._steps(shape, 2)
-            idle.append(first.step_s)
+            first, second = await self.steps(shape, 2)
+            after_idle.append(first)
             times.append(second)
-        steps_s, own_s = tuple(t.step_s for t in times), tuple(t.own_s for t in times)
-        return Measurement(number, shape, steps_s, own_s, tuple(idle))
+        return _measurement(number, shape, times, after_idle)
 
-    async def _steps(self, shape: StepShape, num_steps: int) -> list[StepTime]:
-        """Times of so many steps in a row. Decodes grow by a token each, to what the shape says."""
-        cache = self._engine.cache
-        sequences = []  # token ids of a step, tokens before them, blocks
-        vocab_size = self._engine.architecture.vocab_size
+    async def steps(self, shape: StepShape, num_steps: int) -> list[StepTime]:
+        """The times of so many steps in a row. Decodes grow by a token each, up to what the shape says."""
+        cache, vocab_size = self._engine.cache, self._engine.architecture.vocab_size
+        sequences = []  # token ids of a step; tokens before them in the first step, and how many more in each later one; blocks
         for num_tokens, before in shape.prompts:
-            blocks = cache.allocate(-(-(num_tokens + before) // cache.block_tokens))
-            sequences.append(([self._random.randrange(vocab_size) for _ in range(num_tokens)], before, 0, blocks))
+            token_ids = [self._random.randrange(vocab_size) for _ in range(num_tokens)]
+            sequences.append((token_ids, before, 0, cache.allocate(-(-(num_tokens + before) // cache.block_tokens))))
         for context in shape.contexts:
-            start = max(0, context - num_steps)
-            blocks = cache.allocate(-(-(start + num_steps) // cache.block_tokens))
-            sequences.append(([self._random.randrange(vocab_size)], start, 1, blocks))
+            first = max(0, context - num_steps)
+            blocks = cache.allocate(-(-max(context, num_steps) // cache.block_tokens))
+            sequences.append(([self._random.randrange(vocab_size)], first, 1, blocks))
 
         def chunks(index: int) -> list[Chunk]:
-            return [Chunk(token_ids, before + index * grows, blocks) for token_ids, before, grows, blocks in sequences]
+            return [Chunk(token_ids, before + index * growth, blocks) for token_ids, before, growth, blocks in sequences]
 
         try:
-            return await self._run(chunks, num_steps)
+            return await self._run(chunks, num_steps, bool(shape.prompts))
         finally:
             for *_, blocks in sequences:
                 cache.release(blocks)
 
-    async def _run(self, chunks: Callable[[int], list[Chunk]], num_steps: int) -> list[StepTime]:
-        ended: asyncio.Future[list[StepTime]] = asyncio.get_running_loop().create_future()
+    async def _run(self, chunks: Callable[[int], list[Chunk]], num_steps: int, tells_layers: bool) -> list[StepTime]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[list[StepTime]] = loop.create_future()
         times: list[StepTime] = []
+        on_layer = (lambda layer: loop.call_soon_threadsafe(int)) if tells_layers else None  # as for layers that leave early
 
         def start(start_s: float) -> None:
             batch = chunks(len(times))
 
-            def step() -> float:
-                began_s = time.monotonic()
-                self._engine.step(batch)
-                return time.monotonic() - began_s
+            def step() -> tuple[float, float]:
+                began_s, cpu_s = time.monotonic(), time.thread_time()
+                self._engine.step(batch, on_layer)
+                return time.monotonic() - began_s, time.thread_time() - cpu_s
 
-            def on_end(own_s: float | Exception, end_s: float) -> None:
-                if isinstance(own_s, Exception):
-                    ended.set_exception(own_s)
+            def on_end(result: tuple[float, float] | Exception, end_s: float) -> None:
+                if isinstance(result, Exception):
+                    ended.set_exception(result)
                     return
-                times.append(StepTime(end_s - start_s, own_s))
+                own_s, cpu_s = result
+                # What is calibrated is this machine, not its neighbours on the host.
+                waited_s = own_s - cpu_s if self._computes_alone else 0.0
+                times.append(StepTime(end_s - start_s - waited_s, own_s - waited_s, waited_s))
                 if len(times) < num_steps:
                     start(end_s)
                 else:
@@ -129,3 +142,25 @@ class Profiler:
 
         start(time.monotonic())
         return await ended
+
+
+def _shuffled(shapes: Iterable[StepShape], seed: int) -> list[StepShape]:
+    order = sorted(shapes)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _is_twice(shape: StepShape, other: StepShape) -> bool:
+    if shape.phase != other.phase:
+        return False
+    return shape.num_tokens >= 2 * other.num_tokens or (
+        shape.num_tokens >= other.num_tokens and shape.context_tokens >= 2 * max(1, other.context_tokens)
+    )
+
+
+def _measurement(number: int, shape: StepShape, times: Sequence[StepTime], after_idle: Sequence[StepTime]) -> Measurement:
+    step_s, own_s, _ = (tuple(column) for column in zip(*times, strict=True))
+    all_times = (*times, *after_idle)
+    waited_s = sum(time.waited_s for time in all_times)
+    waited = waited_s / (waited_s + sum(time.own_s for time in all_times))
+    return Measurement(number, shape, step_s, own_s, tuple(time.step_s for time in after_idle), waited)

@@ -74,6 +74,13 @@ def test_a_curve_rises_at_its_end_whatever_was_measured():
     CalibratedTiming(**figures)
 
 
+def test_no_noise_makes_a_step_take_nothing():
+    for seed in range(20):
+        figures = fit(medians(measured(noise=1.0, seed=seed)))
+        assert min(figures["pass_s"]) > 0 and min(figures["decode_s"]) > 0
+        CalibratedTiming(**figures)
+
+
 def test_costs_that_noise_would_make_negative_are_none():
     times_s = medians(measured(noise=0.0))
     shrunk = {

@@ -1,0 +1,107 @@
+"""One calibration from end to end: an engine is loaded, its steps are measured, a model fitted and its error stated."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, median
+from typing import NamedTuple
+
+from emu.execution.calibration.device import device_name, metered, torch_version
+from emu.execution.calibration.fit import Figures, fit
+from emu.execution.calibration.grid import Bounds, grid
+from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors
+from emu.execution.calibration.job import MAX_PASS_TOKENS, Job
+from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of
+from emu.execution.calibration.profiler import Profiler
+from emu.execution.calibration.step_shape import StepShape
+from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
+from emu.execution.torch_engine.engine import Engine, load_engine
+
+POWER_S = 3.0  # for which the power of each phase is measured
+
+
+class Calibration(NamedTuple):
+    """What was found. `num_kv_blocks` fit the device beside the weights; `overhead_s` is the median of what lies between the
+    ends of two steps beyond the second's own time, `idle_s` of what a prefill takes longer on a machine that was idle;
+    `waited` the share of the steps' time in which other processes had their core, None where that cannot be known; watts are
+    None where no driver tells."""
+
+    figures: Figures
+    regions: list[RegionError]
+    num_shapes: int
+    num_rounds: int
+    num_kv_blocks: int
+    overhead_s: float
+    idle_s: float
+    waited: float | None
+    prefill_w: float | None
+    decode_w: float | None
+
+
+def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
+    """Measure, fit and state the error. Measurements are kept in `path` until then: what is there already is not taken again.
+
+    `say` is told now and then how far it is. Raises CalibrationError, EngineError.
+    """
+    executable = job.model.executable
+    device = parse_device(job.device)
+    capacity = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // job.block_tokens
+    num_blocks = min(job.max_kv_blocks, capacity) or 1  # for which there is no room either, as the engine says
+    engine = load_engine(
+        executable, num_blocks=num_blocks, block_tokens=job.block_tokens, device=job.device, num_threads=job.num_threads
+    )
+    return asyncio.run(_calibrate(job, engine, capacity, path, say))
+
+
+async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: Callable[[str], None]) -> Calibration:
+    effort = job.effort
+    num_tokens = engine.cache.num_blocks * job.block_tokens
+    max_seq_tokens = min(engine.architecture.max_positions, job.max_context, num_tokens)
+    max_pass_tokens, num_blocks = min(MAX_PASS_TOKENS, num_tokens), engine.cache.num_blocks
+    bounds = Bounds(max_pass_tokens, min(job.max_num_seqs, num_blocks), max_seq_tokens, num_blocks, job.block_tokens)
+    shapes = grid(bounds, effort.is_quick)
+    subject = {
+        "model": job.model.name,
+        "architecture": repr(engine.architecture),
+        "dtype": str(engine.dtype),
+        "device": device_name(job.device),
+        "torch": torch_version(),
+        "num_threads": job.num_threads,
+        "bounds": asdict(bounds),
+        "effort": asdict(effort),
+    }
+    file = MeasurementFile(path, subject)
+    profiler = Profiler(engine, effort.measure_s, job.computes_alone)
+    try:
+        estimates_s = await profiler.estimate_s(shapes, effort.max_step_s, say)
+        await profiler.measure(estimates_s, effort.num_rounds, file, say)
+        watts = [await _power_w(job.device, profiler, estimates_s, phase) for phase in ("prefill", "decode")]
+    finally:
+        profiler.close()
+    rounds_s = rounds_of(file.done)
+    try:
+        figures = fit({shape: median(times_s) for shape, times_s in rounds_s.items()})
+    except ValueError as error:
+        raise CalibrationError(f"model {job.model.name} on {job.device}: {error}") from error
+    regions = held_out_errors(rounds_s)
+    waited = fmean(measurement.waited for measurement in file.done) if job.computes_alone else None
+    found = (regions, len(rounds_s), effort.num_rounds, capacity, *_costs_of_starting(file.done), waited, *watts)
+    return Calibration(figures | error_figures(regions), *found)
+
+
+def _costs_of_starting(measurements: list[Measurement]) -> tuple[float, float]:
+    """The overhead between two steps, and what a step takes longer on a machine that was idle; medians."""
+    overheads = [s - own for m in measurements for s, own in zip(m.steps_s, m.own_s, strict=True)]
+    idle = [s - other for m in measurements for s, other in zip(m.idle_steps_s, m.steps_s, strict=False)]
+    return median(overheads), median(idle)
+
+
+async def _power_w(device: str, profiler: Profiler, estimates_s: dict[StepShape, float], phase: str) -> float | None:
+    """What the device draws in the longest steps of a phase."""
+    if device == "cpu":
+        return None
+    step_s, shape = max((step_s, shape) for shape, step_s in estimates_s.items() if shape.phase == phase)
+    with metered(device) as samples:
+        await profiler.steps(shape, max(1, round(POWER_S / step_s)))
+    return sum(samples) / len(samples) if samples else None

@@ -1,0 +1,106 @@
+"""timing=host: what this host itself takes, measured when it is first asked for."""
+
+import fcntl
+import hashlib
+import os
+import pickle
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from emu.core import setting
+from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing.calibrated import CalibratedFamily
+from emu.core.timing.model import TimingError, TimingModel
+from emu.execution.calibration.device import device_name, torch_version
+from emu.execution.calibration.job import QUICK, Job
+from emu.execution.model import Executable
+
+FOLDER = Path("runs/calibrations")
+BLOCK_TOKENS = 16
+EMU = Path(__file__).parents[2]
+# What a calibration depends on: the code that computes steps, and that measures and fits them.
+CODE = ("execution/torch_engine/*.py", "execution/calibration/*.py", "execution/step_thread.py", "core/timing/calibrated.py")
+
+
+class HostTiming:
+    """The timing of models on what `hardware` stands for: this host's `device`, with `num_threads` threads on a CPU.
+
+    A calibration is kept in runs/calibrations/ of the working directory. Where there is none for this model, device and torch,
+    by this code, it is made at once: half a minute, in a process of its own, which says on stderr how far it is.
+    """
+
+    def __init__(self, hardware: str, device: str, num_threads: int) -> None:
+        self.hardware = hardware
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise setting.SettingError(f"timing.device={device}: expected cpu, cuda or cuda:N")
+        self.device = device
+        self.num_threads = setting.whole("timing.num_threads", num_threads, 1, 1024)
+
+    def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        """Raises TimingError for a model that cannot be executed, another hardware, and where the calibration fails."""
+        if hardware.name != self.hardware:
+            raise TimingError(
+                f"no timing for hardware {hardware.name}: timing=host is of this host, which timing.hardware={self.hardware} "
+                "stands for"
+            )
+        if not isinstance(model.executable, Executable):
+            raise TimingError(
+                f"timing=host: model {model.name} is known by its timing only; "
+                "expected one that can be executed, such as llama_30m"
+            )
+        job = Job(
+            model=model,
+            hardware=hardware.name,
+            device=self.device,
+            num_threads=self.num_threads,
+            max_kv_blocks=hardware.num_kv_blocks(model, BLOCK_TOKENS),
+            block_tokens=BLOCK_TOKENS,
+            effort=QUICK,
+        )
+        path = FOLDER / f"{digest(job)}.yaml"
+        if not path.exists():
+            _calibrate(job, path)
+        content = yaml.safe_load(path.read_text())
+        return CalibratedFamily(content["tensor_parallel"], content["fits"]).for_machine(model, hardware)
+
+
+def digest(job: Job) -> str:
+    """Of all that the times depend on: what is executed, on what, and by which code."""
+    executable = job.model.executable
+    parts = [job.model.name, executable.architecture, executable.dtype, job.hardware, job.device, job.num_threads]
+    parts += [job.max_kv_blocks, device_name(job.device), torch_version()]
+    hashed = hashlib.sha256(repr(parts).encode())
+    for pattern in CODE:
+        for path in sorted(EMU.glob(pattern)):
+            hashed.update(path.read_bytes())
+    return hashed.hexdigest()[:16]
+
+
+def _calibrate(job: Job, path: Path) -> None:
+    if find_spec("torch") is None:
+        raise TimingError("timing=host needs torch, which is not installed; pip install 'emu[torch]'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
+        if path.exists():
+            return
+        task = (job, path, path.with_suffix(".jsonl"), "timing=host")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "emu.execution.calibration"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(EMU.parent), os.environ.get("PYTHONPATH"))))},
+        )
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.close()
+        last_line = ""
+        for line in process.stderr:
+            last_line = line.decode(errors="replace").rstrip() or last_line
+            print(last_line, file=sys.stderr)
+        if process.wait():
+            raise TimingError(f"timing=host: the calibration of {job.model.name} failed: {last_line}")

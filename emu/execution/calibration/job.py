@@ -1,0 +1,56 @@
+"""What is to be calibrated, and how thoroughly."""
+
+from dataclasses import dataclass
+
+from emu.core.specs import ModelSpec
+
+MAX_PASS_TOKENS = 8192  # where no step of them takes too long
+MAX_NUM_SEQS = {"cpu": 32, "cuda": 256}
+# On a CPU the KV cache of a longer sequence leaves the processor's caches, and each of its tokens takes more to read.
+MAX_CONTEXT = {"cpu": 2048, "cuda": 32768}
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How thoroughly: rounds over all shapes, seconds a shape and round, and the longest step that is measured."""
+
+    is_quick: bool
+    num_rounds: int
+    measure_s: float
+    max_step_s: float
+
+
+FULL, QUICK = Effort(False, 6, 0.25, 1.5), Effort(True, 3, 0.1, 0.6)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`model`, which must be executable, on the `device` (cpu, cuda or cuda:N) that `hardware` stands for, with up to
+    `max_kv_blocks` KV blocks of `block_tokens` tokens. `num_threads` are of steps on a CPU."""
+
+    model: ModelSpec
+    hardware: str
+    device: str
+    num_threads: int
+    max_kv_blocks: int
+    block_tokens: int
+    effort: Effort
+
+    @property
+    def is_on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def computes_alone(self) -> bool:
+        """Whether one thread computes a step."""
+        return self.is_on_cpu and self.num_threads == 1
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Decodes of the largest step that is measured."""
+        return MAX_NUM_SEQS[self.device.partition(":")[0]]
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest sequence that is measured."""
+        return MAX_CONTEXT[self.device.partition(":")[0]]

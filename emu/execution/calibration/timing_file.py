@@ -1,0 +1,89 @@
+"""A calibration as a file of `conf/timing/`: the fit, and in comments what it is of and how far to trust it."""
+
+import platform
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from emu.execution.calibration.calibration import Calibration, calibrate
+from emu.execution.calibration.device import device_name, torch_version
+from emu.execution.calibration.holdout import RegionError
+from emu.execution.calibration.job import Job
+
+SIZES = {"prefill": "tokens", "decode": "sequences", "mixed": "tokens"}
+
+
+def write_timing(job: Job, target: Path, measurements: Path, command: str, say: Callable[[str], None]) -> Calibration:
+    """Calibrate, and write the file `target`. The measurements are in the end in `measurements`, and until then in a file
+    beside it from which the same call goes on. Raises CalibrationError, EngineError.
+    """
+    unfinished = measurements.with_suffix(".unfinished.jsonl")
+    calibration = calibrate(job, unfinished, say)
+    temporary = target.with_suffix(".new")
+    temporary.write_text(timing_yaml(job, calibration, command))
+    temporary.replace(target)
+    unfinished.replace(measurements)
+    return calibration
+
+
+def timing_yaml(job: Job, calibration: Calibration, command: str) -> str:
+    """The file's text. `command` is what wrote it."""
+    lines = [f"# {line}".rstrip() for line in _header(job, calibration, command)]
+    lines += ["_target_: emu.core.timing.calibrated.CalibratedFamily", "_convert_: all", "tensor_parallel: 1", "fits:"]
+    lines += [f"  {job.model.name}:", f"    {job.hardware}:"]
+    lines += [f"      {name}: {_text(value)}" for name, value in calibration.figures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def error_table(regions: list[RegionError]) -> list[str]:
+    """A line a region, below a heading."""
+    lines = [f"{'':8} {'from':>14} {'error':>7} {'bias':>7} {'configurations':>15}"]
+    for region in regions:
+        begin = f"{region.begin} {SIZES[region.phase]}"
+        lines.append(f"{region.phase:8} {begin:>14} {region.error:7.1%} {region.bias:+7.1%} {region.num_shapes:15}")
+    return lines
+
+
+def costs(calibration: Calibration) -> list[str]:
+    """What was measured beside the times of steps."""
+    lines = [
+        f"between two steps: {1e3 * calibration.overhead_s:.3f} ms beyond the step's own time, which is in all times here",
+        f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms; half of those measured did",
+        f"KV capacity: {calibration.num_kv_blocks:,} blocks of tokens fit the device beside the weights",
+    ]
+    if calibration.waited is not None:
+        lines.append(f"other processes: they had the core for {calibration.waited:.1%} of the steps' time, which is taken off")
+    if calibration.prefill_w is None or calibration.decode_w is None:
+        return [*lines, "power: not measured, no driver tells of it"]
+    return [*lines, f"power: {calibration.prefill_w:.0f} W in prefills, {calibration.decode_w:.0f} W in decodes"]
+
+
+def _header(job: Job, calibration: Calibration, command: str) -> Iterator[str]:
+    figures, dtype = calibration.figures, job.model.executable.dtype
+    threads = f", {job.num_threads} thread{'s' * (job.num_threads > 1)}" if job.is_on_cpu else ""
+    yield f"Times of one forward pass of {job.model.name} ({dtype}) on hardware {job.hardware}. Calibrated on"
+    yield f"{device_name(job.device)} (device {job.device}{threads}), {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, with"
+    yield f"torch {torch_version()}, numpy {np.__version__}, Python {platform.python_version()}, by"
+    yield f"  {command}"
+    yield ""
+    yield f"Measured are {calibration.num_shapes} configurations in {calibration.num_rounds} rounds. The measure of a round is"
+    yield "the median of a few steps, each from the end of the one before to its own end. The fit holds for"
+    yield f"  passes with prompts of {figures['pass_tokens'][0]} to {figures['pass_tokens'][-1]} tokens, decodes counted,"
+    yield f"  steps of {figures['decode_num_seqs'][0]} to {figures['decode_num_seqs'][-1]} decodes, and"
+    yield f"  a mean context of up to {figures['max_seq_context_tokens']} tokens of the decodes in a step."
+    yield ""
+    yield "Error: the 95th percentile, over held-out configurations and rounds, of |measured / predicted - 1|. One"
+    yield "configuration at a time is held out, with all its rounds, and predicted by the fit to the others. Bias: the median"
+    yield "of measured / predicted - 1."
+    yield from error_table(calibration.regions)
+    yield ""
+    yield from costs(calibration)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    # A number without a point, as in 1e-06, would be text to some readers of YAML.
+    return format(value, "#.5g") if isinstance(value, float) else str(value)
