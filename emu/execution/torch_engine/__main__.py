@@ -134,4 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "RANK" in os.environ:
+        os._exit(code)  # at an orderly end threads of gloo abort the process now and then, its group destroyed or not
+    sys.exit(code)
