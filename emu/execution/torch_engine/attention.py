@@ -53,26 +53,31 @@ class PromptAttention:
 
 
 class GatheredDecode:
-    """Decodes whose blocks are gathered, sequence by sequence: the time follows the tokens attended to.
+    """Decodes whose blocks are gathered, sequence by sequence, into one place: the time follows the tokens attended to.
 
     One sequence at a time because its K and V then stay in the processor's cache: 2 to 5 times faster than to gather those of
-    the whole batch first (32 sequences of 1024 tokens, one core of an AMD EPYC).
+    the whole batch first (32 sequences of 1024 tokens, one core of an AMD EPYC). One place because fresh memory is mapped page
+    by page: another 2 to 3 times.
     """
 
     def __init__(self, cache: PagedKVCache, chunks: Sequence[Chunk]) -> None:
         self._cache = cache
-        self._contexts = [chunk.context for chunk in chunks]
+        kv = cache.layers[0]
         used = [chunk.used_blocks(cache.block_tokens) for chunk in chunks]
-        blocks = torch.tensor([block for of_sequence in used for block in of_sequence], dtype=torch.int64)
-        self._blocks = blocks.to(cache.layers[0].device).split([len(of_sequence) for of_sequence in used])
+        room = kv.new_empty(2 * max(map(len, used)) * kv[0, 0].numel())
+        self._rows = []
+        for chunk, own in zip(chunks, used, strict=True):
+            blocks = torch.tensor(own, dtype=torch.int64).to(kv.device)
+            gathered = room[: 2 * len(own) * kv[0, 0].numel()].view(2, len(own), *kv.shape[2:])
+            k, v = gathered.flatten(1, 2)[:, : chunk.context].transpose(1, 2)[:, None]  # (1, K, context, D)
+            self._rows.append((blocks, gathered, k, v))
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
-        num_kv_heads, head_dim = self._cache.layers[layer].shape[-2:]
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        kv = self._cache.layers[layer]
         # The heads that share a KV head are as many queries to it: (B, 1, K, H/K, D).
-        q = q.reshape(len(q), 1, num_kv_heads, -1, head_dim)
-        for row, (context, blocks) in enumerate(zip(self._contexts, self._blocks, strict=True)):
-            kv = self._cache.gather(layer, blocks)[:, :context]  # (2, context, K, D)
-            k, v = kv.transpose(1, 2)[:, None]  # (1, K, context, D)
-            out[row] = F.scaled_dot_product_attention(q[row], k, v).view(-1, head_dim)
-        return out
+        queries = q.reshape(len(q), 1, kv.shape[-2], -1, kv.shape[-1])
+        outputs = []
+        for query, (blocks, gathered, k, v) in zip(queries, self._rows, strict=True):
+            torch.index_select(kv, 1, blocks, out=gathered)
+            outputs.append(F.scaled_dot_product_attention(query, k, v))
+        return torch.cat(outputs).view(q.shape)
