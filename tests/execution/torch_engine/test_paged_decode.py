@@ -7,8 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from emu.execution.model import Executable  # noqa: E402
+from emu.execution.torch_engine.architecture import Architecture  # noqa: E402
 from emu.execution.torch_engine.attention import GatheredDecode  # noqa: E402
 from emu.execution.torch_engine.chunk import Chunk  # noqa: E402
+from emu.execution.torch_engine.cuda_graphs import DecodePass  # noqa: E402
+from emu.execution.torch_engine.engine import load_engine  # noqa: E402
 from emu.execution.torch_engine.kv_cache import PagedKVCache  # noqa: E402
 from emu.execution.torch_engine.paged_decode import PagedDecode, decode_rows, padded_size  # noqa: E402
 
@@ -34,8 +38,11 @@ def test_rows_beyond_the_batch_repeat_the_shortest_sequence():
     assert [padded_size(number) for number in (1, 2, 3, 8, 9, 200)] == [1, 2, 4, 8, 16, 256]
 
 
+compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@compiles
 @pytest.mark.parametrize("contexts", [(5, 16, 17, 70), (1, 33, 48, 32), (3, 9, 70)])
 def test_attention_by_block_tables_is_that_over_gathered_blocks(contexts):
     generator = torch.Generator().manual_seed(1)
@@ -48,3 +55,29 @@ def test_attention_by_block_tables_is_that_over_gathered_blocks(contexts):
         paged, gathered = PagedDecode.of(cache, chunks, NUM_BLOCKS), GatheredDecode(cache, chunks)
         for layer in range(2):
             torch.testing.assert_close(paged(layer, q), gathered(layer, q))
+
+
+@pytest.mark.slow
+@compiles
+def test_the_pass_that_a_graph_holds_gives_the_engines_logits():
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    }
+    executable = Executable(Architecture.from_config(config, "here"), "fp32", "")
+    engine = load_engine(executable, num_blocks=NUM_BLOCKS, block_tokens=BLOCK_TOKENS, device="cpu", num_threads=0)
+    chunks = chunks_of((5, 17, 70))
+    for chunk in chunks:
+        engine.step([Chunk([number % 64 for number in range(chunk.num_before)], 0, chunk.blocks, wants_token=False)])
+    rows, tables = decode_rows(chunks, 4, BLOCK_TOKENS)
+    tables = torch.nn.functional.pad(tables, (0, NUM_BLOCKS - tables.shape[1]))
+    with torch.inference_mode():
+        found = engine.model.logits(engine.model(DecodePass(engine.cache, rows, tables)))[:3]
+    torch.testing.assert_close(found, engine.logits(chunks))
+    assert found.std() > 0.1
