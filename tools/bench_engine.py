@@ -134,8 +134,10 @@ def read_model(name: str) -> tuple[Architecture, str]:
     path = MODELS / f"{name}.yaml"
     if not path.is_file():
         raise EngineError(f"--model {name}: expected a folder with config.json, or one of {', '.join(executable_models())}")
-    import yaml
-
+    try:
+        import yaml
+    except ImportError as error:
+        raise EngineError(f"--model {name}: reading it needs PyYAML; a folder with config.json does not") from error
     option = yaml.safe_load(path.read_text())
     return Architecture.from_config(option["config"], str(path)), option["dtype"]
 
