@@ -179,7 +179,8 @@ class _Values:
 
 
 def _name(config: Mapping[str, Any], place: str) -> str:
-    names = config.get("architectures") or ["missing"]
+    # A configuration that was saved without a model has no `architectures`.
+    names = config.get("architectures") or [f"{config.get('model_type', '').capitalize()}ForCausalLM"]
     if len(names) != 1 or names[0] not in DEFAULTS:
         raise ArchitectureError(f"{place}: architectures={', '.join(names)}: expected one of {', '.join(DEFAULTS)}")
     return names[0]

@@ -31,6 +31,10 @@ def test_what_a_config_leaves_out_is_what_transformers_takes():
     assert read({**MISTRAL, "sliding_window": None}).max_positions == 131072
 
 
+def test_a_config_saved_without_a_model_is_known_by_its_type():
+    assert read({**QWEN3, "architectures": None, "model_type": "qwen3"}) == read(QWEN3)
+
+
 def test_the_published_llama_3_1_8b_has_as_many_weights_as_published():
     shapes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
     config = {**LLAMA, **shapes, "vocab_size": 128256, "num_key_value_heads": 8}
@@ -42,7 +46,7 @@ def test_the_published_llama_3_1_8b_has_as_many_weights_as_published():
     ("changes", "line"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architectures=GPT2LMHeadModel: expected one of LlamaForCausalLM, "),
-        ({"architectures": None}, "architectures=missing: expected one of LlamaForCausalLM, "),
+        ({"architectures": None, "model_type": "gemma"}, "architectures=GemmaForCausalLM: expected one of LlamaForCausalLM, "),
         ({"hidden_size": None}, "hidden_size=missing: expected a whole number > 0"),
         ({"hidden_size": "64"}, "hidden_size=64: expected a whole number > 0"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0: expected a whole number > 0"),
