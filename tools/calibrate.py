@@ -52,7 +52,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hardware", required=True, help="an option of conf/hardware")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--num-threads", type=int, default=1, metavar="N", help="of a step on a CPU (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer configurations and rounds: half a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer configurations and rounds: under a minute")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the model's config.json, instead of conf/")
     parser.add_argument(
         "--dtype", default="bf16", choices=("fp32", "fp16", "bf16"), help="with --config (default: %(default)s)"

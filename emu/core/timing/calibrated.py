@@ -24,9 +24,14 @@ class CalibratedTiming(TimingModel):
     the dense layers over all tokens and the fixed cost of a step, lines through `pass_s` at `pass_tokens`; the attention of
     each prompt, by its pairs of tokens; what each sequence costs, such as its logits; and the reading of the decodes' KV cache.
     A later chunk of a prompt adds `pair_s` for each pair of one of its tokens with one before it. A *decode* step of n
-    sequences takes decode(n) + `kv_read_s_per_token` x C: lines through `decode_s` at `decode_num_seqs`, a curve of its own
-    because decode steps may run otherwise (as CUDA graphs). Below its first point a curve is flat, beyond its last the slope
-    goes on. In between it may fall: three rows can take a matrix product longer than four.
+    sequences takes
+
+        decode(n) + `kv_read_s_per_token` x C + `kv_read_growth_s` x C x C / n:
+
+    lines through `decode_s` at `decode_num_seqs`, a curve of its own because decode steps may run otherwise (as CUDA graphs),
+    and the reading of the KV cache, where on a CPU each token takes the longer the longer its sequence is. Below its first
+    point a curve is flat, beyond its last the slope goes on. In between it may fall: three rows can take a matrix product
+    longer than four.
 
     The stated relative errors hold from so many tokens of a pass on (`prefill_error` from `prefill_error_tokens`, `mixed_error`
     from `mixed_error_tokens`, prompts and decodes counted), and from so many sequences on (`decode_error` from
@@ -46,6 +51,7 @@ class CalibratedTiming(TimingModel):
         decode_num_seqs: Sequence[float],
         decode_s: Sequence[float],
         kv_read_s_per_token: float,
+        kv_read_growth_s: float,
         max_seq_context_tokens: float,
         prefill_error_tokens: Sequence[float] = (),
         prefill_error: Sequence[float] = (),
@@ -65,6 +71,7 @@ class CalibratedTiming(TimingModel):
         self._pair_s = setting.not_negative("timing pair_s", pair_s)
         self._seq_s = setting.not_negative("timing seq_s", seq_s)
         self._kv_read_s = setting.not_negative("timing kv_read_s_per_token", kv_read_s_per_token)
+        self._kv_read_growth_s = setting.not_negative("timing kv_read_growth_s", kv_read_growth_s)
         self._mixed_kv_read_s = setting.not_negative("timing mixed_kv_read_s_per_token", mixed_kv_read_s_per_token)
         self._max_seq_context_tokens = setting.not_negative("timing max_seq_context_tokens", max_seq_context_tokens)
         self._prefill_error = _regions("prefill_error", prefill_error_tokens, prefill_error)
@@ -78,7 +85,8 @@ class CalibratedTiming(TimingModel):
         return self._prompts_s(prompt_tokens, 0)
 
     def decode_s(self, num_seqs: int, context_tokens: int) -> float:
-        return self._base_s(num_seqs) + self._kv_read_s * context_tokens
+        growth_s = self._kv_read_growth_s / num_seqs
+        return self._base_s(num_seqs) + (self._kv_read_s + growth_s * context_tokens) * context_tokens
 
     def mixed_s(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float:
         if not prompt_tokens:
@@ -96,11 +104,12 @@ class CalibratedTiming(TimingModel):
         return self._pair_s * num_tokens * num_before
 
     def decode_boundaries(self, start_s: float, num_seqs: int, context_tokens: int, num_steps: int) -> list[float]:
-        base_s, kv_read_s = self._base_s(num_seqs), self._kv_read_s
+        base_s, kv_read_s, growth_s = self._base_s(num_seqs), self._kv_read_s, self._kv_read_growth_s / num_seqs
         contexts = (context_tokens, context_tokens + num_steps * num_seqs, num_seqs)
         if num_steps < MIN_NUMPY_STEPS:
-            return [start_s := start_s + (base_s + kv_read_s * context) for context in range(*contexts)]
-        durations_s = base_s + kv_read_s * np.arange(*contexts)
+            return [start_s := start_s + (base_s + (kv_read_s + growth_s * n) * n) for n in range(*contexts)]
+        context = np.arange(*contexts)
+        durations_s = base_s + (kv_read_s + growth_s * context) * context
         durations_s[0] += start_s
         return np.add.accumulate(durations_s).tolist()
 

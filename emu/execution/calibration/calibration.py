@@ -59,7 +59,8 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
     num_tokens = engine.cache.num_blocks * job.block_tokens
     max_seq_tokens = min(engine.architecture.max_positions, job.max_context, num_tokens)
     max_pass_tokens, num_blocks = min(MAX_PASS_TOKENS, num_tokens), engine.cache.num_blocks
-    bounds = Bounds(max_pass_tokens, min(job.max_num_seqs, num_blocks), max_seq_tokens, num_blocks, job.block_tokens)
+    max_num_seqs, pads_decodes = min(job.max_num_seqs, num_blocks), not job.is_on_cpu
+    bounds = Bounds(max_pass_tokens, max_num_seqs, max_seq_tokens, num_blocks, job.block_tokens, pads_decodes)
     shapes = grid(bounds, effort.is_quick)
     subject = {
         "model": job.model.name,

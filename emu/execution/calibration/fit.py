@@ -7,7 +7,7 @@ import numpy as np
 from emu.execution.calibration.least_squares import non_negative_least_squares
 from emu.execution.calibration.step_shape import StepShape
 
-MIN_KNOT_RATIO = 1.15  # of two neighbouring points of a curve: closer ones would each follow the noise of one configuration
+MIN_RATIO = 1.15  # of two neighbouring points of `pass_tokens`: closer ones would each follow the noise of one configuration
 MIN_SHARE = 0.1  # of the shortest time, which every point of a curve has at least: no noise makes a step take nothing
 Figures = dict[str, float | list[float]]
 
@@ -20,14 +20,16 @@ def fit(times_s: Mapping[StepShape, float]) -> Figures:
     """
     with_prompts = {shape: time_s for shape, time_s in times_s.items() if shape.prompts}
     decodes = {shape: time_s for shape, time_s in times_s.items() if not shape.prompts}
-    tokens = _knots(shape.num_tokens for shape in with_prompts)
+    tokens = _spread(_distinct(shape.num_tokens for shape in with_prompts))
     costs = [[shape.num_pairs, shape.num_seqs, shape.context_tokens] for shape in with_prompts]
     pass_s, (pair_s, seq_s, mixed_kv_read_s) = _solve(
         tokens, [shape.num_tokens for shape in with_prompts], costs, list(with_prompts.values())
     )
-    num_seqs = _knots(shape.num_seqs for shape in decodes)
-    contexts = [[shape.context_tokens] for shape in decodes]
-    decode_s, (kv_read_s,) = _solve(num_seqs, [shape.num_seqs for shape in decodes], contexts, list(decodes.values()))
+    num_seqs = _distinct(shape.num_seqs for shape in decodes)
+    contexts = [[shape.context_tokens, shape.context_tokens**2 / shape.num_seqs] for shape in decodes]
+    decode_s, (kv_read_s, kv_read_growth_s) = _solve(
+        num_seqs, [shape.num_seqs for shape in decodes], contexts, list(decodes.values())
+    )
     return {
         "pass_tokens": tokens,
         "pass_s": pass_s,
@@ -37,20 +39,25 @@ def fit(times_s: Mapping[StepShape, float]) -> Figures:
         "decode_num_seqs": num_seqs,
         "decode_s": decode_s,
         "kv_read_s_per_token": kv_read_s,
+        "kv_read_growth_s": kv_read_growth_s,
         "max_seq_context_tokens": max(shape.context_tokens // shape.num_seqs for shape in decodes),
     }
 
 
-def _knots(sizes: Iterable[int]) -> list[int]:
-    """The sizes, fewer where they are close; the smallest and the largest stay."""
+def _distinct(sizes: Iterable[int]) -> list[int]:
     distinct = sorted(set(sizes))
     if len(distinct) < 2:
         raise ValueError(f"a calibration needs two sizes of each kind of pass or more, not {distinct}")
-    knots = distinct[:1]
-    for size in distinct[1:-1]:
-        if size >= MIN_KNOT_RATIO * knots[-1] and distinct[-1] >= MIN_KNOT_RATIO * size:
-            knots.append(size)
-    return [*knots, distinct[-1]]
+    return distinct
+
+
+def _spread(sizes: list[int]) -> list[int]:
+    """Fewer of them where they are close; the smallest and the largest stay."""
+    spread = sizes[:1]
+    for size in sizes[1:-1]:
+        if size >= MIN_RATIO * spread[-1] and sizes[-1] >= MIN_RATIO * size:
+            spread.append(size)
+    return [*spread, sizes[-1]]
 
 
 def _solve(

@@ -7,13 +7,17 @@ from emu.execution.calibration.step_shape import StepShape
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How far the engine goes: tokens of a pass, decodes of a step, tokens of a sequence, and KV blocks for all of them."""
+    """How far the engine goes: tokens of a pass, decodes of a step, tokens of a sequence, and KV blocks for all of them.
+
+    `pads_decodes`: it runs 1, 2, 4, 8, ... decodes, and a number in between as the next larger one.
+    """
 
     max_pass_tokens: int
     max_num_seqs: int
     max_seq_tokens: int
     num_blocks: int
     block_tokens: int
+    pads_decodes: bool
 
     def allow(self, shape: StepShape) -> bool:
         longest = max((*(num_tokens + before for num_tokens, before in shape.prompts), *shape.contexts))
@@ -56,15 +60,21 @@ def _prefills(bounds: Bounds, quick: bool) -> list[StepShape]:
 def _decodes(bounds: Bounds, quick: bool) -> list[StepShape]:
     """With contexts up to the longest, most of them short; of equal length, and unequal as in batches that grow one by one."""
     shapes = []
-    few = (1, 2, 3, 4) if quick else (1, 2, 3, 4, 5, 6, 7)  # a matrix product of few rows takes its own time for each number
-    for number in (*few, *_sizes(8, bounds.max_num_seqs, quick)):
-        if number > bounds.max_num_seqs:
-            continue
+    for number in _batches(bounds, quick):
         longest = bounds.max_context(number)
         for context in (longest // 16, longest // 3) if quick else (longest // 64, longest // 12, longest // 4, longest):
             shapes.append(StepShape((), (max(1, context),) * number))
         shapes.append(StepShape((), tuple(max(1, longest * (index + 1) // (2 * number)) for index in range(number))))
     return shapes
+
+
+def _batches(bounds: Bounds, quick: bool) -> list[int]:
+    """Numbers of decodes. A matrix product of few rows takes its own time for each number of them."""
+    few = [1, 2, 3, 4] if quick else [1, 2, 3, 4, 5, 6, 7]
+    more = _sizes(8, max(8, bounds.max_num_seqs), quick)
+    if bounds.pads_decodes:  # what is padded most
+        more = [number + extra for number in more if number & (number - 1) == 0 for extra in (0, 1)]
+    return [number for number in (*few, *more) if number < bounds.max_num_seqs] + [bounds.max_num_seqs]
 
 
 def _mixed(bounds: Bounds, quick: bool) -> list[StepShape]:

@@ -12,7 +12,7 @@ from emu.execution.calibration.step_shape import StepShape
 PERCENTILE = 95.0
 MIN_SHAPES = 4  # of a region that has an error of its own
 # Where the errors' regions may begin: tokens of a pass with prompts, sequences of a decode step.
-REGIONS = {"prefill": (1, 32, 256, 1024), "decode": (1, 5, 17, 65), "mixed": (1, 256, 1024)}
+REGIONS = {"prefill": (1, 16, 256, 1024), "decode": (1, 5, 17, 65), "mixed": (1, 256, 1024)}
 
 
 class RegionError(NamedTuple):

@@ -31,7 +31,7 @@ class HostTiming:
     """The timing of models on what `hardware` stands for: this host's `device`, with `num_threads` threads on a CPU.
 
     A calibration is kept in runs/calibrations/ of the working directory. Where there is none for this model, device and torch,
-    by this code, it is made at once: half a minute, in a process of its own, which says on stderr how far it is.
+    by this code, it is made at once: in under a minute, by a process of its own, which says on stderr how far it is.
     """
 
     def __init__(self, hardware: str, device: str, num_threads: int) -> None:

@@ -6,8 +6,7 @@ from emu.core.specs import ModelSpec
 
 MAX_PASS_TOKENS = 8192  # where no step of them takes too long
 MAX_NUM_SEQS = {"cpu": 32, "cuda": 256}
-# On a CPU the KV cache of a longer sequence leaves the processor's caches, and each of its tokens takes more to read.
-MAX_CONTEXT = {"cpu": 2048, "cuda": 32768}
+MAX_CONTEXT = {"cpu": 4096, "cuda": 32768}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Effort:
     max_step_s: float
 
 
-FULL, QUICK = Effort(False, 6, 0.25, 1.5), Effort(True, 3, 0.1, 0.6)
+FULL, QUICK = Effort(False, 5, 0.2, 1.0), Effort(True, 3, 0.1, 0.6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.engine import Chunk, Engine
 
 IDLE_S = 0.02  # of a machine before a step: longer than its threads stay awake and its caches warm
-MAX_STEPS = 9  # of a measure
+MIN_STEPS, MAX_STEPS = 3, 9  # of a measure
 
 
 class StepTime(NamedTuple):
@@ -69,25 +69,25 @@ class Profiler:
         done = {(measurement.round, measurement.shape) for measurement in file.done}
         left = [(number, shape) for number in range(num_rounds) for shape in _shuffled(estimates_s, number)]
         left = [each for each in left if each not in done]
-        left_s = sum(max(self._measure_s, 2 * estimates_s[shape]) for _, shape in left)
+        left_s = sum(max(self._measure_s, MIN_STEPS * estimates_s[shape]) for _, shape in left)
         for number, shape in left:
             say(f"round {number + 1} of {num_rounds}, about {left_s:.0f} s to go")
             file.add(await self._measure(number, shape, estimates_s[shape]))
-            left_s -= max(self._measure_s, 2 * estimates_s[shape])
+            left_s -= max(self._measure_s, MIN_STEPS * estimates_s[shape])
 
     async def _measure(self, number: int, shape: StepShape, estimate_s: float) -> Measurement:
-        num_steps = max(1, min(MAX_STEPS, round(self._measure_s / estimate_s)))
+        num_steps = max(MIN_STEPS, min(MAX_STEPS, round(self._measure_s / estimate_s)))
         if shape.contexts:
             # Decodes go on: the step before was of the same batch.
             times = (await self.steps(shape, num_steps + 1))[1:]
             return _measurement(number, shape, times, [])
         after_idle, times = [], []
-        for _ in range(-(-num_steps // 2)):
+        for index in range(0, num_steps, 2):
             # A machine that is half busy is idle before every second of its prefills.
             await asyncio.sleep(IDLE_S)
-            first, second = await self.steps(shape, 2)
+            first, *second = await self.steps(shape, min(2, num_steps - index))
             after_idle.append(first)
-            times.append(second)
+            times += second
         return _measurement(number, shape, times, after_idle)
 
     async def steps(self, shape: StepShape, num_steps: int) -> list[StepTime]:

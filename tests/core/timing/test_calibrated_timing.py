@@ -23,6 +23,7 @@ FIGURES = {
     "decode_num_seqs": [1, 2, 4],
     "decode_s": [0.010, 0.012, 0.020],
     "kv_read_s_per_token": 1e-6,
+    "kv_read_growth_s": 3e-9,
     "max_seq_context_tokens": 1000,
     "prefill_error_tokens": [1, 50, 200],
     "prefill_error": [0.09, 0.05, 0.02],
@@ -47,9 +48,10 @@ def test_hand_computed_times():
     assert timing.prefill_s([1]) == pytest.approx(0.02 + 1e-5 + 1e-3)  # flat below the first point
     assert timing.prefill_s([500]) == pytest.approx(0.718 + 0.2 + 1e-5 * 125_250 + 1e-3)  # the last slope, and attention
     assert timing.mixed_s([30, 20], 10, 3000) == pytest.approx(0.078 + 1e-5 * 675 + 12e-3 + 6e-3)
-    assert timing.decode_s(3, 500) == pytest.approx(0.016 + 500e-6)
+    assert timing.decode_s(3, 500) == pytest.approx(0.016 + 500e-6 + 3e-9 * 500**2 / 3)
     assert timing.decode_s(8, 0) == pytest.approx(0.036)
-    assert timing.decode_boundaries(1.0, 2, 100, 3) == pytest.approx([1.0121, 1.024202, 1.036306])
+    boundaries = [1.0121 + 1.5e-5, 1.024202 + 3.0606e-5, 1.036306 + 4.6830e-5]  # 3e-9 x (100^2, then 102^2, then 104^2) / 2
+    assert timing.decode_boundaries(1.0, 2, 100, 3) == pytest.approx(boundaries)
 
 
 def test_a_curve_may_fall_in_between():
@@ -89,7 +91,8 @@ def test_more_work_never_takes_less_time(prompts, more, num_seqs, context):
     assert 0 < timing.prefill_s(prompts) <= timing.prefill_s([*prompts, more])
     assert timing.prefill_s(prompts) <= timing.prefill_s([prompts[0] + more, *prompts[1:]])
     assert timing.prefill_s(prompts) < timing.mixed_s(prompts, num_seqs, context)
-    assert timing.decode_s(num_seqs, context) <= timing.decode_s(num_seqs + 1, context + more)
+    assert timing.decode_s(num_seqs, context) <= timing.decode_s(num_seqs, context + more)
+    assert timing.decode_s(num_seqs, num_seqs * context) <= timing.decode_s(num_seqs + 1, (num_seqs + 1) * context)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_impossible_figures_are_refused(changes, text):
         hand_made(**changes)
 
 
-@pytest.mark.parametrize("name", ["pair_s", "seq_s", "kv_read_s_per_token", "mixed_kv_read_s_per_token"])
+@pytest.mark.parametrize("name", ["pair_s", "seq_s", "kv_read_s_per_token", "kv_read_growth_s", "mixed_kv_read_s_per_token"])
 def test_a_figure_below_zero_is_refused(name):
     with pytest.raises(SettingError, match=f"timing {name}=-1e-06: expected a number >= 0"):
         hand_made(**{name: -1e-6})
