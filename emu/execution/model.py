@@ -1,10 +1,12 @@
 """A model that a real machine can execute, and what the emulator knows of it: the targets of `conf/model/`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from emu.core import setting
 from emu.core.specs import ModelSpec
 from emu.execution.torch_engine.architecture import Architecture
+from emu.execution.torch_engine.weight_files import weight_files
 
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -26,11 +28,14 @@ def random_model(name: str, dtype: str, config: dict) -> ModelSpec:
 
 def checkpoint_model(path: str, dtype: str, weights: str) -> ModelSpec:
     """The model of a Hugging Face checkpoint in folder `path`. `dtype`: auto is the checkpoint's. `weights`: checkpoint, or
-    random ones of the same shapes."""
-    architecture = Architecture.from_folder(path)
+    random ones of the same shapes. Raises EngineError where a file is missing."""
+    folder = Path(path).expanduser().resolve()  # real machines may be in another directory
+    architecture = Architecture.from_folder(str(folder))
     setting.one_of("model.weights", weights, ("checkpoint", "random"))
+    if weights == "checkpoint":
+        weight_files(folder)
     dtype = architecture.dtype if dtype == "auto" else dtype
-    return _spec(path.rstrip("/").rpartition("/")[2], Executable(architecture, dtype, path if weights == "checkpoint" else ""))
+    return _spec(folder.name, Executable(architecture, dtype, str(folder) if weights == "checkpoint" else ""))
 
 
 def _spec(name: str, executable: Executable) -> ModelSpec:

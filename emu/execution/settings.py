@@ -15,6 +15,7 @@ from emu.execution.model import Executable
 from emu.execution.prompts import Prompts
 
 PROCESS_BYTES = 400_000_000  # of host memory for a process with torch, before the model (torch 2.13 on a CPU)
+CUDA_BLOCK_TOKENS = 128  # the block of keys of torch's flex attention
 CUDA_PROCESS_BYTES = 2_000_000_000  # the same with CUDA's libraries and context: an assumption
 
 
@@ -80,6 +81,11 @@ class TorchExecution(Execution):
             )
         if not hasattr(cluster.kind, "block_tokens"):
             raise setting.SettingError("execution=torch: expected machine=paged, for KV caches are kept in blocks")
+        if self.device != "cpu" and cluster.kind.block_tokens % CUDA_BLOCK_TOKENS:
+            raise setting.SettingError(
+                f"machine.block_tokens={cluster.kind.block_tokens}: expected a multiple of {CUDA_BLOCK_TOKENS} with "
+                f"execution.device={self.device}, whose attention reads KV caches by as many tokens"
+            )
         context = model.executable.architecture.max_positions
         if num_tokens > context:
             raise setting.SettingError(

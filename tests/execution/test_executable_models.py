@@ -1,6 +1,7 @@
 """Models that a real machine can execute, as conf/model describes them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ def folder(tmp_path):
     path = tmp_path / "tiny"
     path.mkdir()
     (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "model.safetensors").touch()
     return f"{path}/"
 
 
@@ -40,7 +42,7 @@ def test_the_spec_follows_the_architecture():
 
 def test_a_checkpoint_has_its_own_name_dtype_and_weights(folder):
     spec = checkpoint_model(folder, "auto", "checkpoint")
-    assert (spec.name, spec.dtype_bytes, spec.executable.dtype, spec.executable.checkpoint) == ("tiny", 2, "bf16", folder)
+    assert (spec.name, spec.dtype_bytes, spec.executable.dtype, spec.executable.checkpoint) == ("tiny", 2, "bf16", folder[:-1])
     spec = checkpoint_model(folder, "fp32", "random")
     assert (spec.dtype_bytes, spec.executable.dtype, spec.executable.checkpoint) == (4, "fp32", "")
 
@@ -69,6 +71,15 @@ def test_what_is_no_such_model_is_one_line(overrides, line):
         build(compose(overrides))
     assert str(refusal.value).startswith(line)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_shard_is_named_before_anything_starts(folder):
+    shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (Path(folder) / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (Path(folder) / "one.safetensors").touch()
+    with pytest.raises(ConfigError) as refusal:
+        build(compose(["model=checkpoint", f"model.path={folder}"]))
+    assert str(refusal.value) == f"{folder[:-1]}: 1 of 2 files in model.safetensors.index.json are missing: two.safetensors"
 
 
 def test_weights_are_the_checkpoints_or_random(folder):

@@ -39,7 +39,7 @@ def test_what_a_real_machine_declares():
     cluster, spec = rehearsal.cluster, rehearsal.cluster.machines[0]
     kv_bytes = spec.num_kv_blocks * 16 * cluster.model.kv_bytes_per_token
     assert rehearsal.execution.needs(cluster, spec)["memory"] > cluster.model.weight_bytes + kv_bytes
-    on_gpu = rehearsal_of("execution.device=cuda", "execution.num_gpus=0.5")
+    on_gpu = rehearsal_of("execution.device=cuda", "execution.num_gpus=0.5", "machine.block_tokens=256")
     assert on_gpu.execution.needs(cluster, spec)["num_gpus"] == 0.5
 
 
@@ -70,6 +70,11 @@ def test_what_a_real_machine_declares():
             "execution.machines=[]: expected all or names; execution=emulated has no real machine",
         ),
         ("execution.machines=p0", "execution.machines=p0: expected one of all, [NAME, ...]"),
+        (
+            "execution.device=cuda",
+            "machine.block_tokens=16: expected a multiple of 128 with execution.device=cuda, whose attention reads KV caches by as "
+            "many tokens",
+        ),
         ("execution.device=tpu", "execution.device=tpu: expected cpu, cuda or cuda:N"),
         ("execution.device=cpu:1", "execution.device=cpu:1: expected cpu, cuda or cuda:N"),
         ("execution.num_threads=0", "execution.num_threads=0: expected a whole number from 1 to 1024"),

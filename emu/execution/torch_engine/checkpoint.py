@@ -1,6 +1,5 @@
 """The weights of a model: from a Hugging Face checkpoint's safetensors, or random."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.transformer import Transformer
+from emu.execution.torch_engine.weight_files import weight_files
 
-SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -61,27 +60,10 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise EngineError(f"{folder}: reading a checkpoint needs the library safetensors: pip install safetensors") from error
-    for path in _files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, it is no mapping
                     yield path, name, file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise EngineError(f"{path}: no safetensors file: {error}") from error
-
-
-def _files(folder: Path) -> list[Path]:
-    """The checkpoint's safetensors files. Raises EngineError where there is none, or not all of them."""
-    if (folder / SINGLE_FILE).is_file():  # transformers, too, prefers it where there are both
-        return [folder / SINGLE_FILE]
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        raise EngineError(f"{folder}: no weights; expected {SINGLE_FILE} or {INDEX_FILE}")
-    try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise EngineError(f"{index}: expected a JSON object with weight_map, from tensors to files") from error
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
-    if missing:
-        raise EngineError(f"{folder}: {len(missing)} of {len(shards)} files in {INDEX_FILE} are missing: {', '.join(missing)}")
-    return [folder / shard for shard in shards]

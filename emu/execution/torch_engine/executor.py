@@ -104,8 +104,8 @@ class TorchExecutor:
                 self._forget(key)
 
     def warm_up(self, num_tokens: int) -> None:
-        """Run a prompt of so many tokens, or as many as there is room for, and a decode step, three times each: no step of the run
-        is then the first of its kind."""
+        """Run a prompt of so many tokens, or as many as there is room for, and a decode step, three times each, so that no step
+        of the run is the first of its kind."""
         cache = self._engine.cache
         num_tokens = min(num_tokens, cache.num_blocks * cache.block_tokens - 1)
         blocks = cache.allocate(-(-(num_tokens + 1) // cache.block_tokens))
