@@ -76,7 +76,7 @@ def test_what_is_no_such_model_is_one_line(overrides, line):
 def test_a_missing_shard_is_named_before_anything_starts(folder):
     shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (Path(folder) / "model.safetensors.index.json").write_text(json.dumps(shards))
-    (Path(folder) / "one.safetensors").touch()
+    (Path(folder) / "model.safetensors").rename(Path(folder) / "one.safetensors")
     with pytest.raises(ConfigError) as refusal:
         build(compose(["model=checkpoint", f"model.path={folder}"]))
     assert str(refusal.value) == f"{folder[:-1]}: 1 of 2 files in model.safetensors.index.json are missing: two.safetensors"

@@ -72,8 +72,8 @@ def test_what_a_real_machine_declares():
         ("execution.machines=p0", "execution.machines=p0: expected one of all, [NAME, ...]"),
         (
             "execution.device=cuda",
-            "machine.block_tokens=16: expected a multiple of 128 with execution.device=cuda, whose attention reads KV caches by as "
-            "many tokens",
+            "machine.block_tokens=16: expected a multiple of 128 with execution.device=cuda, whose attention reads KV caches "
+            "by as many tokens",
         ),
         ("execution.device=tpu", "execution.device=tpu: expected cpu, cuda or cuda:N"),
         ("execution.device=cpu:1", "execution.device=cpu:1: expected cpu, cuda or cuda:N"),
