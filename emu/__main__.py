@@ -163,7 +163,7 @@ def write_results(
     if len(columns.answers):
         write_outputs(columns.answers, run_dir / "outputs.jsonl")
     if plan.results.report:
-        groups = ("cluster", "workload", "placement", "batching", "timing", "transfer", "slo", "power")
+        groups = ("cluster", "workload", "placement", "batching", "timing", "execution", "transfer", "slo", "power")
         settings = {group: choices[group] for group in groups if group in choices}
         write_report(
             run_dir / "report.html",
