@@ -178,7 +178,9 @@ def make_plan(
     )
     power.check(model)
     if isinstance(execution, TorchExecution):
-        _check_real(execution, parts, requests, runtime, transfer, seed)
+        execution.check_runtime(runtime, transfer.payload_scale)
+        execution.check(parts, int((requests.prompt_tokens + requests.output_tokens).max()), is_here=not runtime.address)
+        execution.prompts(parts.model, requests.prompt_tokens, requests.prompt_ids, seed)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
@@ -192,27 +194,6 @@ def make_plan(
         execution=execution,
     )
     return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
-
-
-def _check_real(
-    execution: TorchExecution, cluster: Cluster, requests: Workload, runtime: Runtime, transfer: TransferSettings, seed: int
-) -> None:
-    """Raises ValueError where machines cannot execute, each in its own time."""
-    if runtime.name != "ray":
-        raise ConfigError(f"execution=torch needs runtime=ray, not {runtime.name}: a machine that executes takes wall time")
-    if runtime.dilation != 1:
-        raise ConfigError(
-            f"runtime.dilation={runtime.dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
-        )
-    if transfer.payload_scale not in ("auto", 1):
-        raise ConfigError(
-            f"transfer.payload_scale={transfer.payload_scale}: expected auto or 1 with execution=torch, "
-            "which needs all bytes of a KV cache"
-        )
-    execution.check(cluster, int((requests.prompt_tokens + requests.output_tokens).max()))
-    execution.prompts(cluster.model, requests.prompt_tokens, requests.prompt_ids, seed)
-    if not runtime.address:
-        execution.check_memory(cluster)
 
 
 # --- what is wrong with a configuration -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -17,6 +18,13 @@ from emu.execution.prompts import Prompts
 PROCESS_BYTES = 400_000_000  # of host memory for a process with torch, before the model (torch 2.13 on a CPU)
 CUDA_BLOCK_TOKENS = 128  # the block of keys of torch's flex attention
 CUDA_PROCESS_BYTES = 2_000_000_000  # the same with CUDA's libraries and context: an assumption
+
+
+class WallClockRuntime(Protocol):
+    """What a runtime must have for machines to execute: this `name`, and a `dilation` of 1."""
+
+    name: str
+    dilation: float | str
 
 
 class Execution(ABC):
@@ -71,8 +79,25 @@ class TorchExecution(Execution):
         index_of = {spec.name: spec.index for spec in machines}
         return tuple(index_of[setting.one_of("execution.machines", name, tuple(index_of))] for name in self.machines)
 
-    def check(self, cluster: Cluster, num_tokens: int) -> None:
-        """Raises SettingError where `cluster` cannot serve requests of up to `num_tokens` tokens, prompt and output."""
+    def check_runtime(self, runtime: WallClockRuntime, payload_scale: float | str) -> None:
+        """Raises SettingError where machines cannot execute each in its own time, or get only a part of a KV cache."""
+        if name != "ray":
+            raise setting.SettingError(
+                f"execution=torch needs runtime=ray, not {name}: a machine that executes takes wall time"
+            )
+        if dilation != 1:
+            raise setting.SettingError(
+                f"runtime.dilation={dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
+            )
+        if payload_scale not in ("auto", 1):
+            raise setting.SettingError(
+                f"transfer.payload_scale={payload_scale}: expected auto or 1 with execution=torch, "
+                "which needs all bytes of a KV cache"
+            )
+
+    def check(self, cluster: Cluster, num_tokens: int, is_here: bool) -> None:
+        """Raises SettingError where `cluster` cannot serve requests of up to `num_tokens` tokens, prompt and output, or where
+        this host, if it `is_here`, lacks the memory."""
         model = cluster.model
         if not isinstance(model.executable, Executable):
             raise setting.SettingError(
@@ -94,6 +119,8 @@ class TorchExecution(Execution):
             )
         if find_spec("torch") is None:
             raise setting.SettingError("execution=torch needs torch, which is not installed; pip install 'emu[torch]'")
+        if is_here and self.device == "cpu":
+            self._check_memory(cluster)
 
     def prompts(self, model: ModelSpec, prompt_tokens: np.ndarray, given: Sequence[np.ndarray] | None, seed: int) -> Prompts:
         """The token ids of all requests. Raises SettingError where one that is `given` is not in the model's vocabulary."""
@@ -103,21 +130,20 @@ class TorchExecution(Execution):
         """The tokens that end an output."""
         return frozenset(model.executable.architecture.eos_ids if self.output == "eos" else ())
 
-    def check_memory(self, cluster: Cluster) -> None:
-        """Raises SettingError where this host lacks the memory for the real machines, if they are to be on its CPUs."""
-        machines = [cluster.machines[index] for index in self.real_machines(cluster.machines)]
-        needed = sum(self.needs(cluster, spec)["memory"] for spec in machines)
-        had = psutil.virtual_memory().available
-        if self.device == "cpu" and needed > had:
-            raise setting.SettingError(
-                f"execution.machines={','.join(spec.name for spec in machines)}: {cluster.model.name} with its KV caches needs "
-                f"{needed:,} bytes of memory and this host has {had:,} left; expected fewer real machines, a smaller model or "
-                "less hardware memory"
-            )
-
     def needs(self, cluster: Cluster, spec: MachineSpec) -> dict[str, float]:
         """What the process of a real machine declares to Ray."""
         if self.device != "cpu":
             return {"memory": CUDA_PROCESS_BYTES, "num_gpus": self.num_gpus}
         kv_bytes = spec.num_kv_blocks * cluster.kind.block_tokens * cluster.model.kv_bytes_per_token
         return {"memory": PROCESS_BYTES + cluster.model.weight_bytes + kv_bytes}
+
+    def _check_memory(self, cluster: Cluster) -> None:
+        machines = [cluster.machines[index] for index in self.real_machines(cluster.machines)]
+        needed = sum(self.needs(cluster, spec)["memory"] for spec in machines)
+        had = psutil.virtual_memory().available
+        if needed > had:
+            raise setting.SettingError(
+                f"execution.machines={','.join(spec.name for spec in machines)}: {cluster.model.name} with its KV caches needs "
+                f"{needed:,} bytes of memory and this host has {had:,} left; expected fewer real machines, a smaller model or "
+                "less hardware memory"
+            )
