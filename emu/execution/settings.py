@@ -81,13 +81,13 @@ class TorchExecution(Execution):
 
     def check_runtime(self, runtime: WallClockRuntime, payload_scale: float | str) -> None:
         """Raises SettingError where machines cannot execute each in its own time, or get only a part of a KV cache."""
-        if name != "ray":
+        if runtime.name != "ray":
             raise setting.SettingError(
-                f"execution=torch needs runtime=ray, not {name}: a machine that executes takes wall time"
+                f"execution=torch needs runtime=ray, not {runtime.name}: a machine that executes takes wall time"
             )
-        if dilation != 1:
+        if runtime.dilation != 1:
             raise setting.SettingError(
-                f"runtime.dilation={dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
+                f"runtime.dilation={runtime.dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
             )
         if payload_scale not in ("auto", 1):
             raise setting.SettingError(
