@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     """The working directory, which also takes the place of conf/timing. A calibration takes no longer than it must."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibrate, "CONF", tmp_path)
-    monkeypatch.setattr(calibrate, "QUICK", calibrate.QUICK.__class__(True, 1, 0.001, 5.0))
+    monkeypatch.setattr(calibrate, "QUICK", replace(calibrate.QUICK, num_rounds=1, measure_s=0.001, idle_s=0.0))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path
 

@@ -73,10 +73,10 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
         "effort": asdict(effort),
     }
     file = MeasurementFile(path, subject)
-    profiler = Profiler(engine, effort.measure_s, job.computes_alone)
+    profiler = Profiler(engine, effort, job.computes_alone)
     try:
-        estimates_s = await profiler.estimate_s(shapes, effort.max_step_s, say)
-        await profiler.measure(estimates_s, effort.num_rounds, file, say)
+        estimates_s = await profiler.estimate_s(shapes, say)
+        await profiler.measure(estimates_s, file, say)
         watts = [await _power_w(job.device, profiler, estimates_s, phase) for phase in ("prefill", "decode")]
     finally:
         profiler.close()

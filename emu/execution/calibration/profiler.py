@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from emu.execution.calibration.job import Effort
 from emu.execution.calibration.measurements import Measurement, MeasurementFile
 from emu.execution.calibration.step_shape import StepShape
 from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.engine import Chunk, Engine
 
-IDLE_S = 0.02  # of a machine before a step: longer than its threads stay awake and its caches warm
 MIN_STEPS, MAX_STEPS = 3, 9  # of a measure
 
 
@@ -27,14 +27,14 @@ class StepTime(NamedTuple):
 class Profiler:
     """Measures shapes with `engine`, whose KV cache it fills with random numbers. To be made in an event loop.
 
-    A measure of a shape in a round takes about `measure_s`. `computes_alone`: the thread of a step computes all of it, so that
-    the time in which it does not run is that of other processes. It is taken off: see `StepTime`.
+    `computes_alone`: the thread of a step computes all of it, so that the time in which it does not run is that of other
+    processes. It is taken off: see `StepTime`.
     """
 
-    def __init__(self, engine: Engine, measure_s: float, computes_alone: bool) -> None:
+    def __init__(self, engine: Engine, effort: Effort, computes_alone: bool) -> None:
         self._engine = engine
         self._computes_alone = computes_alone
-        self._measure_s = measure_s
+        self._effort = effort
         self._thread = StepThread("calibration")
         self._random = random.Random(0)
         for layer in engine.cache.layers:
@@ -43,11 +43,9 @@ class Profiler:
     def close(self) -> None:
         self._thread.close()
 
-    async def estimate_s(
-        self, shapes: Sequence[StepShape], max_step_s: float, say: Callable[[str], None]
-    ) -> dict[StepShape, float]:
-        """What a step of each takes, the shorter of two, which warm it up as well; those beyond `max_step_s` are left out, and
-        so is, unmeasured, what has twice as many tokens or context as one of them."""
+    async def estimate_s(self, shapes: Sequence[StepShape], say: Callable[[str], None]) -> dict[StepShape, float]:
+        """What a step of each takes, the shorter of two, which warm it up as well. Those beyond `effort.max_step_s` are left
+        out, and so is, unmeasured, what has twice as many tokens or context as one of them."""
         taken_s: dict[StepShape, float] = {}
         too_long: list[StepShape] = []
         for index, shape in enumerate(sorted(shapes, key=lambda shape: (shape.num_tokens, shape.context_tokens))):
@@ -55,37 +53,42 @@ class Profiler:
             if any(_is_twice(shape, other) for other in too_long):
                 continue
             step_s = min(time.step_s for time in await self.steps(shape, 2))
-            if step_s > max_step_s:
+            if step_s > self._effort.max_step_s:
                 too_long.append(shape)
             else:
                 taken_s[shape] = step_s
         return taken_s
 
-    async def measure(
-        self, estimates_s: dict[StepShape, float], num_rounds: int, file: MeasurementFile, say: Callable[[str], None]
-    ) -> None:
+    async def measure(self, estimates_s: dict[StepShape, float], file: MeasurementFile, say: Callable[[str], None]) -> None:
         """Measure what `file` lacks: each shape once a round, each round in an order of its own, so that whatever else the host
         does meets all shapes alike."""
+        num_rounds = self._effort.num_rounds
         done = {(measurement.round, measurement.shape) for measurement in file.done}
         left = [(number, shape) for number in range(num_rounds) for shape in _shuffled(estimates_s, number)]
         left = [each for each in left if each not in done]
-        left_s = sum(max(self._measure_s, MIN_STEPS * estimates_s[shape]) for _, shape in left)
+        seconds = {shape: self._about_s(shape, estimate_s) for shape, estimate_s in estimates_s.items()}
+        left_s = sum(seconds[shape] for _, shape in left)
         for number, shape in left:
             say(f"round {number + 1} of {num_rounds}, about {left_s:.0f} s to go")
             file.add(await self._measure(number, shape, estimates_s[shape]))
-            left_s -= max(self._measure_s, MIN_STEPS * estimates_s[shape])
+            left_s -= seconds[shape]
+
+    def _about_s(self, shape: StepShape, estimate_s: float) -> float:
+        """Seconds of a measure."""
+        steps_s = MIN_STEPS * estimate_s
+        return max(self._effort.measure_s, steps_s) if shape.contexts else 2 * self._effort.idle_s + steps_s
 
     async def _measure(self, number: int, shape: StepShape, estimate_s: float) -> Measurement:
-        num_steps = max(MIN_STEPS, min(MAX_STEPS, round(self._measure_s / estimate_s)))
         if shape.contexts:
             # Decodes go on: the step before was of the same batch.
+            num_steps = max(MIN_STEPS, min(MAX_STEPS, round(self._effort.measure_s / estimate_s)))
             times = (await self.steps(shape, num_steps + 1))[1:]
             return _measurement(number, shape, times, [])
         after_idle, times = [], []
-        for index in range(0, num_steps, 2):
-            # A machine that is half busy is idle before every second of its prefills.
-            await asyncio.sleep(IDLE_S)
-            first, *second = await self.steps(shape, min(2, num_steps - index))
+        for num_in_row in (2, 1):
+            # A machine that is no more than half busy is idle before most of its prefills: here before two of three.
+            await asyncio.sleep(self._effort.idle_s)
+            first, *second = await self.steps(shape, num_in_row)
             after_idle.append(first)
             times += second
         return _measurement(number, shape, times, after_idle)

@@ -50,7 +50,7 @@ def costs(calibration: Calibration) -> list[str]:
     """What was measured beside the times of steps."""
     lines = [
         f"between two steps: {1e3 * calibration.overhead_s:.3f} ms beyond the step's own time, which is in all times here",
-        f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms; half of those measured did",
+        f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms, as two of three that were measured",
         f"KV capacity: {calibration.num_kv_blocks:,} blocks of tokens fit the device beside the weights",
     ]
     if calibration.waited is not None:

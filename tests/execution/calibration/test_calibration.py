@@ -30,7 +30,7 @@ CONFIG = {
     "max_position_embeddings": 256,
 }
 MODEL = random_model("tiny", "fp32", CONFIG)
-JOB = Job(MODEL, "cpu_core", "cpu", 1, max_kv_blocks=200, block_tokens=16, effort=Effort(True, 2, 0.001, 5.0))
+JOB = Job(MODEL, "cpu_core", "cpu", 1, max_kv_blocks=200, block_tokens=16, effort=Effort(True, 2, 0.001, 0.0, 5.0))
 
 
 def silent(text: str) -> None:
@@ -130,7 +130,7 @@ def test_a_device_that_is_not_there_and_a_model_that_does_not_fit_are_one_line(t
 
 def test_where_nothing_is_fast_enough_it_says_so(tmp_path):
     with pytest.raises(CalibrationError, match=r"model tiny on cpu: .*two sizes"):
-        calibrate(replace(JOB, effort=Effort(True, 1, 0.001, 1e-9)), tmp_path / "m.jsonl", silent)
+        calibrate(replace(JOB, effort=Effort(True, 1, 0.001, 0.0, 1e-9)), tmp_path / "m.jsonl", silent)
 
 
 class Recorder:
@@ -146,7 +146,7 @@ class Recorder:
 
 async def recorded(shape: StepShape, num_steps: int) -> list[list[tuple[int, int]]]:
     engine = Recorder(load_engine(MODEL.executable, num_blocks=40, block_tokens=16, device="cpu", num_threads=1))
-    profiler = Profiler(engine, 0.0, True)
+    profiler = Profiler(engine, JOB.effort, True)
     times = await profiler.steps(shape, num_steps)
     profiler.close()
     assert len(times) == num_steps
@@ -162,7 +162,7 @@ async def test_the_engine_is_asked_for_the_shape_and_decodes_grow_to_it():
 
 async def test_an_error_of_the_engine_comes_out():
     engine = load_engine(MODEL.executable, num_blocks=40, block_tokens=16, device="cpu", num_threads=1)
-    profiler = Profiler(engine, 0.0, True)
+    profiler = Profiler(engine, JOB.effort, True)
     with pytest.raises(EngineError, match="context"):
         await asyncio.wait_for(profiler.steps(StepShape(((300, 0),)), 1), 20)
     profiler.close()

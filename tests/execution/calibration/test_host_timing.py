@@ -24,7 +24,7 @@ CONFIG = {
 }
 MODEL = random_model("tiny", "fp32", CONFIG)
 HARDWARE = HardwareSpec("h", 1, 3_000_000, 1.0, 1.0, 0, 1.0, 0.0, 1.0, 1.0, 0.0)
-JOB = Job(MODEL, "h", "cpu", 1, 100, 16, Effort(True, 1, 0.001, 5.0))
+JOB = Job(MODEL, "h", "cpu", 1, 100, 16, Effort(True, 1, 0.001, 0.0, 5.0))
 
 
 @pytest.fixture(autouse=True)
