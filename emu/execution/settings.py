@@ -87,7 +87,7 @@ class TorchExecution(Execution):
             )
         if runtime.dilation != 1:
             raise setting.SettingError(
-                f"runtime.dilation={runtime.dilation}: expected 1 with execution=torch: a machine that executes runs in wall time"
+                f"runtime.dilation={runtime.dilation}: expected 1 with execution=torch: a machine that executes takes wall time"
             )
         if payload_scale not in ("auto", 1):
             raise setting.SettingError(
