@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(*error_table(calibration.regions), "", *costs(calibration), "", sep="\n")
+    print(*error_table(calibration.regions), "", *costs(job, calibration), "", sep="\n")
     print(f"wrote {target}; what to run next:")
     print(f"  python tools/validate.py timing={args.name} model={args.model}")
     print(f"  tools/emu experiment=mixed timing={args.name} model={args.model}")

@@ -46,12 +46,12 @@ def error_table(regions: list[RegionError]) -> list[str]:
     return lines
 
 
-def costs(calibration: Calibration) -> list[str]:
+def costs(job: Job, calibration: Calibration) -> list[str]:
     """What was measured beside the times of steps."""
     lines = [
         f"between two steps: {1e3 * calibration.overhead_s:.3f} ms beyond the step's own time, which is in all times here",
         f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms, as two of three that were measured",
-        f"KV capacity: {calibration.num_kv_blocks:,} blocks of tokens fit the device beside the weights",
+        f"KV capacity: {calibration.num_kv_blocks:,} blocks of {job.block_tokens} tokens fit the device beside the weights",
     ]
     if calibration.waited is not None:
         lines.append(f"other processes: they had the core for {calibration.waited:.1%} of the steps' time, which is taken off")
@@ -79,7 +79,7 @@ def _header(job: Job, calibration: Calibration, command: str) -> Iterator[str]:
     yield "of measured / predicted - 1."
     yield from error_table(calibration.regions)
     yield ""
-    yield from costs(calibration)
+    yield from costs(job, calibration)
 
 
 def _text(value: object) -> str:
