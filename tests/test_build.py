@@ -195,6 +195,7 @@ CONSTANT = ("timing=constant", "runtime=ray")
 NEEDS = {
     "placement=direct_decode": ("prediction=noisy",),
     "execution=torch": ("experiment=validate", *CONSTANT),
+    "timing=llama_30m_cpu": ("experiment=validate",),
     "experiment=mixed": CONSTANT,
     "experiment=validate": CONSTANT,
     "model=llama_30m": CONSTANT,

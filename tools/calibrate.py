@@ -52,6 +52,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hardware", required=True, help="an option of conf/hardware")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--num-threads", type=int, default=1, metavar="N", help="of a step on a CPU (default: %(default)s)")
+    parser.add_argument(
+        "--beside",
+        type=int,
+        metavar="N",
+        help="other machines at work on this host meanwhile, as in a cluster of real ones on it (default: 1 on a CPU, else 0)",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer configurations and rounds: under a minute")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the model's config.json, instead of conf/")
     parser.add_argument(
@@ -65,6 +71,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         raise InputError(f"--device {args.device}: expected cpu, cuda or cuda:N")
     if args.num_threads < 1:
         raise InputError(f"--num-threads {args.num_threads}: expected a whole number >= 1")
+    if args.beside is None:
+        args.beside = int(args.device == "cpu")
+    if args.beside < 0:
+        raise InputError(f"--beside {args.beside}: expected a whole number >= 0")
     target = CONF / f"{args.name}.yaml"
     if target.exists() and FAMILY not in target.read_text():
         raise InputError(f"--name {args.name}: {target} is there and no calibration; expected another name")
@@ -93,7 +103,7 @@ def job_of(args: argparse.Namespace) -> Job:
     if not isinstance(model.executable, Executable):
         raise InputError(f"--model {args.model}: is known by its timing only; expected one that can be executed, as llama_30m")
     effort = QUICK if args.quick else FULL
-    return Job(model, hardware_name, args.device, args.num_threads, max_kv_blocks, block_tokens, effort)
+    return Job(model, hardware_name, args.device, args.num_threads, max_kv_blocks, block_tokens, args.beside, effort)
 
 
 def _from_conf(args: argparse.Namespace) -> tuple[ModelSpec, Any, int]:

@@ -13,6 +13,7 @@ from emu.execution.calibration.grid import Bounds, grid
 from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors
 from emu.execution.calibration.job import MAX_PASS_TOKENS, Job
 from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of
+from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
 from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
@@ -69,6 +70,7 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
         "device": device_name(job.device),
         "torch": torch_version(),
         "num_threads": job.num_threads,
+        "num_beside": job.num_beside,
         "bounds": asdict(bounds),
         "effort": asdict(effort),
     }
@@ -76,7 +78,8 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
     profiler = Profiler(engine, effort, job.computes_alone)
     try:
         estimates_s = await profiler.estimate_s(shapes, say)
-        await profiler.measure(estimates_s, file, say)
+        with neighbours(job):
+            await profiler.measure(estimates_s, file, say)
         watts = [await _power_w(job.device, profiler, estimates_s, phase) for phase in ("prefill", "decode")]
     finally:
         profiler.close()

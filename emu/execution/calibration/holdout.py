@@ -19,7 +19,7 @@ class RegionError(NamedTuple):
     """The error in one region: passes of `phase` from `begin` tokens, or sequences, on.
 
     `error` is the 95th percentile, over the held-out configurations and rounds, of |measured / predicted - 1|; the measure of a
-    round is the median of a few steps. `bias` is the median of measured / predicted - 1.
+    round is the mean of a few steps. `bias` is the median of measured / predicted - 1.
     """
 
     phase: str

@@ -28,18 +28,20 @@ CODE = ("execution/torch_engine/*.py", "execution/calibration/*.py", "execution/
 
 
 class HostTiming:
-    """The timing of models on what `hardware` stands for: this host's `device`, with `num_threads` threads on a CPU.
+    """The timing of models on what `hardware` stands for: this host's `device`, with `num_threads` threads on a CPU, while
+    `num_beside` other machines work on the same host.
 
     A calibration is kept in runs/calibrations/ of the working directory. Where there is none for this model, device and torch,
     by this code, it is made at once: in under a minute, by a process of its own, which says on stderr how far it is.
     """
 
-    def __init__(self, hardware: str, device: str, num_threads: int) -> None:
+    def __init__(self, hardware: str, device: str, num_threads: int, num_beside: int) -> None:
         self.hardware = hardware
         if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
             raise setting.SettingError(f"timing.device={device}: expected cpu, cuda or cuda:N")
         self.device = device
         self.num_threads = setting.whole("timing.num_threads", num_threads, 1, 1024)
+        self.num_beside = setting.whole("timing.num_beside", num_beside, 0, 1024)
 
     def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         """Raises TimingError for a model that cannot be executed, another hardware, and where the calibration fails."""
@@ -60,6 +62,7 @@ class HostTiming:
             num_threads=self.num_threads,
             max_kv_blocks=hardware.num_kv_blocks(model, BLOCK_TOKENS),
             block_tokens=BLOCK_TOKENS,
+            num_beside=self.num_beside,
             effort=QUICK,
         )
         path = FOLDER / f"{digest(job)}.yaml"
@@ -73,7 +76,7 @@ def digest(job: Job) -> str:
     """Of all that the times depend on: what is executed, on what, and by which code."""
     executable = job.model.executable
     parts = [job.model.name, executable.architecture, executable.dtype, job.hardware, job.device, job.num_threads]
-    parts += [job.max_kv_blocks, device_name(job.device), torch_version()]
+    parts += [job.num_beside, job.max_kv_blocks, device_name(job.device), torch_version()]
     hashed = hashlib.sha256(repr(parts).encode())
     for pattern in CODE:
         for path in sorted(EMU.glob(pattern)):

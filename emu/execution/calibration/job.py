@@ -21,8 +21,8 @@ class Effort:
     max_step_s: float
 
 
-# Prefills of 64 to 512 tokens (llama_30m, one core of a virtual machine) take 2 % longer after 0.02 s of idling than at once,
-# and 5 to 15 % longer after 0.2 s as after 1 s.
+# Prefills (llama_30m, one core of a virtual machine) take up to 15 % longer after 0.2 s of idling as after 1 s, and as a rule
+# less; after 0.02 s hardly.
 IDLE_S = 0.2
 FULL = Effort(is_quick=False, num_rounds=5, measure_s=0.2, idle_s=IDLE_S, max_step_s=1.0)
 QUICK = Effort(is_quick=True, num_rounds=3, measure_s=0.1, idle_s=IDLE_S, max_step_s=0.6)
@@ -31,7 +31,8 @@ QUICK = Effort(is_quick=True, num_rounds=3, measure_s=0.1, idle_s=IDLE_S, max_st
 @dataclass(frozen=True, slots=True)
 class Job:
     """`model`, which must be executable, on the `device` (cpu, cuda or cuda:N) that `hardware` stands for, with up to
-    `max_kv_blocks` KV blocks of `block_tokens` tokens. `num_threads` are of steps on a CPU."""
+    `max_kv_blocks` KV blocks of `block_tokens` tokens. `num_threads` are of steps on a CPU. Meanwhile `num_beside` other
+    machines work on the same host, as they will beside the machines whose timing this is."""
 
     model: ModelSpec
     hardware: str
@@ -39,6 +40,7 @@ class Job:
     num_threads: int
     max_kv_blocks: int
     block_tokens: int
+    num_beside: int
     effort: Effort
 
     @property

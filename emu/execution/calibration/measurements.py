@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from emu.execution.calibration.step_shape import StepShape
@@ -30,8 +30,8 @@ class Measurement(NamedTuple):
 
     @property
     def measure_s(self) -> float:
-        """The round's measure of this shape."""
-        return median((*self.steps_s, *self.idle_steps_s))
+        """The round's measure of this shape: the mean, for what runs of many steps take is to be predicted."""
+        return fmean((*self.steps_s, *self.idle_steps_s))
 
 
 class MeasurementFile:

@@ -11,6 +11,7 @@ from emu.execution.calibration.calibration import Calibration, calibrate
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.holdout import RegionError
 from emu.execution.calibration.job import Job
+from emu.execution.calibration.neighbour import BUSY_SHARE
 
 SIZES = {"prefill": "tokens", "decode": "sequences", "mixed": "tokens"}
 
@@ -65,11 +66,13 @@ def _header(job: Job, calibration: Calibration, command: str) -> Iterator[str]:
     threads = f", {job.num_threads} thread{'s' * (job.num_threads > 1)}" if job.is_on_cpu else ""
     yield f"Times of one forward pass of {job.model.name} ({dtype}) on hardware {job.hardware}. Calibrated on"
     yield f"{device_name(job.device)} (device {job.device}{threads}), {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, with"
+    if job.num_beside:
+        yield f"{job.num_beside} other of these machines at work on the same host, busy for {BUSY_SHARE:.0%} of the time, and"
     yield f"torch {torch_version()}, numpy {np.__version__}, Python {platform.python_version()}, by"
     yield f"  {command}"
     yield ""
-    yield f"Measured are {calibration.num_shapes} configurations in {calibration.num_rounds} rounds. The measure of a round is"
-    yield "the median of a few steps, each from the end of the one before to its own end. The fit holds for"
+    yield f"Measured are {calibration.num_shapes} configurations in {calibration.num_rounds} rounds; fitted are medians over these. The"
+    yield "measure of a round is the mean of a few steps, each from the end of the one before to its own end. The fit holds for"
     yield f"  passes with prompts of {figures['pass_tokens'][0]} to {figures['pass_tokens'][-1]} tokens, decodes counted,"
     yield f"  steps of {figures['decode_num_seqs'][0]} to {figures['decode_num_seqs'][-1]} decodes, and"
     yield f"  a mean context of up to {figures['max_seq_context_tokens']} tokens of the decodes in a step."

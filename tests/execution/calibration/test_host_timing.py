@@ -24,7 +24,7 @@ CONFIG = {
 }
 MODEL = random_model("tiny", "fp32", CONFIG)
 HARDWARE = HardwareSpec("h", 1, 3_000_000, 1.0, 1.0, 0, 1.0, 0.0, 1.0, 1.0, 0.0)
-JOB = Job(MODEL, "h", "cpu", 1, 100, 16, Effort(True, 1, 0.001, 0.0, 5.0))
+JOB = Job(MODEL, "h", "cpu", 1, 100, 16, 0, Effort(True, 1, 0.001, 0.0, 5.0))
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capfd):
-    family = HostTiming("h", "cpu", 1)
+    family = HostTiming("h", "cpu", 1, 0)
     timing = family.for_machine(MODEL, HARDWARE)
     assert timing.decode_s(1, 10) > 0 and timing.relative_error([], 1, 10) is not None
     [path] = folder.glob("*.yaml")
@@ -48,22 +48,27 @@ def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capf
 
 def test_what_fails_is_one_line(folder):
     with pytest.raises(TimingError, match=r"timing=host: the calibration of tiny failed: device=cuda:99: expected cpu"):
-        HostTiming("h", "cuda:99", 1).for_machine(MODEL, HARDWARE)
+        HostTiming("h", "cuda:99", 1, 0).for_machine(MODEL, HARDWARE)
     assert not list(folder.glob("*.yaml"))
 
 
 def test_only_the_hardware_that_stands_for_this_host_has_its_timing():
     with pytest.raises(TimingError, match=r"hardware dgx: timing=host is of this host, which timing.hardware=h stands for"):
-        HostTiming("h", "cpu", 1).for_machine(MODEL, replace(HARDWARE, name="dgx"))
+        HostTiming("h", "cpu", 1, 0).for_machine(MODEL, replace(HARDWARE, name="dgx"))
 
 
 def test_only_models_that_can_be_executed():
     with pytest.raises(TimingError, match="model paper is known by its timing only"):
-        HostTiming("h", "cpu", 1).for_machine(ModelSpec("paper", 10, 1, 1, 1, 1, 1), HARDWARE)
+        HostTiming("h", "cpu", 1, 0).for_machine(ModelSpec("paper", 10, 1, 1, 1, 1, 1), HARDWARE)
 
 
 @pytest.mark.parametrize(
-    ("values", "text"), [(("gpu", 1), "timing.device=gpu: expected cpu, cuda or cuda:N"), (("cpu", 0), "timing.num_threads=0")]
+    ("values", "text"),
+    [
+        (("gpu", 1, 0), "timing.device=gpu: expected cpu, cuda or cuda:N"),
+        (("cpu", 0, 0), "timing.num_threads=0: expected a whole number from 1 to 1024"),
+        (("cpu", 1, -1), "timing.num_beside=-1: expected a whole number from 0 to 1024"),
+    ],
 )
 def test_settings_out_of_range_are_refused(values, text):
     with pytest.raises(SettingError, match=text):
@@ -74,6 +79,7 @@ def test_settings_out_of_range_are_refused(values, text):
     "changes",
     [
         {"num_threads": 2},
+        {"num_beside": 1},
         {"hardware": "g"},
         {"device": "cuda"},
         {"max_kv_blocks": 101},

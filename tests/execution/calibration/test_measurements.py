@@ -42,6 +42,6 @@ def test_nothing_is_added_to_measurements_of_something_else(tmp_path):
     assert path.read_text() == before
 
 
-def test_the_measure_of_a_round_is_the_median_of_all_its_steps():
-    assert FIRST.measure_s == 0.3
-    assert rounds_of([FIRST, SECOND, THIRD]) == {PREFILL: [0.3, pytest.approx(0.15)], DECODE: [0.03]}
+def test_the_measure_of_a_round_is_the_mean_of_all_its_steps():
+    by_shape = {PREFILL: [pytest.approx(0.8 / 3), pytest.approx(0.15)], DECODE: [pytest.approx(0.55 / 3)]}
+    assert rounds_of([FIRST, SECOND, THIRD]) == by_shape
