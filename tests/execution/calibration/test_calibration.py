@@ -30,7 +30,8 @@ CONFIG = {
     "max_position_embeddings": 256,
 }
 MODEL = random_model("tiny", "fp32", CONFIG)
-JOB = Job(MODEL, "cpu_core", "cpu", 1, max_kv_blocks=200, block_tokens=16, num_beside=1, effort=Effort(True, 2, 0.001, 0.0, 5.0))
+EFFORT = Effort(True, 2, 0.001, 0.0, 5.0)
+JOB = Job(MODEL, "cpu_core", "cpu", 1, max_kv_blocks=200, block_tokens=16, num_beside=1, effort=EFFORT)
 
 
 def silent(text: str) -> None:

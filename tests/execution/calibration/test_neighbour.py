@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from emu.execution.calibration.job import Effort, Job  # noqa: E402
-from emu.execution.calibration.neighbour import neighbours  # noqa: E402
-from emu.execution.model import random_model  # noqa: E402
+from emu.execution.calibration.job import Effort, Job
+from emu.execution.calibration.neighbour import neighbours
+from emu.execution.model import random_model
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
