@@ -54,11 +54,11 @@ def test_what_a_real_machine_declares():
         ("runtime=virtual", "execution=torch needs runtime=ray, not virtual: a machine that executes takes wall time"),
         (
             "runtime.dilation=2",
-            "runtime.dilation=2.0: expected 1 with execution=torch: a machine that executes runs in wall time",
+            "runtime.dilation=2.0: expected 1 with execution=torch: a machine that executes takes wall time",
         ),
         (
             "runtime.dilation=auto",
-            "runtime.dilation=auto: expected 1 with execution=torch: a machine that executes runs in wall time",
+            "runtime.dilation=auto: expected 1 with execution=torch: a machine that executes takes wall time",
         ),
         (
             "transfer.payload_scale=0.5",
