@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +49,9 @@ def summarize(
     broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
     real = shadows(record, columns)
     num_transfers, num_steps = len(columns.transfers), len(columns.steps)
-    verdict = judge(limits, record, num_transfers, _overrun_s(columns), num_steps, num_extrapolated, broken, real)
+    verdict = judge(
+        limits, record, num_transfers, overrun_seconds(columns, record.real), num_steps, num_extrapolated, broken, real
+    )
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
@@ -84,9 +86,17 @@ def summarize(
     }
 
 
-def _overrun_s(columns: Columns) -> np.ndarray:
-    """By how many seconds each payload was verified later than its transfer ended by the model."""
-    return np.maximum(0.0, columns.payloads.verified_s - columns.payloads.modelled_s)
+def overrun_seconds(columns: Columns, real: Sequence[int]) -> np.ndarray:
+    """By how many seconds each payload was verified later than its transfer ended by the model.
+
+    Or later than its prefill ended, where that was executed by one of the `real` machines: by how much a real step differs from
+    its model is the shadow's business.
+    """
+    payloads, requests = columns.payloads, columns.requests
+    of = payloads.request_id
+    is_known = (requests.attempts[of] == 1) & np.isin(requests.prefill_on[of], real)
+    due_s = np.where(is_known, np.fmax(payloads.modelled_s, requests.first_token_s[of]), payloads.modelled_s)
+    return np.maximum(0.0, payloads.verified_s - due_s)
 
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:

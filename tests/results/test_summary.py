@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from emu.core.facts import End, Place
 from emu.results.ledger import SPANS
 from emu.results.requests_file import write_requests
 from emu.results.run_record import INCIDENTS, Fidelity, KVStats
-from emu.results.summary import write_summary
+from emu.results.summary import overrun_seconds, write_summary
 from emu.results.terminal import print_summary
 
 # The keys that others script against.
@@ -220,3 +221,13 @@ def test_importing_results_imports_nothing_slow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_payload_is_late_against_the_end_of_its_prefill_where_that_was_real():
+    """Modelled until 1 s, verified at 1.4 s. Machine 0 is real, and its prefill ended at 1.3 s; as did that of machine 1, which
+    is not; of a request that was started again it is not known which prefill its payload was of."""
+    columns = SimpleNamespace(
+        payloads=SimpleNamespace(request_id=np.arange(3), modelled_s=np.full(3, 1.0), verified_s=np.full(3, 1.4)),
+        requests=SimpleNamespace(attempts=np.array([1, 1, 2]), prefill_on=np.array([0, 1, 0]), first_token_s=np.full(3, 1.3)),
+    )
+    assert overrun_seconds(columns, real=(0,)).tolist() == pytest.approx([0.1, 0.4, 0.4])

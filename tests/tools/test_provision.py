@@ -232,7 +232,10 @@ COST = ("--minimize", "cost", "--rate", "10")
         (("--maximize", "throughput", "--tolerance", "0"), "--tolerance=0.0: expected a number from 0.0001 to 1"),
         ((*COST, "cluster=splitwise_hh"), "cluster=splitwise_hh: a search finds this itself"),
         ((*COST, "workload=trace"), "workload."),
-        ((*COST, "model=gpt"), "model=gpt: no such option; expected one of bloom_176b, checkpoint, llama2_70b, llama3_8b, llama_30m"),
+        (
+            (*COST, "model=gpt"),
+            "model=gpt: no such option; expected one of bloom_176b, checkpoint, llama2_70b, llama3_8b, llama_30m",
+        ),
         ((*COST, "runtime=ray"), "runtime=ray: expected runtime=virtual"),
         (
             (*COST, "--designs", "splitwise_hh", "--resume", "nowhere"),
