@@ -21,7 +21,7 @@ from emu.runtime.errors import RunError, gist
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.ray_nodes import set_environment
-from emu.runtime.real_machine_actor import RealMachineActor, RealMachines, Resources
+from emu.runtime.real_machine_actor import RealMachineActor, RealMachines
 from emu.runtime.scheduler_actor import SchedulerActor
 from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
 from emu.transfer.settings import TransferSettings
@@ -41,7 +41,7 @@ class RayCluster:
         self._object_store_bytes = object_store_bytes
         self._is_ours = False  # a Ray that is already connected in this process stays so
         self.machines: dict[int, ActorHandle] = {}
-        self.resources: dict[int, Resources] = {}  # of the real machines
+        self.num_kv_blocks: dict[int, int] = {}  # that the real machines turned out to have
         self.scheduler: ActorHandle | None = None
 
     def __enter__(self) -> "RayCluster":
@@ -118,7 +118,7 @@ class RayCluster:
         async def listen(address: int, handle: ActorHandle) -> None:
             endpoints[address] = await handle.listen.remote(host)
             if address in indices:
-                self.resources[address] = await self._open_engine(cluster.machines[address].name, handle)
+                self.num_kv_blocks[address] = await self._open_engine(cluster.machines[address].name, handle)
             if address != SCHEDULER:
                 transports[address] = await handle.open_transfer.remote(host)
             on_status(f"actors started: {len(endpoints)}/{num_actors}")
@@ -131,7 +131,7 @@ class RayCluster:
             raise RunError(f"an actor did not come up: {gist(error)}") from error
         return endpoints
 
-    async def _open_engine(self, name: str, handle: ActorHandle) -> Resources:
+    async def _open_engine(self, name: str, handle: ActorHandle) -> int:
         try:
             return await handle.open_engine.remote()
         except RayTaskError as error:

@@ -125,8 +125,8 @@ class RayRuntime:
             fidelity=driver.fidelity(foreign_cores),
             interrupted=driver.interrupted,
             wall_start=wall_start,
-            real=tuple(sorted(actors.resources)),
-            num_kv_blocks_had={index: had.num_kv_blocks for index, had in actors.resources.items()},
+            real=tuple(sorted(actors.num_kv_blocks)),
+            num_kv_blocks_had=actors.num_kv_blocks,
             host={
                 "ray": {
                     "version": ray.__version__,

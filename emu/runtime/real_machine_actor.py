@@ -40,13 +40,6 @@ class RealMachines:
     seed: int
 
 
-class Resources(NamedTuple):
-    """What a real machine turned out to have."""
-
-    num_kv_blocks: int
-    device: str
-
-
 class StepEnd(NamedTuple):
     """An event of this machine's own: the step in flight is over."""
 
@@ -73,9 +66,9 @@ class RealMachineActor(MachineActor):
         # What the step in flight prefills and leaves layer by layer.
         self._leaving: dict[Key, tuple[Payload, LiveProduction]] = {}
 
-    async def open_engine(self) -> Resources:
-        """Load the model, in this process from now on, with as many of the declared KV blocks as there is memory for. Raises
-        EngineError where it cannot be."""
+    async def open_engine(self) -> int:
+        """Load the model, in this process from now on, with as many of the declared KV blocks as there is memory for. Returns
+        how many those are. Raises EngineError where it cannot be."""
         from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
         from emu.execution.torch_engine.engine import load_engine
         from emu.execution.torch_engine.executor import TorchExecutor
@@ -104,7 +97,7 @@ class RealMachineActor(MachineActor):
         self._thread = StepThread()
         self.node = RealNode(self.node.machine, executor, self._tell_steps, self._launch)
         await asyncio.to_thread(executor.warm_up, 256)
-        return Resources(engine.cache.num_blocks, str(engine.device))
+        return engine.cache.num_blocks
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
