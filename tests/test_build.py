@@ -198,6 +198,7 @@ NEEDS = {
     "timing=llama_30m_cpu": ("experiment=validate",),
     "experiment=mixed": CONSTANT,
     "experiment=validate": CONSTANT,
+    "experiment=validate_disaggregated": CONSTANT,
     "model=llama_30m": CONSTANT,
     "model=llama3_8b": CONSTANT,
 }

@@ -1,28 +1,33 @@
 #!/usr/bin/env python
 """How far emulated machines are from real ones: serve one workload by real machines and again by emulated ones, and compare.
 
-    python tools/validate.py [--repeats N] [--runs DIR] [KEY=VALUE ...]
+    python tools/validate.py [--repeats N] [--as-calibrated] [--runs DIR] [KEY=VALUE ...]
 
-Both on the wall clock, with the same configuration and seed, in turn: a host that slows down hits both. The configuration is
-experiment=validate, changed by KEY=VALUE as for `emu`: timing=NAME for another calibration than this host's, model=,
-workload.rate_rps=, execution.device=cuda, ... Keep machines at most half busy: real ones share this host.
+Both on the wall clock, with the same configuration and seed. The configuration is experiment=validate, changed by KEY=VALUE as
+for `emu`: timing=NAME for another calibration than this host's, experiment=validate_disaggregated for two machines, model=,
+workload.rate_rps=, execution.device=cuda, ... Keep machines at most half busy, and leave the host alone.
 
-Prints TTFT, TPOT and E2E of both (medians over the repeats), by how much the emulated figure is off, the interval predicted for
-it, whether that covers the real value, and the correlation over the requests. DIR (runs/validate/DATE/TIME) gets all runs and
-validate.json. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ctrl-C.
+A host may be faster or slower than it was when it was calibrated. Real machines time a step that never changes while they are
+idle; the emulated ones then run at that speed (timing.prefill_speed, timing.decode_speed), which is printed, unless told to run
+--as-calibrated.
+
+Prints TTFT, TPOT and E2E of both over the requests, each request's its median over the repeats: what one run met, such as a pause
+of the host, does not count. By how much the emulated figure is off, the interval predicted for it, whether that covers the real
+value, and the correlation over the requests. DIR (runs/validate/DATE/TIME) gets all runs and validate.json. Exit codes: 0, 1 for a run that failed, 2 for
+wrong input, 130 for Ctrl-C.
 """
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from emu.build import ConfigError, build, compose
-from emu.results.agreement import METRICS, STATISTICS, AgreementError, agreement, read_results
+from emu.build import ConfigError, build, compose, plain
+from emu.results.agreement import METRICS, STATISTICS, AgreementError, RunResults, agreement, read_results
 from emu.results.sweep_table import write_json
 from emu.runtime.interrupt import EXIT_CODE
 
@@ -37,7 +42,8 @@ class RunFailed(RuntimeError):
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = partial(_refuse, parser)
-    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="runs of each kind (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each kind (default: %(default)s)")
+    parser.add_argument("--as-calibrated", action="store_true", help="emulate the speed in the calibration, whatever it is now")
     parser.add_argument("--runs", type=Path, metavar="DIR")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_intermixed_args()
@@ -74,11 +80,11 @@ def run(kind: str, overrides: Sequence[str], run_dir: Path) -> None:
         raise RunFailed(f"the {kind} run in {run_dir} failed: {lines[-1].removeprefix('emu: ')}")
 
 
-def in_turn(num_repeats: int) -> Iterator[tuple[str, int]]:
-    """Real, emulated, emulated, real, real, ...: what changes steadily over time hits both alike."""
-    for repeat in range(num_repeats):
-        for kind in (REAL, EMULATED) if repeat % 2 == 0 else (EMULATED, REAL):
-            yield kind, repeat
+def speed_overrides(real: RunResults, emulated_line: Sequence[str]) -> list[str]:
+    """What tells the emulated machines to run at the speed that the real ones had, as far as that is known."""
+    can_be_told = "prefill_speed" in plain(compose(emulated_line))["timing"]
+    speeds = {phase: figures["speed"] for phase, figures in real.summary.get("speed", {}).items()}
+    return [f"timing.{phase}_speed={speed:.4f}" for phase, speed in speeds.items() if can_be_told and speed is not None]
 
 
 def table(compared: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -122,22 +128,29 @@ def validate(args: argparse.Namespace) -> None:
     directory = args.runs or Path("runs/validate") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"--runs {directory}: expected a new or empty directory")
-    directories: dict[str, list[Path]] = {REAL: [], EMULATED: []}
-    for kind, repeat in in_turn(args.repeats):
-        run_dir = directory / f"{kind}-{repeat}"
-        print(f"{kind}: {run_dir}", flush=True)
-        run(kind, lines[kind], run_dir)
-        directories[kind].append(run_dir)
-    results = {kind: [read_results(run_dir) for run_dir in run_dirs] for kind, run_dirs in directories.items()}
+    warmup_s = plain(compose(lines[REAL]))["metrics"]["warmup_s"]
+    results: dict[str, list[RunResults]] = {REAL: [], EMULATED: []}
+    runs = []
+    for repeat in range(args.repeats):
+        of_speed: list[str] = []
+        for kind in (REAL, EMULATED):
+            run_dir = directory / f"{kind}-{repeat}"
+            overrides = [*lines[kind], *(of_speed if kind == EMULATED else [])]
+            print(f"{kind}: {run_dir}", *of_speed, flush=True)
+            run(kind, overrides, run_dir)
+            result = read_results(run_dir, warmup_s)
+            if kind == REAL and not args.as_calibrated:
+                of_speed = speed_overrides(result, lines[EMULATED])
+            results[kind].append(result)
+            verdict, reasons = result.summary["verdict"], result.summary["verdict_reasons"]
+            runs.append(
+                {"kind": kind, "run_dir": str(run_dir), "overrides": overrides, "verdict": verdict, "verdict_reasons": reasons}
+            )
     compared = agreement(results[REAL], results[EMULATED])
     print_table(table(compared))
-    runs = []
-    for kind, of_kind in results.items():
-        for run_dir, result in zip(directories[kind], of_kind, strict=True):
-            verdict, reasons = result.summary["verdict"], result.summary["verdict_reasons"]
-            runs.append({"kind": kind, "run_dir": str(run_dir), "verdict": verdict, "verdict_reasons": reasons})
-            print(f"{verdict:<8}  {kind}: {run_dir}", *reasons, sep="\n    ")
-    content = {"overrides": lines, "runs": runs, **compared, "host": results[REAL][0].summary["host"]}
+    for one in runs:
+        print(f"{one['verdict']:<8}  {one['kind']}: {one['run_dir']}", *one["verdict_reasons"], sep="\n    ")
+    content = {"runs": runs, **compared, "host": results[REAL][0].summary["host"]}
     write_json(content, directory / "validate.json")
     print(f"validation: {directory / 'validate.json'}")
 

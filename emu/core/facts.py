@@ -91,6 +91,17 @@ class Answer(NamedTuple):
     stopped: bool
 
 
+class ProbeStep(NamedTuple):
+    """An idle real machine ran a probe step of `phase`, prefill or decode, in `step_s`: see `execution.speed_probe`.
+
+    A fact of the execution, which the machine's runtime adds to those that the state machines decide.
+    """
+
+    machine: int
+    phase: str
+    step_s: float
+
+
 class MovePool(NamedTuple):
     """The machine is in `pool` from now on: prompt, token, mixed or dead."""
 
@@ -106,4 +117,4 @@ class DropStale(NamedTuple):
     message: str
 
 
-FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, Answer, MovePool, DropStale})
+FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, Answer, ProbeStep, MovePool, DropStale})

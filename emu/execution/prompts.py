@@ -31,6 +31,11 @@ class Prompts:
                 f"{self._given[position]}; expected 0 to {vocab_size - 1}, for the model has a vocabulary of {vocab_size}"
             )
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return int(np.diff(self._ends, prepend=0).max())
+
     def ids(self, request_id: int) -> list[int]:
         end = int(self._ends[request_id])
         start = int(self._ends[request_id - 1]) if request_id else 0

@@ -57,6 +57,7 @@ class TorchExecution(Execution):
         output: str,
         temperature: float,
         top_p: float,
+        probe_interval_s: float,
     ) -> None:
         if isinstance(machines, str):
             setting.one_of("execution.machines", machines, ("all", "[NAME, ...]"))
@@ -72,6 +73,7 @@ class TorchExecution(Execution):
         self.output = setting.one_of("execution.output", output, ("forced", "eos"))
         self.temperature = setting.not_negative("execution.temperature", temperature)
         self.top_p = setting.between("execution.top_p", top_p, 1e-6, 1)
+        self.probe_interval_s = setting.not_negative("execution.probe_interval_s", probe_interval_s)
 
     def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
         if self.machines == "all":

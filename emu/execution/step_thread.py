@@ -35,6 +35,21 @@ class StepThread:
 
         self._work.put(work)
 
+    async def run(self, step: Callable[[], T]) -> T:
+        """What `step`, called in the thread, returns or raises."""
+        ended: asyncio.Future[T] = self._loop.create_future()
+
+        def on_end(result: T | Exception, end_s: float) -> None:
+            if ended.cancelled():
+                return
+            if isinstance(result, Exception):
+                ended.set_exception(result)
+            else:
+                ended.set_result(result)
+
+        self.start(step, on_end)
+        return await ended
+
     def close(self) -> None:
         """End the thread after the step that it is in."""
         self._work.put(None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.results.distribution import distribution
 from emu.results.sweep_table import finished_summary
 
 METRICS = ("ttft_s", "tpot_s", "e2e_s")
@@ -20,23 +21,24 @@ class AgreementError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunResults:
-    """What a run left: its summary, and of each of METRICS the seconds of each request, NaN where it did not finish."""
+    """What a run left: its summary, and of each of METRICS the seconds of each request, NaN where it does not count."""
 
     summary: dict[str, Any]
     seconds: dict[str, np.ndarray]
 
 
-def read_results(run_dir: Path) -> RunResults:
-    """The results in the directory of a run. Raises AgreementError where the run did not come to its end."""
+def read_results(run_dir: Path, warmup_s: float) -> RunResults:
+    """The results in the directory of a run, of requests that arrived at `warmup_s` or later. Raises AgreementError where the run
+    did not come to its end."""
     from pyarrow import parquet
 
     summary = finished_summary(run_dir)
     if summary is None:
         raise AgreementError(f"{run_dir}: expected the directory of a run that has ended")
     columns = parquet.read_table(run_dir / "requests.parquet").to_pydict()
-    finished = np.array(columns["status"]) == "finished"
+    counts = (np.array(columns["status"]) == "finished") & (np.array(columns["arrival_s"]) >= warmup_s)
     arrival_s, first_s, last_s, num_tokens = (
-        np.where(finished, np.array(columns[name], float), np.nan)
+        np.where(counts, np.array(columns[name], float), np.nan)
         for name in ("arrival_s", "first_token_s", "last_token_s", "num_tokens_out")
     )
     num_gaps = np.where(num_tokens > 1, num_tokens - 1, np.nan)
@@ -48,19 +50,47 @@ def read_results(run_dir: Path) -> RunResults:
 def agreement(real: Sequence[RunResults], emulated: Sequence[RunResults]) -> dict[str, Any]:
     """Of each of METRICS, ready for JSON: the figures, and the correlation over the requests that finished in both.
 
-    A figure has the `real` and the `emulated` value, medians over the runs; `error`, by how much of the real value the emulated
-    one is larger; the ends `low` and `high` of the interval of the emulated runs, medians too, and whether it `covers` the real
-    value. `correlation` is Pearson's, the median over pairs of runs in order. None where there is nothing to tell.
+    A request's seconds are its median over the runs of a kind, so that what one run met, such as a pause of the host, does not
+    count. A figure has the `real` and the `emulated` value, statistics over the requests; `error`, by how much of the real value
+    the emulated one is larger, and `errors`, the same of each real run and its emulated one alone; the ends `low` and `high` of
+    the interval of the emulated runs, medians over them, and whether it `covers` the real value. `correlation` is Pearson's.
+    None where there is nothing to tell.
     """
-    return {
-        metric: {
-            **{statistic: _figure(real, emulated, metric, statistic) for statistic in STATISTICS},
-            "correlation": _median(
-                [correlation(one.seconds[metric], other.seconds[metric]) for one, other in zip(real, emulated, strict=True)]
-            ),
+    return {metric: _of_metric(real, emulated, metric) for metric in METRICS}
+
+
+def _of_metric(real: Sequence[RunResults], emulated: Sequence[RunResults], metric: str) -> dict[str, Any]:
+    typical = [_typical([run.seconds[metric] for run in runs]) for runs in (real, emulated)]
+    measured, predicted = (distribution(seconds) for seconds in typical)
+    alone = [[distribution(run.seconds[metric]) for run in pair] for pair in zip(real, emulated, strict=True)]
+    figures = {}
+    for statistic in STATISTICS:
+        intervals = [run.summary.get("interval", {}).get(metric, {}).get(statistic) or {} for run in emulated]
+        low, high = (_median([interval.get(end) for interval in intervals]) for end in ("low", "high"))
+        value = measured[statistic]
+        figures[statistic] = {
+            "real": value,
+            "emulated": predicted[statistic],
+            "error": _error(value, predicted[statistic]),
+            "errors": [_error(one[statistic], other[statistic]) for one, other in alone],
+            "low": low,
+            "high": high,
+            "covers": low <= value <= high if None not in (value, low, high) else None,
         }
-        for metric in METRICS
-    }
+    return {**figures, "correlation": correlation(*typical)}
+
+
+def _typical(seconds: Sequence[np.ndarray]) -> np.ndarray:
+    """Of each request the median over the runs in which it finished, NaN where it finished in none."""
+    of_runs = np.array(seconds)
+    finished = ~np.isnan(of_runs).all(axis=0)
+    typical = np.full(of_runs.shape[1], np.nan)
+    typical[finished] = np.nanmedian(of_runs[:, finished], axis=0)
+    return typical
+
+
+def _error(measured: float | None, predicted: float | None) -> float | None:
+    return None if measured is None or predicted is None else predicted / measured - 1.0
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -69,24 +99,6 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     if not both.any() or np.ptp(one[both]) == 0 or np.ptp(other[both]) == 0:
         return None
     return float(np.corrcoef(one[both], other[both])[0, 1])
-
-
-def _figure(
-    real: Sequence[RunResults], emulated: Sequence[RunResults], metric: str, statistic: str
-) -> dict[str, float | bool | None]:
-    measured = _median([run.summary[metric][statistic] for run in real])
-    predicted = _median([run.summary[metric][statistic] for run in emulated])
-    intervals = [run.summary.get("interval", {}).get(metric, {}).get(statistic) or {} for run in emulated]
-    low, high = (_median([interval.get(end) for interval in intervals]) for end in ("low", "high"))
-    known = measured is not None
-    return {
-        "real": measured,
-        "emulated": predicted,
-        "error": (predicted - measured) / measured if known and predicted is not None else None,
-        "low": low,
-        "high": high,
-        "covers": low <= measured <= high if known and low is not None and high is not None else None,
-    }
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -222,6 +222,16 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ProbeSteps:
+    """One row a probe step of a real machine, in the order recorded; see `facts.ProbeStep`."""
+
+    time_s: np.ndarray  # of its end
+    machine: np.ndarray  # int32
+    phase: np.ndarray  # str
+    step_s: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """Everything recorded of one run."""
 
@@ -236,3 +246,4 @@ class Columns:
     requeues: Requeues
     drops: Drops
     answers: Answers
+    probe_steps: ProbeSteps

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from emu.core.batch import Batch
-from emu.core.facts import Answer, DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import Answer, DropStale, Emit, End, MovePayload, MovePool, Place, ProbeStep, RecordTransfer, Requeue
 from emu.results import tables
-from emu.results.columns import Columns, Drops, Payloads, PoolMoves, Requeues
+from emu.results.columns import Columns, Drops, Payloads, PoolMoves, ProbeSteps, Requeues
 from emu.results.machine_log import MachineLog
 from emu.results.request_log import RequestLog
 from emu.results.token_times import TokenTimes
@@ -29,6 +29,7 @@ class Recorder:
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
         self._answers: dict[int, Answer] = {}
+        self._probe_steps: list[tuple[float, int, str, float]] = []
         self._columns: Columns | None = None
         self.handlers: dict[type, Callable[[float, Any], None]] = {
             Place: self._requests.place,
@@ -39,6 +40,7 @@ class Recorder:
             Requeue: self._on_requeue,
             DropStale: self._on_drop_stale,
             Answer: self._on_answer,
+            ProbeStep: self._on_probe_step,
         }
 
     def record(self, now_s: float, fact: tuple) -> None:
@@ -72,6 +74,9 @@ class Recorder:
         if known is None or known.attempt <= fact.attempt:
             self._answers[fact.request_id] = fact
 
+    def _on_probe_step(self, now_s: float, fact: ProbeStep) -> None:
+        self._probe_steps.append((now_s, *fact))
+
     def columns(self) -> Columns:
         """The tables of the run, computed at the first call: nothing may be recorded after it."""
         if self._columns is None:
@@ -100,5 +105,6 @@ class Recorder:
                 requeues=requeues,
                 drops=Drops(*tables.event_columns(self._drops, (float, np.int32, np.int32, str))),
                 answers=answers,
+                probe_steps=ProbeSteps(*tables.event_columns(self._probe_steps, (float, np.int32, str, float))),
             )
         return self._columns

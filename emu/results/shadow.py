@@ -54,6 +54,15 @@ class Shadow:
         ratio = self.ratio if kind is None else self.ratio[self.kind == kind]
         return float(np.median(ratio)) if len(ratio) else None
 
+    @property
+    def whole(self) -> Window | None:
+        """All steps with a stated error as one window; None where there are fewer than MIN_WINDOW_STEPS."""
+        chosen = ~np.isnan(self.stated_error)
+        if np.count_nonzero(chosen) < MIN_WINDOW_STEPS:
+            return None
+        ratio, start_s, error = (column[chosen] for column in (self.ratio, self.start_s, self.stated_error))
+        return Window(float(np.median(ratio)) - 1.0, len(ratio), float(start_s[0]), float(error.mean()))
+
     @cached_property
     def worst_window(self) -> Window | None:
         """Of all windows of WINDOW_STEPS consecutive steps the one whose median ratio is farthest from 1, measured by the error

@@ -24,6 +24,7 @@ from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
 from emu.results.shadow import shadow_figures, shadows
 from emu.results.slo import ServiceLevels
+from emu.results.speed import speed_figures
 from emu.results.utilisation import utilisation
 from emu.results.verdict import VerdictLimits, judge
 
@@ -79,7 +80,7 @@ def summarize(
         "pools": metrics.pool_seconds(moves, record.emulated_s),
         "late": metrics.lateness(record.fidelity),
         "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated},
-        **({"shadow": shadow_figures(real)} if real else {}),
+        **({"shadow": shadow_figures(real), "speed": speed_figures(record, columns)} if real else {}),
         "emulated_s": record.emulated_s,
         "events": record.num_events,
         "host": _host(record),

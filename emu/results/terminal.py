@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from emu.results.speed import speed_text
+
 LATENCIES = {
     "ttft_s": "TTFT",
     "tbt_s": "TBT",
@@ -72,6 +74,7 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
     if "shadow" in summary:
         yield f"shadow    {_shadow(summary['shadow'])}"
+        yield f"speed     {speed_text(summary['speed'])}"
     yield f"SLOs      {_objectives(summary['slo'])}"
     yield f"cost      {_cost(summary)}"
     if summary["paused"] or summary["evicted"]:

@@ -3,14 +3,18 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from emu.core.cluster import Cluster
+from emu.core.facts import ProbeStep
 from emu.core.messages import Assigned, KVReady, PrefillDone, RequestEvicted
+from emu.core.timing.probe import DECODE, PREFILL
 from emu.execution.prompts import Prompts
 from emu.execution.settings import TorchExecution
+from emu.execution.speed_probe import SpeedProbe
 from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.errors import EngineError
 from emu.runtime.machine_actor import MachineActor
@@ -63,6 +67,8 @@ class RealMachineActor(MachineActor):
         self._layers_per_piece = cluster.layers_per_piece
         self.executor: TorchExecutor | None = None
         self._thread: StepThread | None = None
+        self._probe: SpeedProbe | None = None
+        self._phases: set[str] = set()  # of the steps that ran here
         # What the step in flight prefills and leaves layer by layer.
         self._leaving: dict[Key, tuple[Payload, LiveProduction]] = {}
 
@@ -77,10 +83,11 @@ class RealMachineActor(MachineActor):
         execution, executable, block_tokens = machines.execution, cluster.model.executable, cluster.kind.block_tokens
         num_blocks, device = cluster.machines[self.address].num_kv_blocks, parse_device(execution.device)
         max_blocks = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // block_tokens
+        num_probe_blocks = SpeedProbe.num_blocks(block_tokens)
         engine = await asyncio.to_thread(
             load_engine,
             executable,
-            num_blocks=min(num_blocks, max_blocks) or num_blocks,  # with none, it says what is lacking
+            num_blocks=min(num_blocks + num_probe_blocks, max_blocks) or num_blocks,  # with none, it says what is lacking
             block_tokens=block_tokens,
             device=execution.device,
             num_threads=execution.num_threads,
@@ -95,9 +102,36 @@ class RealMachineActor(MachineActor):
             machines.seed,
         )
         self._thread = StepThread()
+        self._probe = SpeedProbe(engine)
         self.node = RealNode(self.node.machine, executor, self._tell_steps, self._launch)
-        await asyncio.to_thread(executor.warm_up, 256)
-        return engine.cache.num_blocks
+        # In the thread of the steps, which has memory of its own from the C library.
+        await self._thread.run(partial(executor.warm_up, machines.prompts.longest))
+        return engine.cache.num_blocks - num_probe_blocks
+
+    def on_start(self) -> None:
+        super().on_start()
+        if self._machines.execution.probe_interval_s:
+            self.spawn(self._probe_speed(self._machines.execution.probe_interval_s))
+
+    async def _probe_speed(self, interval_s: float) -> None:
+        """Time probe steps of the phases that run here, as long as there is nothing else to do.
+
+        The first step is not counted: it wakes the processor, and fills its caches.
+        """
+        while not self.stopped.is_set():
+            await asyncio.sleep(interval_s)
+            timed = [phase for phase in (PREFILL, DECODE, DECODE) if phase in self._phases]
+            for index, phase in enumerate([DECODE, *timed] if timed else []):
+                if not self.node.is_idle or self.stopped.is_set():
+                    break
+                try:
+                    step_s = await self._thread.run(partial(self._probe.step, phase))
+                except Exception as error:
+                    self.failure = error
+                    self.stopped.set()
+                    return
+                if index:
+                    self.record_fact(self.address, self.clock.now_s(), ProbeStep(self.address, phase, step_s))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -107,6 +141,7 @@ class RealMachineActor(MachineActor):
         def step() -> "Stepped":
             return executor.step(lambda layer: loop.call_soon_threadsafe(self._on_layer, layer))
 
+        self._phases.add(PREFILL if executor.num_prefills else DECODE)
         executor.begin_step()
         self._thread.start(step if executor.num_prefills else executor.step, self._on_step_end)
 

@@ -26,6 +26,7 @@ class RealNode:
         self.executor = executor
         self._tell = tell
         self._launch = launch
+        self.is_idle = True
         # Of the run in flight.
         self._batch: Batch | None = None
         self._start_s = 0.0
@@ -36,6 +37,7 @@ class RealNode:
 
     def start(self, action: RunSteps, now_s: float) -> float:
         """Begin a run. Returns `end_s`."""
+        self.is_idle = False
         self._batch, self._max_num_steps = action
         self._start_s, self._is_cut, self._boundaries_s = now_s, False, []
         self._num_passed = self._num_facts = 0
@@ -50,6 +52,7 @@ class RealNode:
         if not stepped.finished and not self._is_cut and num_steps < self._max_num_steps:
             self._launch()
             return None
+        self.is_idle = True
         self._tell(self._start_s, self._boundaries_s[self._num_facts :], self._batch, stepped.finished)
         num_steps -= self._num_passed
         self._boundaries_s = []

@@ -81,6 +81,7 @@ def test_what_a_real_machine_declares():
         ("execution.num_gpus=0", "execution.num_gpus=0: expected a number > 0"),
         ("execution.output=free", "execution.output=free: expected one of forced, eos"),
         ("execution.temperature=-1", "execution.temperature=-1: expected a number >= 0"),
+        ("execution.probe_interval_s=-1", "execution.probe_interval_s=-1: expected a number >= 0"),
         ("execution.top_p=0", "execution.top_p=0: expected a number from 1e-06 to 1"),
         (
             "workload.prompt_tokens=8100",

@@ -12,9 +12,9 @@ from emu.results.summary import write_summary
 NAN = float("nan")
 
 
-def results(mean_s, seconds=(1.0, 2.0), interval=None):
-    """A run whose figures are all `mean_s`, and whose requests took `seconds`."""
-    summary = {metric: dict.fromkeys(("mean", "p50", "p99"), mean_s) for metric in METRICS}
+def results(seconds, interval=None):
+    """A run whose requests took `seconds`, by every metric."""
+    summary = {}
     if interval:
         ends = dict(zip(("low", "high"), interval, strict=True))
         summary["interval"] = {metric: dict.fromkeys(("mean", "p50", "p99"), ends) for metric in METRICS}
@@ -22,26 +22,43 @@ def results(mean_s, seconds=(1.0, 2.0), interval=None):
 
 
 def test_error_and_interval_of_a_pair():
-    figure = agreement([results(0.2)], [results(0.25, interval=(0.15, 0.3))])["ttft_s"]["p99"]
-    expected = {"real": 0.2, "emulated": 0.25, "error": pytest.approx(0.25), "low": 0.15, "high": 0.3, "covers": True}
-    assert figure == expected
+    of_metric = agreement([results([0.1, 0.3])], [results([0.2, 0.3], interval=(0.15, 0.3))])["ttft_s"]
+    assert of_metric["mean"] == {
+        "real": pytest.approx(0.2),
+        "emulated": pytest.approx(0.25),
+        "error": pytest.approx(0.25),
+        "errors": [pytest.approx(0.25)],
+        "low": 0.15,
+        "high": 0.3,
+        "covers": True,
+    }
+    assert of_metric["p99"]["real"] == pytest.approx(0.298)
+    assert of_metric["correlation"] == pytest.approx(1.0)
     for interval in ((0.21, 0.3), (0.1, 0.19)):
-        assert agreement([results(0.2)], [results(0.25, interval=interval)])["e2e_s"]["mean"]["covers"] is False
+        figures = agreement([results([0.2, 0.2])], [results([0.25, 0.25], interval=interval)])
+        assert figures["e2e_s"]["mean"]["covers"] is False
 
 
-def test_repeats_are_told_by_their_medians():
-    real = [results(value) for value in (0.1, 0.2, 0.9)]
-    emulated = [results(value, interval=(value - 0.1, value + 0.1)) for value in (0.5, 0.3, 0.22)]
+def test_of_several_runs_each_request_has_its_median():
+    """A pause of the host met another request in each of the real runs."""
+    real = [results([0.1, 0.2, 9.0]), results([0.1, 9.0, 0.3]), results([9.0, 0.2, 0.3])]
+    emulated = [results([0.2, 0.4, 0.6], interval=(low, high)) for low, high in ((0.1, 0.5), (0.2, 0.6), (0.3, 0.7))]
     figure = agreement(real, emulated)["tpot_s"]["mean"]
-    assert (figure["real"], figure["emulated"], figure["error"]) == (0.2, 0.3, pytest.approx(0.5))
-    assert (figure["low"], figure["high"]) == (pytest.approx(0.2), pytest.approx(0.4))
+    assert (figure["real"], figure["emulated"], figure["error"]) == (pytest.approx(0.2), pytest.approx(0.4), pytest.approx(1.0))
+    assert figure["errors"][0] == pytest.approx(0.4 / 3.1 - 1)
+    assert (figure["low"], figure["high"]) == (0.2, 0.6)
 
 
 def test_without_an_interval_or_a_value_there_is_none():
-    figure = agreement([results(0.2)], [results(0.2)])["ttft_s"]["mean"]
+    figure = agreement([results([0.2])], [results([0.2])])["ttft_s"]["mean"]
     assert (figure["error"], figure["low"], figure["covers"]) == (0.0, None, None)
-    figure = agreement([results(None)], [results(0.2, interval=(0.1, 0.3))])["ttft_s"]["mean"]
-    assert (figure["real"], figure["error"], figure["covers"]) == (None, None, None)
+    figure = agreement([results([NAN])], [results([0.2], interval=(0.1, 0.3))])["ttft_s"]["mean"]
+    assert (figure["real"], figure["error"], figure["errors"], figure["covers"]) == (None, None, [None], None)
+
+
+def test_a_request_that_finished_in_one_run_only_counts_with_that():
+    figure = agreement([results([0.2, NAN]), results([0.2, 0.4])], [results([0.2, 0.4])] * 2)["e2e_s"]["mean"]
+    assert (figure["real"], figure["error"]) == (pytest.approx(0.3), pytest.approx(0.0))
 
 
 def test_correlation_is_over_the_requests_that_finished_in_both():
@@ -67,7 +84,8 @@ def test_the_seconds_of_each_request_are_read_back(tmp_path):
     record = run_record(recorded([(0.5, 8, 3), (6, 8, 1), (7, 8, 3)], facts))
     write_requests(record.recorder.columns().requests, tmp_path / "requests.parquet")
     write_summary(summary_of(record), tmp_path / "summary.json")
-    seconds = read_results(tmp_path).seconds
+    assert np.isnan(read_results(tmp_path, 10.0).seconds["e2e_s"]).all()
+    seconds = read_results(tmp_path, 0.5).seconds
     np.testing.assert_array_equal(seconds["ttft_s"], [0.5, 1.0, NAN])
     np.testing.assert_array_equal(seconds["tpot_s"], [2.0, NAN, NAN])
     np.testing.assert_array_equal(seconds["e2e_s"], [4.5, 1.0, NAN])
@@ -75,4 +93,4 @@ def test_the_seconds_of_each_request_are_read_back(tmp_path):
 
 def test_a_run_that_did_not_end_cannot_be_compared(tmp_path):
     with pytest.raises(AgreementError, match=r"expected the directory of a run that has ended$"):
-        read_results(tmp_path)
+        read_results(tmp_path, 0.0)

@@ -137,6 +137,18 @@ def test_disaggregated(rehearse, trace, alone, transfer, tmp_path):
     assert 0 < len(layerwise) < len(offers), "both plans"
 
 
+@pytest.mark.parametrize("interval_s", [0.02, 0])
+def test_idle_machines_measure_their_speed(rehearse, trace, alone, interval_s):
+    record = rehearse(*BASE, *SPLIT, trace, f"execution.probe_interval_s={interval_s}")
+    assert_nothing_was_lost(record)
+    assert written(record) == dict(enumerate(alone))
+    probes = record.recorder.columns().probe_steps
+    assert set(zip(probes.machine.tolist(), probes.phase.tolist(), strict=True)) == (
+        {(0, "prefill"), (1, "decode")} if interval_s else set()
+    )
+    assert (probes.step_s > 0).all() and (probes.time_s > 0).all()
+
+
 class LeftOut(ObjectStoreSettings):
     """Nothing gets into the destination's cache, and nobody checks."""
 

@@ -50,6 +50,17 @@ def test_a_run_goes_on_to_the_end_of_a_request(node, told, launched):
     assert told == [(1.0, [1.2, 1.5], BATCH, (7,))]
 
 
+def test_it_is_idle_between_runs(node):
+    assert node.is_idle
+    for _ in range(2):
+        node.start(RunSteps(BATCH, 2), 1.0)
+        assert not node.is_idle
+        node.end_step(GOES_ON, 1.2)
+        assert not node.is_idle
+        node.end_step(GOES_ON, 1.4)
+        assert node.is_idle
+
+
 def test_a_run_ends_after_its_last_step(node, launched):
     node.start(RunSteps(BATCH, 2), 1.0)
     node.end_step(GOES_ON, 1.2)

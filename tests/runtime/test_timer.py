@@ -43,3 +43,21 @@ async def test_setting_replaces_and_cancelling_disarms():
     timer.cancel()
     await asyncio.sleep(0.04)
     assert len(wakes) == 1
+    timer.set(-5.0)
+    timer.cancel()
+    await asyncio.sleep(0.01)
+    assert len(wakes) == 1
+
+
+async def test_an_instant_that_has_passed_replaces_one_to_come_and_is_replaced_by_one():
+    wakes = []
+    timer = Timer(lambda: wakes.append(time.monotonic()))
+    timer.set(time.monotonic() + 0.01)
+    timer.set(-5.0)
+    await asyncio.sleep(0.04)
+    assert len(wakes) == 1
+    timer.set(-5.0)
+    instant = time.monotonic() + 0.02
+    timer.set(instant)
+    await asyncio.sleep(0.06)
+    assert len(wakes) == 2 and wakes[1] >= instant - 0.002

@@ -10,9 +10,11 @@ import pytest
 
 from emu.__main__ import rehearse
 from emu.build import build, compose
+from emu.results.agreement import RunResults
 
 TOOL = Path(__file__).parents[2] / "tools" / "validate.py"
 SMALL = ["experiment=[]", "timing=constant", "workload=fixed", "workload.duration_s=3", "cluster.num_prompt=1"]
+CONSTANT = [*SMALL, "runtime=virtual"]
 SLOW = ["timing.prefill_s_per_token=1.1e-4", "timing.decode_step_s=0.033"]
 
 
@@ -38,20 +40,39 @@ def call(tool, monkeypatch, *arguments):
     return tool.main()
 
 
+def test_emulated_machines_run_at_the_speed_that_the_real_ones_had(tool):
+    figures = {"prefill": {"steps": 30, "speed": 0.91234}, "decode": {"steps": 0, "speed": None}}
+    real = RunResults({"speed": figures}, {})
+    assert tool.speed_overrides(real, ["experiment=validate"]) == ["timing.prefill_speed=0.9123"]
+    assert tool.speed_overrides(real, ["experiment=validate", "timing=constant"]) == []  # which has no such setting
+
+
+@pytest.mark.parametrize(("option", "speeds"), [([], ["timing.decode_speed=0.5"]), (["--as-calibrated"], [])])
+def test_of_each_repeat_the_emulated_half_takes_the_speed_of_the_real_one(tool, monkeypatch, tmp_path, capsys, option, speeds):
+    monkeypatch.setattr(tool, "speed_overrides", lambda real, line: ["timing.decode_speed=0.5"])
+    ran = []
+    run = tool.run
+    monkeypatch.setattr(tool, "run", lambda kind, line, run_dir: (ran.append((kind, line[-1:])), run(kind, CONSTANT, run_dir)))
+    assert call(tool, monkeypatch, *option, "--repeats", 2, "--runs", tmp_path / "v", *SMALL) == 0
+    assert [kind for kind, _ in ran] == ["real", "emulated"] * 2
+    assert [last for kind, last in ran if kind == "emulated"] == [speeds or ["execution=emulated"]] * 2
+    assert capsys.readouterr().out.count("timing.decode_speed=0.5") == (2 if speeds else 0)
+
+
 def test_both_kinds_are_run_in_turn_and_compared(tool, monkeypatch, tmp_path, capsys):
     directory = tmp_path / "validation"
     assert call(tool, monkeypatch, "--repeats", 3, "--runs", directory, *SMALL) == 0
     text = capsys.readouterr().out
     started = [line.split(": ")[0] for line in text.splitlines()[:6]]
-    assert started == ["real", "emulated", "emulated", "real", "real", "emulated"]
+    assert started == ["real", "emulated"] * 3
     written = json.loads((directory / "validate.json").read_text())
     tpot = written["tpot_s"]["mean"]
     assert tpot["real"] > tpot["emulated"] and tpot["covers"] is None
     assert tpot["error"] == pytest.approx(tpot["emulated"] / tpot["real"] - 1)
     assert 0.9 < written["ttft_s"]["correlation"] < 1
-    assert [run["kind"] for run in written["runs"]] == ["real"] * 3 + ["emulated"] * 3
+    assert [run["kind"] for run in written["runs"]] == ["real", "emulated"] * 3
     summary = json.loads((directory / "real-2" / "summary.json").read_text())
-    assert tpot["real"] == summary["tpot_s"]["mean"]  # of three equal runs
+    assert tpot["real"] == pytest.approx(summary["tpot_s"]["mean"])  # of three equal runs
     [row] = [line.split() for line in text.splitlines() if line.startswith("TPOT mean")]
     assert row[2:5] == [f"{tpot['real'] * 1e3:,.1f}", f"{tpot['emulated'] * 1e3:,.1f}", f"{tpot['error']:+.1%}"]
     assert text.count("VALID") == 6 and str(directory / "real-0") in text
@@ -101,7 +122,8 @@ def test_wrong_input_is_one_clear_line(arguments, line):
 def test_real_and_emulated_machines_are_run_and_compared(tmp_path):
     pytest.importorskip("torch")
     directory, workload = tmp_path / "validation", ["workload.duration_s=4", "timing=constant"]
-    done = subprocess.run([sys.executable, TOOL, "--runs", directory, *workload], capture_output=True, text=True, timeout=300)
+    once = [sys.executable, TOOL, "--repeats", "1", "--runs", directory, "experiment=validate_disaggregated", *workload]
+    done = subprocess.run(once, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     written = json.loads((directory / "validate.json").read_text())
     for metric in ("ttft_s", "tpot_s", "e2e_s"):

@@ -9,8 +9,9 @@ import numpy as np
 from emu.core import setting
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import Fit, FittedFamily
+from emu.core.timing.family import Fit, Fits, FittedFamily
 from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing.probe import DECODE, PREFILL
 from emu.core.timing.profile import MIN_NUMPY_STEPS
 
 
@@ -33,6 +34,8 @@ class CalibratedTiming(TimingModel):
     point a curve is flat, beyond its last the slope goes on. In between it may fall: three rows can take a matrix product
     longer than four.
 
+    Probe steps (see `core.timing.probe`) took `probe_prefill_s` and `probe_decode_s` while this was measured.
+
     The stated relative errors hold from so many tokens of a pass on (`prefill_error` from `prefill_error_tokens`, `mixed_error`
     from `mixed_error_tokens`, prompts and decodes counted), and from so many sequences on (`decode_error` from
     `decode_error_num_seqs`); no region, no error. Outside the measured range they are those of the nearest region.
@@ -53,6 +56,8 @@ class CalibratedTiming(TimingModel):
         kv_read_s_per_token: float,
         kv_read_growth_s: float,
         max_seq_context_tokens: float,
+        probe_prefill_s: float | None = None,
+        probe_decode_s: float | None = None,
         prefill_error_tokens: Sequence[float] = (),
         prefill_error: Sequence[float] = (),
         decode_error_num_seqs: Sequence[float] = (),
@@ -74,6 +79,7 @@ class CalibratedTiming(TimingModel):
         self._kv_read_growth_s = setting.not_negative("timing kv_read_growth_s", kv_read_growth_s)
         self._mixed_kv_read_s = setting.not_negative("timing mixed_kv_read_s_per_token", mixed_kv_read_s_per_token)
         self._max_seq_context_tokens = setting.not_negative("timing max_seq_context_tokens", max_seq_context_tokens)
+        self._probe_s = {PREFILL: probe_prefill_s, DECODE: probe_decode_s}
         self._prefill_error = _regions("prefill_error", prefill_error_tokens, prefill_error)
         self._decode_error = _regions("decode_error", decode_error_num_seqs, decode_error)
         self._mixed_error = _regions("mixed_error", mixed_error_tokens, mixed_error)
@@ -126,7 +132,15 @@ class CalibratedTiming(TimingModel):
             return _error_at(self._decode_error, num_seqs)
         return _error_at(self._mixed_error if num_seqs else self._prefill_error, sum(prompt_tokens) + num_seqs)
 
+    def probe_s(self, phase: str) -> float | None:
+        return self._probe_s[phase]
 
+
+# The figures of `CalibratedTiming` that are costs, by the phase whose speed they go with.
+COSTS = {
+    PREFILL: ("pass_s", "pair_s", "seq_s", "mixed_kv_read_s_per_token", "probe_prefill_s"),
+    DECODE: ("decode_s", "kv_read_s_per_token", "kv_read_growth_s", "probe_decode_s"),
+}
 Regions = tuple[tuple[float, ...], tuple[float, ...]]  # where the second and later ones begin; the error of each, or none
 
 
@@ -144,8 +158,22 @@ def _error_at(regions: Regions, size: float) -> float | None:
 class CalibratedFamily(FittedFamily):
     """Calibrations per model and hardware: the keywords of `CalibratedTiming`.
 
-    `tensor_parallel` is the number of devices that ran one instance of the model.
+    `tensor_parallel` is the number of devices that ran one instance of the model. `prefill_speed` and `decode_speed` are the
+    machines' speed against that in the calibration: at 0.9 all passes with prompts, or all decode steps, take 1 / 0.9 times as
+    long. Raises SettingError for one that is not positive.
     """
 
+    def __init__(self, tensor_parallel: int, fits: Fits, prefill_speed: float = 1.0, decode_speed: float = 1.0) -> None:
+        super().__init__(tensor_parallel, fits)
+        speeds = {PREFILL: prefill_speed, DECODE: decode_speed}
+        self._slower = {
+            name: 1.0 / setting.positive(f"timing.{phase}_speed", speeds[phase]) for phase in COSTS for name in COSTS[phase]
+        }
+
     def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        return CalibratedTiming(**fit)
+        slower = {name: _times(factor, fit[name]) for name, factor in self._slower.items() if name in fit}
+        return CalibratedTiming(**{**fit, **slower})
+
+
+def _times(factor: float, figure: float | Sequence[float]) -> float | list[float]:
+    return [factor * value for value in figure] if isinstance(figure, Sequence) else factor * figure

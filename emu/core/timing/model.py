@@ -54,3 +54,8 @@ class TimingModel(Protocol):
     def relative_error(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> float | None:
         """The stated relative error of the time of this pass (0.04 is 4 %); None where none is stated, as here."""
         return None
+
+    def probe_s(self, phase: str) -> float | None:
+        """A probe step of this phase, prefill or decode: see `execution.speed_probe`; None where that was not measured, as
+        here."""
+        return None

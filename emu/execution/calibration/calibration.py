@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import NamedTuple
 
 from emu.execution.calibration.device import device_name, metered, torch_version
 from emu.execution.calibration.fit import Figures, fit
 from emu.execution.calibration.grid import Bounds, grid
-from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors
+from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors, steady_times
 from emu.execution.calibration.job import MAX_PASS_TOKENS, Job
-from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of
+from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, typical_probe_s
 from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
@@ -24,8 +24,7 @@ POWER_S = 3.0  # for which the power of each phase is measured
 
 class Calibration(NamedTuple):
     """What was found. `num_kv_blocks` fit the device beside the weights; `overhead_s` is the median of what lies between the
-    ends of two steps beyond the second's own time, `idle_s` of what a prefill takes longer on a machine that was idle;
-    `waited` the share of the steps' time in which other processes had their core, None where that cannot be known; watts are
+    ends of two steps beyond the second's own time, `idle_s` of what a prefill takes longer on a machine that was idle; watts are
     None where no driver tells."""
 
     figures: Figures
@@ -35,7 +34,6 @@ class Calibration(NamedTuple):
     num_kv_blocks: int
     overhead_s: float
     idle_s: float
-    waited: float | None
     prefill_w: float | None
     decode_w: float | None
 
@@ -75,7 +73,7 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
         "effort": asdict(effort),
     }
     file = MeasurementFile(path, subject)
-    profiler = Profiler(engine, effort, job.computes_alone)
+    profiler = Profiler(engine, effort)
     try:
         estimates_s = await profiler.estimate_s(shapes, say)
         with neighbours(job):
@@ -83,14 +81,17 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
         watts = [await _power_w(job.device, profiler, estimates_s, phase) for phase in ("prefill", "decode")]
     finally:
         profiler.close()
-    rounds_s = rounds_of(file.done)
+    if not file.done:
+        raise CalibrationError(f"model {job.model.name} on {job.device}: no step takes less than {effort.max_step_s:g} s")
+    rounds = rounds_of(file.done)
     try:
-        figures = fit({shape: median(times_s) for shape, times_s in rounds_s.items()})
+        figures = fit(steady_times(rounds))
     except ValueError as error:
         raise CalibrationError(f"model {job.model.name} on {job.device}: {error}") from error
-    regions = held_out_errors(rounds_s)
-    waited = fmean(measurement.waited for measurement in file.done) if job.computes_alone else None
-    found = (regions, len(rounds_s), effort.num_rounds, capacity, *_costs_of_starting(file.done), waited, *watts)
+    regions = held_out_errors(rounds)
+    probe_prefill_s, probe_decode_s = typical_probe_s(file.done)
+    figures |= {"probe_prefill_s": probe_prefill_s, "probe_decode_s": probe_decode_s}
+    found = (regions, len(rounds), effort.num_rounds, capacity, *_costs_of_starting(file.done), *watts)
     return Calibration(figures | error_figures(regions), *found)
 
 

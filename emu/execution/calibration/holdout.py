@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from emu.core.timing.calibrated import CalibratedTiming
+from emu.core.timing.probe import trimmed_mean
 from emu.execution.calibration.fit import Figures, fit
+from emu.execution.calibration.measurements import Round
 from emu.execution.calibration.step_shape import StepShape
 
 PERCENTILE = 95.0
@@ -19,33 +21,40 @@ class RegionError(NamedTuple):
     """The error in one region: passes of `phase` from `begin` tokens, or sequences, on.
 
     `error` is the 95th percentile, over the held-out configurations and rounds, of |measured / predicted - 1|; the measure of a
-    round is the mean of a few steps. `bias` is the median of measured / predicted - 1.
+    round is the mean of a few steps. `steady_error` is the same at the calibration's typical speed: the error of the fit alone,
+    without how the host wavers. `bias` is the median of what is measured at that speed / predicted - 1.
     """
 
     phase: str
     begin: int
     num_shapes: int
     error: float
+    steady_error: float
     bias: float
 
 
-def held_out_errors(rounds_s: Mapping[StepShape, Sequence[float]]) -> list[RegionError]:
-    """The errors by region, from the measure of each round of each shape.
+def held_out_errors(rounds: Mapping[StepShape, Sequence[Round]]) -> list[RegionError]:
+    """The errors by region, from the rounds of each shape.
 
     One shape at a time is held out with all its rounds, the model fitted to the others, and asked for it. The ends of the
     range cannot be interpolated when they are held out, so they are not. Regions with few shapes are one with the next smaller.
     """
-    medians_s = {shape: float(np.median(times_s)) for shape, times_s in rounds_s.items()}
-    errors: dict[StepShape, list[float]] = {}
-    for shape, times_s in rounds_s.items():
-        timing = CalibratedTiming(**fit({other: time_s for other, time_s in medians_s.items() if other != shape}))
+    steady_s = steady_times(rounds)
+    errors: dict[StepShape, np.ndarray] = {}
+    for shape, of_shape in rounds.items():
+        timing = CalibratedTiming(**fit({other: time_s for other, time_s in steady_s.items() if other != shape}))
         if not shape.is_outside(timing):
             predicted_s = shape.predict_s(timing)
-            errors[shape] = [time_s / predicted_s - 1.0 for time_s in times_s]
+            errors[shape] = np.array(of_shape) / predicted_s - 1.0  # (rounds, fields of Round)
     return [region for phase in REGIONS for region in _regions(phase, errors)]
 
 
-def _regions(phase: str, errors: Mapping[StepShape, Sequence[float]]) -> list[RegionError]:
+def steady_times(rounds: Mapping[StepShape, Sequence[Round]]) -> dict[StepShape, float]:
+    """What a step of each shape takes at the calibration's typical speed: what is fitted."""
+    return {shape: trimmed_mean([one.steady_s for one in of_shape]) for shape, of_shape in rounds.items()}
+
+
+def _regions(phase: str, errors: Mapping[StepShape, np.ndarray]) -> list[RegionError]:
     """Those of one phase; none where nothing of it was held out."""
     by_size = sorted(
         (shape.num_seqs if phase == "decode" else shape.num_tokens, shape) for shape in errors if shape.phase == phase
@@ -61,8 +70,9 @@ def _regions(phase: str, errors: Mapping[StepShape, Sequence[float]]) -> list[Re
     for begin, shapes in groups:
         if shapes:
             of_region = np.concatenate([errors[shape] for shape in shapes])
-            error = float(np.percentile(np.abs(of_region), PERCENTILE))
-            regions.append(RegionError(phase, begin, len(shapes), error, float(np.median(of_region))))
+            error, steady_error = np.percentile(np.abs(of_region), PERCENTILE, axis=0).tolist()
+            bias = float(np.median(of_region[:, 1]))
+            regions.append(RegionError(phase, begin, len(shapes), error, steady_error, bias))
     return regions
 
 

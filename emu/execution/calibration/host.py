@@ -29,19 +29,23 @@ CODE = ("execution/torch_engine/*.py", "execution/calibration/*.py", "execution/
 
 class HostTiming:
     """The timing of models on what `hardware` stands for: this host's `device`, with `num_threads` threads on a CPU, while
-    `num_beside` other machines work on the same host.
+    `num_beside` other machines work on the same host. `prefill_speed` and `decode_speed` as in `CalibratedFamily`.
 
     A calibration is kept in runs/calibrations/ of the working directory. Where there is none for this model, device and torch,
     by this code, it is made at once: in under a minute, by a process of its own, which says on stderr how far it is.
     """
 
-    def __init__(self, hardware: str, device: str, num_threads: int, num_beside: int) -> None:
+    def __init__(
+        self, hardware: str, device: str, num_threads: int, num_beside: int, prefill_speed: float, decode_speed: float
+    ) -> None:
         self.hardware = hardware
         if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
             raise setting.SettingError(f"timing.device={device}: expected cpu, cuda or cuda:N")
         self.device = device
         self.num_threads = setting.whole("timing.num_threads", num_threads, 1, 1024)
         self.num_beside = setting.whole("timing.num_beside", num_beside, 0, 1024)
+        self.prefill_speed = setting.positive("timing.prefill_speed", prefill_speed)
+        self.decode_speed = setting.positive("timing.decode_speed", decode_speed)
 
     def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         """Raises TimingError for a model that cannot be executed, another hardware, and where the calibration fails."""
@@ -69,7 +73,8 @@ class HostTiming:
         if not path.exists():
             _calibrate(job, path)
         content = yaml.safe_load(path.read_text())
-        return CalibratedFamily(content["tensor_parallel"], content["fits"]).for_machine(model, hardware)
+        family = CalibratedFamily(content["tensor_parallel"], content["fits"], self.prefill_speed, self.decode_speed)
+        return family.for_machine(model, hardware)
 
 
 def digest(job: Job) -> str:

@@ -48,11 +48,6 @@ class Job:
         return self.device == "cpu"
 
     @property
-    def computes_alone(self) -> bool:
-        """Whether one thread computes a step."""
-        return self.is_on_cpu and self.num_threads == 1
-
-    @property
     def max_num_seqs(self) -> int:
         """Decodes of the largest step that is measured."""
         return MAX_NUM_SEQS[self.device.partition(":")[0]]

@@ -1,13 +1,17 @@
 """Measurements of steps on disk, each written as it is taken, so that a calibration that is stopped goes on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from emu.core.timing.probe import DECODE, trimmed_mean
 from emu.execution.calibration.step_shape import StepShape
 
+NUM_AROUND = 7  # measurements before and after one, whose probes tell the host's speed then: some 5 seconds
 
 class CalibrationError(ValueError):
     """A calibration that cannot be made. The text is one line for the user."""
@@ -17,8 +21,8 @@ class Measurement(NamedTuple):
     """What one round took of one shape: seconds of each step, from the end of what was before it to its own end.
 
     `own_s` is the part of each of `steps_s` that is in the engine; the rest lies between two steps. `idle_steps_s` are of steps
-    on a machine that was idle before them, from their start on. `waited` is the share of the engine's time in which other
-    processes had its core; it is in none of these times. 0 where that cannot be known.
+    on a machine that was idle before them, from their start on. `probe_s` are the seconds in the engine of a probe step (see
+    `core.timing.probe`) just before, of a prefill and of a decode.
     """
 
     round: int
@@ -26,7 +30,7 @@ class Measurement(NamedTuple):
     steps_s: tuple[float, ...]
     own_s: tuple[float, ...]
     idle_steps_s: tuple[float, ...]
-    waited: float
+    probe_s: tuple[float, float]
 
     @property
     def measure_s(self) -> float:
@@ -66,16 +70,39 @@ class MeasurementFile:
             file.write(json.dumps(measurement._asdict()) + "\n")
 
 
-def rounds_of(measurements: list[Measurement]) -> dict[StepShape, list[float]]:
-    """By shape the measures of its rounds."""
-    rounds_s: dict[StepShape, list[float]] = {}
-    for measurement in measurements:
-        rounds_s.setdefault(measurement.shape, []).append(measurement.measure_s)
-    return rounds_s
+class Round(NamedTuple):
+    """What one round took of a shape: as measured, and at the calibration's typical speed."""
+
+    measured_s: float
+    steady_s: float
+
+
+def rounds_of(measurements: Sequence[Measurement]) -> dict[StepShape, list[Round]]:
+    """By shape its rounds.
+
+    A host that others share has times at which all steps take longer. What was measured is divided by how much longer the probe
+    steps took than they typically do, at their median in the measurements around it: one probe alone wavers more than the host
+    does.
+    """
+    probes_s = np.array([measurement.probe_s for measurement in measurements])
+    around = (slice(max(0, index - NUM_AROUND), index + NUM_AROUND + 1) for index in range(len(probes_s)))
+    medians_s = np.array([np.median(probes_s[window], axis=0) for window in around])
+    slower = medians_s / [trimmed_mean(of_phase) for of_phase in medians_s.T]
+    rounds: dict[StepShape, list[Round]] = {}
+    for measurement, (prefill, decode) in zip(measurements, slower.tolist(), strict=True):
+        steady_s = measurement.measure_s / (decode if measurement.shape.phase == DECODE else prefill)
+        rounds.setdefault(measurement.shape, []).append(Round(measurement.measure_s, steady_s))
+    return rounds
+
+
+def typical_probe_s(measurements: Sequence[Measurement]) -> tuple[float, float]:
+    """What a probe step took during the calibration, of a prefill and of a decode."""
+    prefill_s, decode_s = zip(*(measurement.probe_s for measurement in measurements), strict=True)
+    return trimmed_mean(prefill_s), trimmed_mean(decode_s)
 
 
 def _read(row: dict[str, Any]) -> Measurement:
     prompts, contexts = row.pop("shape")
     shape = StepShape(tuple(tuple(prompt) for prompt in prompts), tuple(contexts))
-    times = {name: tuple(row[name]) for name in ("steps_s", "own_s", "idle_steps_s")}
-    return Measurement(round=row["round"], shape=shape, waited=row["waited"], **times)
+    times = {name: tuple(row[name]) for name in ("steps_s", "own_s", "idle_steps_s", "probe_s")}
+    return Measurement(round=row["round"], shape=shape, **times)

@@ -4,8 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
+from emu.core.timing.probe import NUM_TOKENS
 from emu.execution.calibration.job import Effort
 from emu.execution.calibration.measurements import Measurement, MeasurementFile
 from emu.execution.calibration.step_shape import StepShape
@@ -13,27 +15,22 @@ from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.engine import Chunk, Engine
 
 MIN_STEPS, MAX_STEPS = 3, 9  # of a measure
+PREFILL_PROBE, DECODE_PROBE = StepShape(((NUM_TOKENS, 0),)), StepShape((), (NUM_TOKENS + 1,))
+NUM_DECODE_PROBES = 3  # in a row, of which the first is not counted
 
 
 class StepTime(NamedTuple):
-    """Seconds of a step from the end of the one before to its own end; those of them in the engine; and, in neither, those in
-    which other processes had the core."""
+    """Seconds of a step from the end of the one before to its own end, and those of them in the engine."""
 
     step_s: float
     own_s: float
-    waited_s: float
 
 
 class Profiler:
-    """Measures shapes with `engine`, whose KV cache it fills with random numbers. To be made in an event loop.
+    """Measures shapes with `engine`, whose KV cache it fills with random numbers. To be made in an event loop."""
 
-    `computes_alone`: the thread of a step computes all of it, so that the time in which it does not run is that of other
-    processes. It is taken off: see `StepTime`.
-    """
-
-    def __init__(self, engine: Engine, effort: Effort, computes_alone: bool) -> None:
+    def __init__(self, engine: Engine, effort: Effort) -> None:
         self._engine = engine
-        self._computes_alone = computes_alone
         self._effort = effort
         self._thread = StepThread("calibration")
         self._random = random.Random(0)
@@ -66,11 +63,14 @@ class Profiler:
         done = {(measurement.round, measurement.shape) for measurement in file.done}
         left = [(number, shape) for number in range(num_rounds) for shape in _shuffled(estimates_s, number)]
         left = [each for each in left if each not in done]
-        seconds = {shape: self._about_s(shape, estimate_s) for shape, estimate_s in estimates_s.items()}
+        prefill_s, decode_s = await self._probe_s()
+        probes_s = prefill_s + NUM_DECODE_PROBES * decode_s
+        seconds = {shape: self._about_s(shape, estimate_s) + probes_s for shape, estimate_s in estimates_s.items()}
         left_s = sum(seconds[shape] for _, shape in left)
         for number, shape in left:
             say(f"round {number + 1} of {num_rounds}, about {left_s:.0f} s to go")
-            file.add(await self._measure(number, shape, estimates_s[shape]))
+            probe_s = await self._probe_s()
+            file.add(await self._measure(number, shape, estimates_s[shape], probe_s))
             left_s -= seconds[shape]
 
     def _about_s(self, shape: StepShape, estimate_s: float) -> float:
@@ -78,12 +78,18 @@ class Profiler:
         steps_s = MIN_STEPS * estimate_s
         return max(self._effort.measure_s, steps_s) if shape.contexts else 2 * self._effort.idle_s + steps_s
 
-    async def _measure(self, number: int, shape: StepShape, estimate_s: float) -> Measurement:
+    async def _probe_s(self) -> tuple[float, float]:
+        """What a probe step takes now: of a prefill, and of a decode."""
+        _, *decodes = await self.steps(DECODE_PROBE, NUM_DECODE_PROBES)
+        (prefill,) = await self.steps(PREFILL_PROBE, 1)
+        return prefill.own_s, fmean(decode.own_s for decode in decodes)
+
+    async def _measure(self, number: int, shape: StepShape, estimate_s: float, probe_s: tuple[float, float]) -> Measurement:
         if shape.contexts:
             # Decodes go on: the step before was of the same batch.
             num_steps = max(MIN_STEPS, min(MAX_STEPS, round(self._effort.measure_s / estimate_s)))
             times = (await self.steps(shape, num_steps + 1))[1:]
-            return _measurement(number, shape, times, [])
+            return _measurement(number, shape, times, [], probe_s)
         after_idle, times = [], []
         for num_in_row in (2, 1):
             # A machine that is no more than half busy is idle before most of its prefills: here before two of three.
@@ -91,7 +97,7 @@ class Profiler:
             first, *second = await self.steps(shape, num_in_row)
             after_idle.append(first)
             times += second
-        return _measurement(number, shape, times, after_idle)
+        return _measurement(number, shape, times, after_idle, probe_s)
 
     async def steps(self, shape: StepShape, num_steps: int) -> list[StepTime]:
         """The times of so many steps in a row. Decodes grow by a token each, up to what the shape says."""
@@ -123,19 +129,16 @@ class Profiler:
         def start(start_s: float) -> None:
             batch = chunks(len(times))
 
-            def step() -> tuple[float, float]:
-                began_s, cpu_s = time.monotonic(), time.thread_time()
+            def step() -> float:
+                began_s = time.monotonic()
                 self._engine.step(batch, on_layer)
-                return time.monotonic() - began_s, time.thread_time() - cpu_s
+                return time.monotonic() - began_s
 
-            def on_end(result: tuple[float, float] | Exception, end_s: float) -> None:
-                if isinstance(result, Exception):
-                    ended.set_exception(result)
+            def on_end(own_s: float | Exception, end_s: float) -> None:
+                if isinstance(own_s, Exception):
+                    ended.set_exception(own_s)
                     return
-                own_s, cpu_s = result
-                # What is calibrated is this machine, not its neighbours on the host.
-                waited_s = own_s - cpu_s if self._computes_alone else 0.0
-                times.append(StepTime(end_s - start_s - waited_s, own_s - waited_s, waited_s))
+                times.append(StepTime(end_s - start_s, own_s))
                 if len(times) < num_steps:
                     start(end_s)
                 else:
@@ -161,9 +164,8 @@ def _is_twice(shape: StepShape, other: StepShape) -> bool:
     )
 
 
-def _measurement(number: int, shape: StepShape, times: Sequence[StepTime], after_idle: Sequence[StepTime]) -> Measurement:
-    step_s, own_s, _ = (tuple(column) for column in zip(*times, strict=True))
-    all_times = (*times, *after_idle)
-    waited_s = sum(time.waited_s for time in all_times)
-    waited = waited_s / (waited_s + sum(time.own_s for time in all_times))
-    return Measurement(number, shape, step_s, own_s, tuple(time.step_s for time in after_idle), waited)
+def _measurement(
+    number: int, shape: StepShape, times: Sequence[StepTime], after_idle: Sequence[StepTime], probe_s: tuple[float, float]
+) -> Measurement:
+    step_s, own_s = (tuple(column) for column in zip(*times, strict=True))
+    return Measurement(number, shape, step_s, own_s, tuple(time.step_s for time in after_idle), probe_s)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emu.core.timing.probe import PHASES
 from emu.execution.calibration.calibration import Calibration, calibrate
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.holdout import RegionError
@@ -32,7 +33,9 @@ def write_timing(job: Job, target: Path, measurements: Path, command: str, say: 
 def timing_yaml(job: Job, calibration: Calibration, command: str) -> str:
     """The file's text. `command` is what wrote it."""
     lines = [f"# {line}".rstrip() for line in _header(job, calibration, command)]
-    lines += ["_target_: emu.core.timing.calibrated.CalibratedFamily", "_convert_: all", "tensor_parallel: 1", "fits:"]
+    lines += ["_target_: emu.core.timing.calibrated.CalibratedFamily", "_convert_: all", "tensor_parallel: 1"]
+    lines += [f"{phase}_speed: 1  # of the machines, against that in the calibration, > 0" for phase in PHASES]
+    lines += ["fits:"]
     lines += [f"  {job.model.name}:", f"    {job.hardware}:"]
     lines += [f"      {name}: {_text(value)}" for name, value in calibration.figures.items()]
     return "\n".join(lines) + "\n"
@@ -40,10 +43,11 @@ def timing_yaml(job: Job, calibration: Calibration, command: str) -> str:
 
 def error_table(regions: list[RegionError]) -> list[str]:
     """A line a region, below a heading."""
-    lines = [f"{'':8} {'from':>14} {'error':>7} {'bias':>7} {'configurations':>15}"]
+    lines = [f"{'':8} {'from':>14} {'error':>7} {'steady':>7} {'bias':>7} {'configurations':>15}"]
     for region in regions:
         begin = f"{region.begin} {SIZES[region.phase]}"
-        lines.append(f"{region.phase:8} {begin:>14} {region.error:7.1%} {region.bias:+7.1%} {region.num_shapes:15}")
+        errors = f"{region.error:7.1%} {region.steady_error:7.1%} {region.bias:+7.1%}"
+        lines.append(f"{region.phase:8} {begin:>14} {errors} {region.num_shapes:15}")
     return lines
 
 
@@ -54,8 +58,6 @@ def costs(job: Job, calibration: Calibration) -> list[str]:
         f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms, as two of three that were measured",
         f"KV capacity: {calibration.num_kv_blocks:,} blocks of {job.block_tokens} tokens fit the device beside the weights",
     ]
-    if calibration.waited is not None:
-        lines.append(f"other processes: they had the core for {calibration.waited:.1%} of the steps' time, which is taken off")
     if calibration.prefill_w is None or calibration.decode_w is None:
         return [*lines, "power: not measured, no driver tells of it"]
     return [*lines, f"power: {calibration.prefill_w:.0f} W in prefills, {calibration.decode_w:.0f} W in decodes"]
@@ -71,16 +73,16 @@ def _header(job: Job, calibration: Calibration, command: str) -> Iterator[str]:
     yield f"torch {torch_version()}, numpy {np.__version__}, Python {platform.python_version()}, by"
     yield f"  {command}"
     yield ""
-    yield f"Measured are {calibration.num_shapes} configurations in {calibration.num_rounds} rounds; fitted are medians over"
-    yield "these. The measure of a round is the mean of a few steps, each from the end of the one before to its own end. The"
-    yield "fit holds for"
+    yield f"Measured are {calibration.num_shapes} configurations in {calibration.num_rounds} rounds. The measure of a round is the"
+    yield "mean of a few steps, each from the end of the one before to its own end. Before each the speed of the host was probed by"
+    yield "steps that never change; fitted are means over the rounds, each at the typical speed. The fit holds for"
     yield f"  passes with prompts of {figures['pass_tokens'][0]} to {figures['pass_tokens'][-1]} tokens, decodes counted,"
     yield f"  steps of {figures['decode_num_seqs'][0]} to {figures['decode_num_seqs'][-1]} decodes, and"
     yield f"  a mean context of up to {figures['max_seq_context_tokens']} tokens of the decodes in a step."
     yield ""
     yield "Error: the 95th percentile, over held-out configurations and rounds, of |measured / predicted - 1|. One"
-    yield "configuration at a time is held out, with all its rounds, and predicted by the fit to the others. Bias: the median"
-    yield "of measured / predicted - 1."
+    yield "configuration at a time is held out, with all its rounds, and predicted by the fit to the others. Steady: the same"
+    yield "at the typical speed, so without how the host wavered. Bias: the median of measured / predicted - 1 at that speed."
     yield from error_table(calibration.regions)
     yield ""
     yield from costs(job, calibration)

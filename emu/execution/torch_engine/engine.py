@@ -11,7 +11,7 @@ from emu.execution.torch_engine.architecture import Architecture
 from emu.execution.torch_engine.attention import GatheredDecode
 from emu.execution.torch_engine.checkpoint import load_weights, randomize_weights
 from emu.execution.torch_engine.chunk import Chunk
-from emu.execution.torch_engine.device import check_memory, parse_device, parse_dtype
+from emu.execution.torch_engine.device import check_memory, keep_freed_memory, parse_device, parse_dtype
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.kv_cache import PagedKVCache
 from emu.execution.torch_engine.packed_batch import PackedBatch
@@ -120,6 +120,7 @@ def load_engine(
     target = parse_device(device)
     dtype = parse_dtype(executable.dtype, target)
     check_memory(executable.architecture, dtype, num_blocks * block_tokens, target)
+    keep_freed_memory()
     if num_threads:
         torch.set_num_threads(num_threads)
     model = Transformer(executable.architecture, dtype, target)

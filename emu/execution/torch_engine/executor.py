@@ -14,6 +14,7 @@ from emu.execution.torch_engine.sampling import Sampling
 from emu.execution.torch_engine.sequence_cache import SequenceCache
 
 Key = tuple[int, int]  # request, attempt
+WARM_UP_TOKENS = 256  # of the prompts that warm it up, but for the longest
 ID = np.dtype("<i4")  # of a token, as output ids travel
 
 
@@ -104,14 +105,14 @@ class TorchExecutor:
                 self._forget(key)
 
     def warm_up(self, num_tokens: int) -> None:
-        """Run a prompt of so many tokens, or as many as there is room for, and a decode step, three times each, so that no step
-        of the run is the first of its kind."""
+        """Run a prompt of so many tokens, the longest there will be, or as many as there is room for; then shorter ones and
+        decodes: no step of the run is to be the first of its kind, or the first to take so much memory."""
         cache = self._engine.cache
-        num_tokens = min(num_tokens, cache.num_blocks * cache.block_tokens - 1)
-        blocks = cache.allocate(-(-(num_tokens + 1) // cache.block_tokens))
-        for _ in range(3):
-            self._engine.step([Chunk([0] * num_tokens, 0, blocks)])
-            self._engine.step([Chunk([0], num_tokens, blocks)])
+        longest = min(num_tokens, cache.num_free_blocks * cache.block_tokens - 1)
+        blocks = cache.allocate(-(-(longest + 1) // cache.block_tokens))
+        for length in (longest, *[min(longest, WARM_UP_TOKENS)] * 3):
+            self._engine.step([Chunk([0] * length, 0, blocks)])
+            self._engine.step([Chunk([0], length, blocks)])
         cache.release(blocks)
 
     # --- what is asked ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from emu.results.report.quantity import SECONDS, count, share
 from emu.results.report.run import ROLES, Run
 from emu.results.report.scale import Scale
 from emu.results.shadow import KINDS, Shadow
+from emu.results.speed import probe_ratios, speed_text
 
 MAX_NUM_SHOWN = 12  # machines with a chart each: those that drift most
 HIGHEST = 3.0  # times the median: what took longer, such as in a pause of the host, is drawn at the edge
@@ -19,7 +20,8 @@ def shadow_section(run: Run) -> str:
     roles = {machine.name: machine.role for machine in run.record.machines}
     shown = sorted(run.shadows, key=_drift, reverse=True)[:MAX_NUM_SHOWN]
     cards = [_chart(run, shadow, ROLES[roles[shadow.machine]]) for shadow in run.shadows if shadow in shown]
-    return card.section("Real machines and their timing models", card.charts(*cards))
+    speed = f'<p class="note">Speed of the real machines: {speed_text(run.summary["speed"])}.</p>'
+    return card.section("Real machines and their timing models", speed, card.charts(*cards))
 
 
 def _drift(shadow: Shadow) -> float:
@@ -42,8 +44,19 @@ def _chart(run: Run, shadow: Shadow, colour: str) -> str:
     times_s = timeline.middles_s[bins]
     figure.band(times_s, low, high, "p10 to p90", colour)
     figure.line(times_s, middle, "median", colour)
+    _probes(run, shadow.machine, figure)
     run.mark_last_arrival(figure)
     return card.chart(title, _note(shadow), figure)
+
+
+def _probes(run: Run, machine: str, figure: Figure) -> None:
+    """The machine's probe steps over those in the calibration, where that is known: what of a drift is the host's."""
+    probes, ratios = run.columns.probe_steps, probe_ratios(run.record, run.columns)
+    names = np.array([spec.name for spec in run.record.machines])
+    shown = (names[probes.machine] == machine) & ~np.isnan(ratios)
+    if shown.any():
+        bins, middle = _by_bin(run.rate_timeline.index(probes.time_s[shown]), ratios[shown], (0.5,))
+        figure.line(run.rate_timeline.middles_s[bins], middle, "probe steps", "green")
 
 
 def _figure(run: Run, shadow: Shadow, low: np.ndarray, high: np.ndarray) -> Figure:

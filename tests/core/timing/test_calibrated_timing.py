@@ -8,7 +8,7 @@ from emu.core.batch import Prefill
 from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.biased import Biased
-from emu.core.timing.calibrated import CalibratedFamily, CalibratedTiming
+from emu.core.timing.calibrated import COSTS, CalibratedFamily, CalibratedTiming
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.constant import ConstantTiming
 from emu.core.timing.model import TimingError, TimingModel
@@ -43,6 +43,7 @@ def hand_made(**changes) -> CalibratedTiming:
 
 def test_hand_computed_times():
     timing = hand_made()
+    assert timing.probe_s("prefill") is None
     assert timing.prefill_s([50]) == pytest.approx(0.068 + 1e-5 * 1275 + 1e-3)
     assert timing.prefill_s([30, 20]) == pytest.approx(0.068 + 1e-5 * (465 + 210) + 2e-3)
     assert timing.prefill_s([1]) == pytest.approx(0.02 + 1e-5 + 1e-3)  # flat below the first point
@@ -170,6 +171,30 @@ def test_the_family_finds_the_calibration_of_model_and_hardware():
     assert family.for_machine(MODEL, HARDWARE).decode_s(3, 500) == hand_made().decode_s(3, 500)
     with pytest.raises(TimingError, match=r"timing\.fits\.m\.h: .*'speed'"):
         CalibratedFamily(1, {"m": {"h": FIGURES | {"speed": 1.0}}}).for_machine(MODEL, HARDWARE)
+
+
+def test_a_slower_machine_takes_longer_by_phase():
+    timing = hand_made(probe_prefill_s=0.05, probe_decode_s=0.01)
+    fits = {"m": {"h": FIGURES | {"probe_prefill_s": 0.05, "probe_decode_s": 0.01}}}
+    slower = CalibratedFamily(1, fits, prefill_speed=0.8, decode_speed=0.5).for_machine(MODEL, HARDWARE)
+    assert slower.prefill_s([30, 20]) == pytest.approx(timing.prefill_s([30, 20]) / 0.8)
+    assert slower.mixed_s([30, 20], 3, 500) == pytest.approx(timing.mixed_s([30, 20], 3, 500) / 0.8)
+    assert slower.chunk_attention_s(30, 200) == pytest.approx(timing.chunk_attention_s(30, 200) / 0.8)
+    assert slower.decode_s(3, 500) == pytest.approx(2 * timing.decode_s(3, 500))
+    assert (slower.probe_s("prefill"), slower.probe_s("decode")) == (pytest.approx(0.0625), pytest.approx(0.02))
+    assert slower.relative_error([60], 0, 0) == timing.relative_error([60], 0, 0)
+    assert not slower.extrapolates([400], 0, 0) and slower.extrapolates([401], 0, 0)
+
+
+def test_every_figure_that_is_a_time_goes_with_a_speed():
+    times = {name for name in FIGURES if name.endswith(("_s", "_s_per_token"))}
+    assert times == {name for names in COSTS.values() for name in names if not name.startswith("probe_")}
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_a_speed_of_nothing_is_refused(phase):
+    with pytest.raises(SettingError, match=f"timing.{phase}_speed=0: expected a number > 0"):
+        CalibratedFamily(1, {}, **{f"{phase}_speed": 0})
 
 
 @pytest.mark.parametrize(

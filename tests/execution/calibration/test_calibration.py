@@ -58,6 +58,8 @@ def test_the_file_is_a_timing_of_the_model_on_the_hardware(written):
     figures = calibration.figures
     assert timing.decode_s(1, 0) == pytest.approx(figures["decode_s"][0], rel=1e-4)
     assert timing.relative_error([], 1, 10) == pytest.approx(figures["decode_error"][0], rel=1e-4)
+    assert timing.probe_s("prefill") == pytest.approx(figures["probe_prefill_s"], rel=1e-4)
+    assert timing.probe_s("decode") == pytest.approx(figures["probe_decode_s"], rel=1e-4)
     last = figures["pass_tokens"][-1]
     assert timing.extrapolates([last + 1], 0, 0) and not timing.extrapolates([last], 0, 0)
 
@@ -87,7 +89,7 @@ def test_it_has_all_rounds_of_all_shapes(written):
     lines = (folder / "tiny.jsonl").read_text().splitlines()
     assert len(lines) - 1 == 2 * calibration.num_shapes
     assert not (folder / "tiny.unfinished.jsonl").exists()
-    assert calibration.num_kv_blocks > 200 and calibration.overhead_s > 0 and 0 <= calibration.waited < 1
+    assert calibration.num_kv_blocks > 200 and calibration.overhead_s > 0
 
 
 class Stopped(Exception):
@@ -130,7 +132,7 @@ def test_a_device_that_is_not_there_and_a_model_that_does_not_fit_are_one_line(t
 
 
 def test_where_nothing_is_fast_enough_it_says_so(tmp_path):
-    with pytest.raises(CalibrationError, match=r"model tiny on cpu: .*two sizes"):
+    with pytest.raises(CalibrationError, match=r"model tiny on cpu: no step takes less than 1e-09 s"):
         calibrate(replace(JOB, effort=Effort(True, 1, 0.001, 0.0, 1e-9)), tmp_path / "m.jsonl", silent)
 
 
@@ -147,7 +149,7 @@ class Recorder:
 
 async def recorded(shape: StepShape, num_steps: int) -> list[list[tuple[int, int]]]:
     engine = Recorder(load_engine(MODEL.executable, num_blocks=40, block_tokens=16, device="cpu", num_threads=1))
-    profiler = Profiler(engine, JOB.effort, True)
+    profiler = Profiler(engine, JOB.effort)
     times = await profiler.steps(shape, num_steps)
     profiler.close()
     assert len(times) == num_steps
@@ -163,12 +165,12 @@ async def test_the_engine_is_asked_for_the_shape_and_decodes_grow_to_it():
 
 async def test_an_error_of_the_engine_comes_out():
     engine = load_engine(MODEL.executable, num_blocks=40, block_tokens=16, device="cpu", num_threads=1)
-    profiler = Profiler(engine, JOB.effort, True)
+    profiler = Profiler(engine, JOB.effort)
     with pytest.raises(EngineError, match="context"):
         await asyncio.wait_for(profiler.steps(StepShape(((300, 0),)), 1), 20)
     profiler.close()
 
 
 def test_the_job_knows_no_torch():
-    assert isinstance(MODEL, ModelSpec) and JOB.computes_alone and not replace(JOB, num_threads=2).computes_alone
+    assert isinstance(MODEL, ModelSpec)
     assert replace(JOB, device="cuda:1").max_context > JOB.max_context

@@ -6,6 +6,7 @@ import pytest
 from emu.core.timing.calibrated import CalibratedTiming
 from emu.execution.calibration.fit import fit
 from emu.execution.calibration.holdout import error_figures, held_out_errors
+from emu.execution.calibration.measurements import Round
 from emu.execution.calibration.step_shape import StepShape
 
 TRUE = {
@@ -35,6 +36,11 @@ def measured(noise: float, num_rounds: int = 7, seed: int = 0) -> dict[StepShape
     """The measures of each round: the true time, times log-normal noise."""
     rng, true = np.random.default_rng(seed), CalibratedTiming(**TRUE)
     return {shape: (shape.predict_s(true) * np.exp(noise * rng.standard_normal(num_rounds))).tolist() for shape in shapes()}
+
+
+def steady(rounds_s: dict[StepShape, list[float]]) -> dict[StepShape, list[Round]]:
+    """As measured on a host that does not waver."""
+    return {shape: [Round(time_s, time_s) for time_s in times_s] for shape, times_s in rounds_s.items()}
 
 
 def medians(rounds_s: dict[StepShape, list[float]]) -> dict[StepShape, float]:
@@ -95,7 +101,8 @@ def test_costs_that_noise_would_make_negative_are_none():
 
 def test_the_stated_errors_cover_new_measurements_as_often_as_they_say():
     rounds_s = measured(noise=0.03)
-    regions = held_out_errors(rounds_s)
+    regions = held_out_errors(steady(rounds_s))
+    assert all(region.error == region.steady_error for region in regions)
     assert {region.phase for region in regions} == {"prefill", "decode", "mixed"}
     timing = CalibratedTiming(**fit(medians(rounds_s)), **error_figures(regions))
     new, covered = measured(noise=0.03, num_rounds=40, seed=1), []
@@ -106,16 +113,26 @@ def test_the_stated_errors_cover_new_measurements_as_often_as_they_say():
     assert 0.93 < np.mean(covered) < 0.995
 
 
+def test_how_the_host_wavers_is_in_the_stated_error_and_not_in_the_steady_one():
+    rounds = {
+        shape: [Round(factor * time_s, time_s) for factor, time_s in zip((0.8, 1.0, 1.2), [*times_s] * 3, strict=False)]
+        for shape, times_s in measured(noise=0.0).items()
+    }
+    for region in held_out_errors(rounds):
+        assert region.error == pytest.approx(0.2, abs=0.05)
+        assert region.steady_error < 0.05 and abs(region.bias) < 0.05
+
+
 def test_a_form_that_does_not_hold_shows_in_the_error():
     """Decodes whose context costs by its third power: no noise, and yet an error."""
     rounds_s = {shape: [time_s[0] * (1 + shape.context_tokens**3 / 1e12)] for shape, time_s in measured(noise=0.0).items()}
-    by_phase = {region.phase: region.error for region in held_out_errors(rounds_s)}
+    by_phase = {region.phase: region.error for region in held_out_errors(steady(rounds_s))}
     assert by_phase["decode"] > 0.1 > by_phase["prefill"]
 
 
 def test_regions_with_few_shapes_are_one_with_the_smaller():
     few = {shape: times_s for shape, times_s in measured(noise=0.01).items() if shape.num_seqs in (1, 2, 4, 16)}
-    regions = held_out_errors(few)
+    regions = held_out_errors(steady(few))
     assert all(region.num_shapes >= 4 for region in regions)
     assert [region.begin for region in regions if region.phase == "decode"] == [1]
 

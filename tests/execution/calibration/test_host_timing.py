@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capfd):
-    family = HostTiming("h", "cpu", 1, 0)
+    family = HostTiming("h", "cpu", 1, 0, 1.0, 1.0)
     timing = family.for_machine(MODEL, HARDWARE)
     assert timing.decode_s(1, 10) > 0 and timing.relative_error([], 1, 10) is not None
     [path] = folder.glob("*.yaml")
@@ -44,30 +44,35 @@ def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capf
     assert "calibrating tiny on cpu: warming up" in capfd.readouterr().err
     monkeypatch.setattr(host.subprocess, "Popen", None)
     assert family.for_machine(MODEL, HARDWARE).decode_s(1, 10) == timing.decode_s(1, 10)
+    slower = HostTiming("h", "cpu", 1, 0, 1.0, 0.5).for_machine(MODEL, HARDWARE)
+    assert slower.decode_s(1, 10) == pytest.approx(2 * timing.decode_s(1, 10))
+    assert slower.prefill_s([10]) == timing.prefill_s([10])
 
 
 def test_what_fails_is_one_line(folder):
     with pytest.raises(TimingError, match=r"timing=host: the calibration of tiny failed: device=cuda:99: expected cpu"):
-        HostTiming("h", "cuda:99", 1, 0).for_machine(MODEL, HARDWARE)
+        HostTiming("h", "cuda:99", 1, 0, 1.0, 1.0).for_machine(MODEL, HARDWARE)
     assert not list(folder.glob("*.yaml"))
 
 
 def test_only_the_hardware_that_stands_for_this_host_has_its_timing():
     with pytest.raises(TimingError, match=r"hardware dgx: timing=host is of this host, which timing.hardware=h stands for"):
-        HostTiming("h", "cpu", 1, 0).for_machine(MODEL, replace(HARDWARE, name="dgx"))
+        HostTiming("h", "cpu", 1, 0, 1.0, 1.0).for_machine(MODEL, replace(HARDWARE, name="dgx"))
 
 
 def test_only_models_that_can_be_executed():
     with pytest.raises(TimingError, match="model paper is known by its timing only"):
-        HostTiming("h", "cpu", 1, 0).for_machine(ModelSpec("paper", 10, 1, 1, 1, 1, 1), HARDWARE)
+        HostTiming("h", "cpu", 1, 0, 1.0, 1.0).for_machine(ModelSpec("paper", 10, 1, 1, 1, 1, 1), HARDWARE)
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        (("gpu", 1, 0), "timing.device=gpu: expected cpu, cuda or cuda:N"),
-        (("cpu", 0, 0), "timing.num_threads=0: expected a whole number from 1 to 1024"),
-        (("cpu", 1, -1), "timing.num_beside=-1: expected a whole number from 0 to 1024"),
+        (("gpu", 1, 0, 1, 1), "timing.device=gpu: expected cpu, cuda or cuda:N"),
+        (("cpu", 0, 0, 1, 1), "timing.num_threads=0: expected a whole number from 1 to 1024"),
+        (("cpu", 1, -1, 1, 1), "timing.num_beside=-1: expected a whole number from 0 to 1024"),
+        (("cpu", 1, 0, 0, 1), "timing.prefill_speed=0: expected a number > 0"),
+        (("cpu", 1, 0, 1, -2), "timing.decode_speed=-2: expected a number > 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(values, text):
