@@ -24,6 +24,17 @@ SHAPES = {
     "pad_token_id": 0,
     "initializer_range": 0.2,  # 0.02 would leave all tokens nearly as likely as each other
 }
+# A Hugging Face config.json of a Llama that takes a millisecond a step.
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
 # By name: transformers' class, what differs from SHAPES, and how it is saved.
 CHECKPOINTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama_llama3_rope": ("Llama", {"rope_parameters": LLAMA3_ROPE}, {}),

@@ -8,6 +8,9 @@ from emu.core.seeding import random_stream
 from emu.core.setting import SettingError
 
 
+TOKEN_ID = np.dtype("<i4")  # as the ids of an output travel
+
+
 class Prompts:
     """`ids` of any request's prompt: the i-th has `prompt_tokens[i]` (int array) ids, each from 0 to `vocab_size` - 1.
 

@@ -9,8 +9,15 @@ if TYPE_CHECKING:  # torch stays out of the driver's process
     from emu.execution.torch_engine.engine import Engine
 
 
+# In this order, and whether each counts: the first one wakes the processor, and fills its caches.
+STEPS = ((DECODE, False), (DECODE, True), (DECODE, True), (PREFILL, True))
+
+
 class SpeedProbe:
-    """Runs probe steps with `engine`, in blocks of its cache that nobody else gets."""
+    """Runs probe steps with `engine`, in blocks of its cache that nobody else gets.
+
+    They tell the speed of a machine only against others that were run in the same order: `STEPS`.
+    """
 
     def __init__(self, engine: "Engine") -> None:
         from emu.execution.torch_engine.engine import Chunk

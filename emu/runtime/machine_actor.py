@@ -26,6 +26,7 @@ from emu.core.messages import (
     SetTimer,
 )
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
+from emu.execution.prompts import TOKEN_ID
 from emu.runtime.inbox import Inbox
 from emu.runtime.node import BOUNDARY, Node
 from emu.runtime.party import PartySettings
@@ -39,7 +40,6 @@ from emu.transfer.settings import TransferSettings
 from emu.transfer.source import Key
 
 log = logging.getLogger(__name__)
-TOKEN_ID_BYTES = 4  # little-endian, as in `messages`
 
 
 class MachineActor(TransferParty):
@@ -245,7 +245,7 @@ class MachineActor(TransferParty):
 
     def _take_trailer(self, key: Key, trailer: bytes) -> None:
         """The output tokens came with the last byte."""
-        if trailer and int.from_bytes(trailer[-TOKEN_ID_BYTES:], "little") in self._stop_ids:
+        if trailer and int(np.frombuffer(trailer, TOKEN_ID)[-1]) in self._stop_ids:
             self._stopped.add(key)
 
     def _verified_s(self, pulled: Pulled | None) -> float:

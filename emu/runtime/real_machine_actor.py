@@ -14,6 +14,7 @@ from emu.core.messages import Assigned, KVReady, PrefillDone, RequestEvicted
 from emu.core.timing.probe import DECODE, PREFILL
 from emu.execution.prompts import Prompts
 from emu.execution.settings import TorchExecution
+from emu.execution.speed_probe import STEPS as PROBE_STEPS
 from emu.execution.speed_probe import SpeedProbe
 from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.errors import EngineError
@@ -114,14 +115,12 @@ class RealMachineActor(MachineActor):
             self.spawn(self._probe_speed(self._machines.execution.probe_interval_s))
 
     async def _probe_speed(self, interval_s: float) -> None:
-        """Time probe steps of the phases that run here, as long as there is nothing else to do.
-
-        The first step is not counted: it wakes the processor, and fills its caches.
-        """
+        """Now and then time probe steps of the phases that run here, as long as there is nothing else to do."""
         while not self.stopped.is_set():
             await asyncio.sleep(interval_s)
-            timed = [phase for phase in (PREFILL, DECODE, DECODE) if phase in self._phases]
-            for index, phase in enumerate([DECODE, *timed] if timed else []):
+            for phase, counts in PROBE_STEPS if self._phases else ():
+                if counts and phase not in self._phases:
+                    continue
                 if not self.node.is_idle or self.stopped.is_set():
                     break
                 try:
@@ -130,7 +129,7 @@ class RealMachineActor(MachineActor):
                     self.failure = error
                     self.stopped.set()
                     return
-                if index:
+                if counts:
                     self.record_fact(self.address, self.clock.now_s(), ProbeStep(self.address, phase, step_s))
 
     # --- steps --------------------------------------------------------------------------------------------------------

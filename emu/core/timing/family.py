@@ -38,7 +38,8 @@ class FittedFamily(ABC):
         fit = self.fits.get(model.name, {}).get(hardware.name)
         if fit is None:
             fitted = "; ".join(f"{name} on {', '.join(fits)}" for name, fits in self.fits.items())
-            raise TimingError(f"no timing for model {model.name} on hardware {hardware.name}; there is: {fitted}")
+            measured = "" if model.executable is None else "; timing=host measures what this host takes"
+            raise TimingError(f"no timing for model {model.name} on hardware {hardware.name}; there is: {fitted}{measured}")
         if hardware.num_gpus != self.tensor_parallel:
             raise TimingError(
                 f"the timing of model {model.name} on hardware {hardware.name} was profiled on {self.tensor_parallel} "

@@ -7,15 +7,18 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from emu.execution.calibration.device import device_name, metered, torch_version
 from emu.execution.calibration.fit import Figures, fit
 from emu.execution.calibration.grid import Bounds, grid
 from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors, steady_times
 from emu.execution.calibration.job import MAX_PASS_TOKENS, Job
-from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, typical_probe_s
+from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, slowness, typical_probe_s
 from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
+from emu.execution.speed_probe import SpeedProbe
 from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
 from emu.execution.torch_engine.engine import Engine, load_engine
 
@@ -24,8 +27,9 @@ POWER_S = 3.0  # for which the power of each phase is measured
 
 class Calibration(NamedTuple):
     """What was found. `num_kv_blocks` fit the device beside the weights; `overhead_s` is the median of what lies between the
-    ends of two steps beyond the second's own time, `idle_s` of what a prefill takes longer on a machine that was idle; watts are
-    None where no driver tells."""
+    ends of two steps beyond the second's own time, `idle_s` of what a prefill takes longer on a machine that was idle;
+    `slowness` from what to what, in nine tenths of the time, prefills and decodes wavered with the host (1: typical); watts
+    are None where no driver tells."""
 
     figures: Figures
     regions: list[RegionError]
@@ -34,6 +38,7 @@ class Calibration(NamedTuple):
     num_kv_blocks: int
     overhead_s: float
     idle_s: float
+    slowness: tuple[tuple[float, float], tuple[float, float]]
     prefill_w: float | None
     decode_w: float | None
 
@@ -46,7 +51,8 @@ def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
     executable = job.model.executable
     device = parse_device(job.device)
     capacity = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // job.block_tokens
-    num_blocks = min(job.max_kv_blocks, capacity) or 1  # for which there is no room either, as the engine says
+    num_probe_blocks = SpeedProbe.num_blocks(job.block_tokens)
+    num_blocks = min(job.max_kv_blocks + num_probe_blocks, capacity) or 1  # for which there is no room either, as the engine says
     engine = load_engine(
         executable, num_blocks=num_blocks, block_tokens=job.block_tokens, device=job.device, num_threads=job.num_threads
     )
@@ -55,10 +61,11 @@ def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
 
 async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: Callable[[str], None]) -> Calibration:
     effort = job.effort
-    num_tokens = engine.cache.num_blocks * job.block_tokens
+    num_blocks = engine.cache.num_blocks - SpeedProbe.num_blocks(job.block_tokens)
+    num_tokens = num_blocks * job.block_tokens
     max_seq_tokens = min(engine.architecture.max_positions, job.max_context, num_tokens)
-    max_pass_tokens, num_blocks = min(MAX_PASS_TOKENS, num_tokens), engine.cache.num_blocks
-    max_num_seqs, pads_decodes = min(job.max_num_seqs, num_blocks), not job.is_on_cpu
+    max_pass_tokens, max_num_seqs = min(MAX_PASS_TOKENS, num_tokens), min(job.max_num_seqs, num_blocks)
+    pads_decodes = not job.is_on_cpu
     bounds = Bounds(max_pass_tokens, max_num_seqs, max_seq_tokens, num_blocks, job.block_tokens, pads_decodes)
     shapes = grid(bounds, effort.is_quick)
     subject = {
@@ -76,8 +83,9 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
     profiler = Profiler(engine, effort)
     try:
         estimates_s = await profiler.estimate_s(shapes, say)
+        probe = SpeedProbe(engine)
         with neighbours(job):
-            await profiler.measure(estimates_s, file, say)
+            await profiler.measure(estimates_s, probe, file, say)
         watts = [await _power_w(job.device, profiler, estimates_s, phase) for phase in ("prefill", "decode")]
     finally:
         profiler.close()
@@ -91,7 +99,8 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
     regions = held_out_errors(rounds)
     probe_prefill_s, probe_decode_s = typical_probe_s(file.done)
     figures |= {"probe_prefill_s": probe_prefill_s, "probe_decode_s": probe_decode_s}
-    found = (regions, len(rounds), effort.num_rounds, capacity, *_costs_of_starting(file.done), *watts)
+    prefill, decode = np.percentile(slowness(file.done), (5, 95), axis=0).T.tolist()
+    found = (regions, len(rounds), effort.num_rounds, capacity, *_costs_of_starting(file.done), (prefill, decode), *watts)
     return Calibration(figures | error_figures(regions), *found)
 
 

@@ -77,19 +77,22 @@ class Round(NamedTuple):
     steady_s: float
 
 
-def rounds_of(measurements: Sequence[Measurement]) -> dict[StepShape, list[Round]]:
-    """By shape its rounds.
+def slowness(measurements: Sequence[Measurement]) -> np.ndarray:
+    """How much longer than typically steps took at the time of each measurement: (measurements, 2), of prefills and of decodes.
 
-    A host that others share has times at which all steps take longer. What was measured is divided by how much longer the probe
-    steps took than they typically do, at their median in the measurements around it: one probe alone wavers more than the host
-    does.
+    A host that others share has times at which all steps take longer. Told by the median of the probe steps around a
+    measurement: one probe alone wavers more than the host does.
     """
     probes_s = np.array([measurement.probe_s for measurement in measurements])
     around = (slice(max(0, index - NUM_AROUND), index + NUM_AROUND + 1) for index in range(len(probes_s)))
     medians_s = np.array([np.median(probes_s[window], axis=0) for window in around])
-    slower = medians_s / [trimmed_mean(of_phase) for of_phase in medians_s.T]
+    return medians_s / [trimmed_mean(of_phase) for of_phase in medians_s.T]
+
+
+def rounds_of(measurements: Sequence[Measurement]) -> dict[StepShape, list[Round]]:
+    """By shape its rounds."""
     rounds: dict[StepShape, list[Round]] = {}
-    for measurement, (prefill, decode) in zip(measurements, slower.tolist(), strict=True):
+    for measurement, (prefill, decode) in zip(measurements, slowness(measurements).tolist(), strict=True):
         steady_s = measurement.measure_s / (decode if measurement.shape.phase == DECODE else prefill)
         rounds.setdefault(measurement.shape, []).append(Round(measurement.measure_s, steady_s))
     return rounds

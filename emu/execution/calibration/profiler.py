@@ -4,19 +4,20 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
-from emu.core.timing.probe import NUM_TOKENS
+from emu.core.timing.probe import DECODE, PREFILL
 from emu.execution.calibration.job import Effort
 from emu.execution.calibration.measurements import Measurement, MeasurementFile
 from emu.execution.calibration.step_shape import StepShape
+from emu.execution.speed_probe import STEPS as PROBE_STEPS
+from emu.execution.speed_probe import SpeedProbe
 from emu.execution.step_thread import StepThread
 from emu.execution.torch_engine.engine import Chunk, Engine
 
 MIN_STEPS, MAX_STEPS = 3, 9  # of a measure
-PREFILL_PROBE, DECODE_PROBE = StepShape(((NUM_TOKENS, 0),)), StepShape((), (NUM_TOKENS + 1,))
-NUM_DECODE_PROBES = 3  # in a row, of which the first is not counted
 
 
 class StepTime(NamedTuple):
@@ -56,20 +57,22 @@ class Profiler:
                 taken_s[shape] = step_s
         return taken_s
 
-    async def measure(self, estimates_s: dict[StepShape, float], file: MeasurementFile, say: Callable[[str], None]) -> None:
+    async def measure(
+        self, estimates_s: dict[StepShape, float], probe: SpeedProbe, file: MeasurementFile, say: Callable[[str], None]
+    ) -> None:
         """Measure what `file` lacks: each shape once a round, each round in an order of its own, so that whatever else the host
-        does meets all shapes alike."""
+        does meets all shapes alike. Before each, its speed is probed."""
         num_rounds = self._effort.num_rounds
         done = {(measurement.round, measurement.shape) for measurement in file.done}
         left = [(number, shape) for number in range(num_rounds) for shape in _shuffled(estimates_s, number)]
         left = [each for each in left if each not in done]
-        prefill_s, decode_s = await self._probe_s()
-        probes_s = prefill_s + NUM_DECODE_PROBES * decode_s
+        prefill_s, decode_s = await self._probe_s(probe)
+        probes_s = sum(prefill_s if phase == PREFILL else decode_s for phase, _ in PROBE_STEPS)
         seconds = {shape: self._about_s(shape, estimate_s) + probes_s for shape, estimate_s in estimates_s.items()}
         left_s = sum(seconds[shape] for _, shape in left)
         for number, shape in left:
             say(f"round {number + 1} of {num_rounds}, about {left_s:.0f} s to go")
-            probe_s = await self._probe_s()
+            probe_s = await self._probe_s(probe)
             file.add(await self._measure(number, shape, estimates_s[shape], probe_s))
             left_s -= seconds[shape]
 
@@ -78,11 +81,14 @@ class Profiler:
         steps_s = MIN_STEPS * estimate_s
         return max(self._effort.measure_s, steps_s) if shape.contexts else 2 * self._effort.idle_s + steps_s
 
-    async def _probe_s(self) -> tuple[float, float]:
+    async def _probe_s(self, probe: SpeedProbe) -> tuple[float, float]:
         """What a probe step takes now: of a prefill, and of a decode."""
-        _, *decodes = await self.steps(DECODE_PROBE, NUM_DECODE_PROBES)
-        (prefill,) = await self.steps(PREFILL_PROBE, 1)
-        return prefill.own_s, fmean(decode.own_s for decode in decodes)
+        times_s: dict[str, list[float]] = {PREFILL: [], DECODE: []}
+        for phase, counts in PROBE_STEPS:
+            step_s = await self._thread.run(partial(probe.step, phase))
+            if counts:
+                times_s[phase].append(step_s)
+        return fmean(times_s[PREFILL]), fmean(times_s[DECODE])
 
     async def _measure(self, number: int, shape: StepShape, estimate_s: float, probe_s: tuple[float, float]) -> Measurement:
         if shape.contexts:

@@ -58,6 +58,8 @@ def costs(job: Job, calibration: Calibration) -> list[str]:
         f"after idling: a prefill takes {1e3 * calibration.idle_s:+.3f} ms, as two of three that were measured",
         f"KV capacity: {calibration.num_kv_blocks:,} blocks of {job.block_tokens} tokens fit the device beside the weights",
     ]
+    prefill, decode = (f"{low:.2f} to {high:.2f} x" for low, high in calibration.slowness)
+    lines.append(f"the host: in nine tenths of the time prefills took {prefill} as long as typically, decodes {decode}")
     if calibration.prefill_w is None or calibration.decode_w is None:
         return [*lines, "power: not measured, no driver tells of it"]
     return [*lines, f"power: {calibration.prefill_w:.0f} W in prefills, {calibration.decode_w:.0f} W in decodes"]

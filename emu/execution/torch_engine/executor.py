@@ -8,14 +8,13 @@ import numpy as np
 
 from emu.core.batch import Batch, Prefill
 from emu.core.facts import Answer
-from emu.execution.prompts import Prompts
+from emu.execution.prompts import TOKEN_ID, Prompts
 from emu.execution.torch_engine.engine import Chunk, Engine
 from emu.execution.torch_engine.sampling import Sampling
 from emu.execution.torch_engine.sequence_cache import SequenceCache
 
 Key = tuple[int, int]  # request, attempt
 WARM_UP_TOKENS = 256  # of the prompts that warm it up, but for the longest
-ID = np.dtype("<i4")  # of a token, as output ids travel
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +130,7 @@ class TorchExecutor:
     def output_ids(self, request_id: int, attempt: int) -> bytes:
         """The output tokens that are out, as they travel; b"" for a sequence that is not here (any more)."""
         seq = self._sequences.get((request_id, attempt))
-        return b"" if seq is None else np.array(seq.output_ids, ID).tobytes()
+        return b"" if seq is None else np.array(seq.output_ids, TOKEN_ID).tobytes()
 
     def is_prefilling(self, request_id: int, attempt: int) -> bool:
         """Whether the step in flight computes (some of) its prompt."""
@@ -229,4 +228,4 @@ class TorchExecutor:
 
 
 def _from_bytes(output_ids: bytes) -> list[int]:
-    return np.frombuffer(output_ids, ID).tolist()
+    return np.frombuffer(output_ids, TOKEN_ID).tolist()

@@ -56,7 +56,7 @@ def _probes(run: Run, machine: str, figure: Figure) -> None:
     shown = (names[probes.machine] == machine) & ~np.isnan(ratios)
     if shown.any():
         bins, middle = _by_bin(run.rate_timeline.index(probes.time_s[shown]), ratios[shown], (0.5,))
-        figure.line(run.rate_timeline.middles_s[bins], middle, "probe steps", "green")
+        figure.line(run.rate_timeline.middles_s[bins], np.clip(middle, figure.y.low, figure.y.high), "probe steps", "green")
 
 
 def _figure(run: Run, shadow: Shadow, low: np.ndarray, high: np.ndarray) -> Figure:

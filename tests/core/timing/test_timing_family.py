@@ -16,6 +16,12 @@ def test_a_pair_without_a_fit_is_one_line_that_names_what_there_is(load, family)
     )
 
 
+def test_a_model_that_can_be_executed_may_be_measured(load):
+    model = replace(load("model", "bloom_176b"), name="mine", executable=object())
+    with pytest.raises(TimingError, match=r"no timing for model mine on .*; timing=host measures what this host takes$"):
+        load("timing", "profile").for_machine(model, load("hardware", "dgx_a100"))
+
+
 def test_another_number_of_gpus_than_profiled_is_refused(load):
     model, hardware = load("model", "llama2_70b"), replace(load("hardware", "dgx_h100"), num_gpus=4)
     with pytest.raises(TimingError, match="profiled on 8 GPUs a machine, not on num_gpus=4"):

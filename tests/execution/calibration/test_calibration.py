@@ -11,6 +11,7 @@ from emu.core.specs import ModelSpec
 from emu.execution.calibration.job import Effort, Job
 from emu.execution.calibration.step_shape import StepShape
 from emu.execution.model import random_model
+from tests.tiny_checkpoints import CONFIG
 
 torch = pytest.importorskip("torch")
 from emu.execution.calibration.calibration import calibrate  # noqa: E402
@@ -19,16 +20,6 @@ from emu.execution.calibration.profiler import Profiler  # noqa: E402
 from emu.execution.calibration.timing_file import write_timing  # noqa: E402
 from emu.execution.torch_engine.engine import EngineError, load_engine  # noqa: E402
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-}
 MODEL = random_model("tiny", "fp32", CONFIG)
 EFFORT = Effort(True, 2, 0.001, 0.0, 5.0)
 JOB = Job(MODEL, "cpu_core", "cpu", 1, max_kv_blocks=200, block_tokens=16, num_beside=1, effort=EFFORT)
@@ -76,6 +67,7 @@ def test_it_says_what_it_is_of_and_how_far_it_holds(written):
         f"passes with prompts of 1 to {calibration.figures['pass_tokens'][-1]} tokens",
         "Error: the 95th percentile",
         "between two steps:",
+        "the host: in nine tenths of the time prefills took",
         f"KV capacity: {calibration.num_kv_blocks:,} blocks",
         "power: not measured",
     ):

@@ -10,18 +10,10 @@ from emu.execution.calibration import host
 from emu.execution.calibration.host import HostTiming, digest
 from emu.execution.calibration.job import Effort, Job
 from emu.execution.model import random_model
+from tests.tiny_checkpoints import CONFIG
 
 pytest.importorskip("torch")
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-}
 MODEL = random_model("tiny", "fp32", CONFIG)
 HARDWARE = HardwareSpec("h", 1, 3_000_000, 1.0, 1.0, 0, 1.0, 0.0, 1.0, 1.0, 0.0)
 JOB = Job(MODEL, "h", "cpu", 1, 100, 16, 0, Effort(True, 1, 0.001, 0.0, 5.0))

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, typical_probe_s
+from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, slowness, typical_probe_s
 from emu.execution.calibration.step_shape import StepShape
 
 PREFILL, DECODE = StepShape(((8, 4), (2, 0))), StepShape((), (5, 6))
@@ -71,3 +72,4 @@ def test_one_slow_probe_alone_changes_nothing():
     probes = [(0.05, 0.01)] * 20 + [(0.5, 0.1)] + [(0.05, 0.01)] * 20
     measurements = [Measurement(number, DECODE, (0.03,), (0.03,), (), probe_s) for number, probe_s in enumerate(probes)]
     assert [one.steady_s for one in rounds_of(measurements)[DECODE]] == pytest.approx([0.03] * 41)
+    assert slowness(measurements) == pytest.approx(np.ones((41, 2)))

@@ -10,16 +10,8 @@ pytest.importorskip("torch")
 from emu.execution.calibration.job import Effort, Job
 from emu.execution.calibration.neighbour import neighbours
 from emu.execution.model import random_model
+from tests.tiny_checkpoints import CONFIG
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 64,
-}
 JOB = Job(random_model("tiny", "fp32", CONFIG), "h", "cpu", 1, 100, 16, 2, Effort(True, 1, 0.001, 0.0, 5.0))
 
 
