@@ -7,7 +7,6 @@ import numpy as np
 from emu.core.seeding import random_stream
 from emu.core.setting import SettingError
 
-
 TOKEN_ID = np.dtype("<i4")  # as the ids of an output travel
 
 

@@ -28,7 +28,7 @@ class RunResults:
 
 
 def read_results(run_dir: Path, warmup_s: float) -> RunResults:
-    """The results in the directory of a run, of requests that arrived at `warmup_s` or later. Raises AgreementError where the run
+    """The results in the directory of a run, of requests that arrived at `warmup_s` or later. Raises AgreementError where it
     did not come to its end."""
     from pyarrow import parquet
 
@@ -51,10 +51,10 @@ def agreement(real: Sequence[RunResults], emulated: Sequence[RunResults]) -> dic
     """Of each of METRICS, ready for JSON: the figures, and the correlation over the requests that finished in both.
 
     A request's seconds are its median over the runs of a kind, so that what one run met, such as a pause of the host, does not
-    count. A figure has the `real` and the `emulated` value, statistics over the requests; `error`, by how much of the real value
-    the emulated one is larger, and `errors`, the same of each real run and its emulated one alone; the ends `low` and `high` of
-    the interval of the emulated runs, medians over them, and whether it `covers` the real value. `correlation` is Pearson's.
-    None where there is nothing to tell.
+    count. A figure has the `real` and the `emulated` value, statistics over the requests; `error`, by how much of the real
+    value the emulated one is larger, and `errors`, the same of each real run and its emulated one alone; the ends `low` and
+    `high` of the interval of the emulated runs, medians over them, and whether it `covers` the real value. `correlation` is
+    Pearson's. None where there is nothing to tell.
     """
     return {metric: _of_metric(real, emulated, metric) for metric in METRICS}
 

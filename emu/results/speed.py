@@ -38,4 +38,6 @@ def speed_text(figures: Figures) -> str:
     known = {phase: of for phase, of in figures.items() if of["speed"] is not None}
     if not known:
         return "not known, for lack of probe steps in the run or in the calibration"
-    return ", ".join(f"{phase} {of['speed']:.2f} x of the calibrated ({of['steps']:,} probe steps)" for phase, of in known.items())
+    return ", ".join(
+        f"{phase} {of['speed']:.2f} x of the calibrated ({of['steps']:,} probe steps)" for phase, of in known.items()
+    )

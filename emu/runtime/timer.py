@@ -1,8 +1,8 @@
 """Wake-ups at instants of the monotonic clock, finer than asyncio's own.
 
 asyncio's epoll loop rounds a wait up to a whole millisecond, so that its timers are 1 ms late in the median on an idle host; a
-timerfd is 0.2 ms late. Where the system has none (it is Linux's), asyncio's timers serve. An instant that has passed needs no timer:
-the loop is told, which saves these 0.2 ms between any two steps of a machine that executes.
+timerfd is 0.2 ms late. Where the system has none (it is Linux's), asyncio's timers serve. An instant that has passed needs no
+timer, and a machine that executes waits 0.2 ms less between two steps.
 """
 
 import asyncio

@@ -127,7 +127,9 @@ def test_drift_is_judged_by_the_stated_error(factor, expected):
     assert verdict([decodes(0, 0.0, [factor * STEP_S] * 60)])[0] == expected
 
 
-@pytest.mark.parametrize(("num_slow", "factor", "expected"), [(45, 1.1, "VALID"), (45, 1.11, "DEGRADED"), (75, 1.07, "DEGRADED")])
+@pytest.mark.parametrize(
+    ("num_slow", "factor", "expected"), [(45, 1.1, "VALID"), (45, 1.11, "DEGRADED"), (75, 1.07, "DEGRADED")]
+)
 def test_the_worst_window_may_be_farther_off_than_the_median_of_all(num_slow, factor, expected):
     """The stated error is 6 %; of the worst of many windows 10.2 % are expected now and then."""
     facts = [decodes(0, 0.0, [STEP_S] * 55), decodes(0, 55 * STEP_S, [factor * STEP_S] * num_slow)]

@@ -34,7 +34,10 @@ def test_the_speed_of_a_phase_is_that_of_all_machines_together():
     np.testing.assert_allclose(probe_ratios(record, columns), [2, 2, 1, 4.5])
     figures = speed_figures(record, columns)
     assert figures == {"prefill": {"steps": 1, "speed": 0.5}, "decode": {"steps": 3, "speed": pytest.approx(0.4)}}
-    assert speed_text(figures) == "prefill 0.50 x of the calibrated (1 probe steps), decode 0.40 x of the calibrated (3 probe steps)"
+    assert (
+        speed_text(figures)
+        == "prefill 0.50 x of the calibrated (1 probe steps), decode 0.40 x of the calibrated (3 probe steps)"
+    )
     np.testing.assert_array_equal(columns.probe_steps.time_s, [1, 2, 3, 4])
 
 

@@ -14,7 +14,14 @@ from emu.execution.calibration.fit import Figures, fit
 from emu.execution.calibration.grid import Bounds, grid
 from emu.execution.calibration.holdout import RegionError, error_figures, held_out_errors, steady_times
 from emu.execution.calibration.job import MAX_PASS_TOKENS, Job
-from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, slowness, typical_probe_s
+from emu.execution.calibration.measurements import (
+    CalibrationError,
+    Measurement,
+    MeasurementFile,
+    rounds_of,
+    slowness,
+    typical_probe_s,
+)
 from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
@@ -52,7 +59,9 @@ def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
     device = parse_device(job.device)
     capacity = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // job.block_tokens
     num_probe_blocks = SpeedProbe.num_blocks(job.block_tokens)
-    num_blocks = min(job.max_kv_blocks + num_probe_blocks, capacity) or 1  # for which there is no room either, as the engine says
+    num_blocks = (
+        min(job.max_kv_blocks + num_probe_blocks, capacity) or 1
+    )  # for which there is no room either, as the engine says
     engine = load_engine(
         executable, num_blocks=num_blocks, block_tokens=job.block_tokens, device=job.device, num_threads=job.num_threads
     )

@@ -24,7 +24,14 @@ FOLDER = Path("runs/calibrations")
 BLOCK_TOKENS = 16
 EMU = Path(__file__).parents[2]
 # What a calibration depends on: the code that computes steps, and that measures and fits them.
-CODE = ("execution/torch_engine/*.py", "execution/calibration/*.py", "execution/step_thread.py", "execution/speed_probe.py", "core/timing/calibrated.py", "core/timing/probe.py")
+CODE = (
+    "execution/torch_engine/*.py",
+    "execution/calibration/*.py",
+    "execution/step_thread.py",
+    "execution/speed_probe.py",
+    "core/timing/calibrated.py",
+    "core/timing/probe.py",
+)
 
 
 class HostTiming:

@@ -13,6 +13,7 @@ from emu.execution.calibration.step_shape import StepShape
 
 NUM_AROUND = 7  # measurements before and after one, whose probes tell the host's speed then: some 5 seconds
 
+
 class CalibrationError(ValueError):
     """A calibration that cannot be made. The text is one line for the user."""
 

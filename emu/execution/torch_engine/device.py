@@ -33,8 +33,8 @@ def parse_device(text: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Have the C library keep for the next step what this one frees, where it can be told (glibc).
 
-    Else large tensors go back to the system and come as pages to be cleared at their first touch: 1,800 of them, 3 ms of 145, in
-    a prefill of 192 tokens (llama_30m, one core of a virtual machine), and many more at times.
+    Else large tensors go back to the system and come as pages to be cleared at their first touch: 1,800 pages, 3 ms of 145,
+    in a prefill of 192 tokens (llama_30m, one core of a virtual machine, 2026-11-28), and many more at times.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from emu.execution.calibration.measurements import CalibrationError, Measurement, MeasurementFile, rounds_of, slowness, typical_probe_s
+from emu.execution.calibration.measurements import (
+    CalibrationError,
+    Measurement,
+    MeasurementFile,
+    rounds_of,
+    slowness,
+    typical_probe_s,
+)
 from emu.execution.calibration.step_shape import StepShape
 
 PREFILL, DECODE = StepShape(((8, 4), (2, 0))), StepShape((), (5, 6))
