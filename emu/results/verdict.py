@@ -11,8 +11,8 @@ from emu.results.run_record import Fidelity, RunRecord
 from emu.results.shadow import Shadow, Window
 
 VALID, DEGRADED, INVALID = "VALID", "DEGRADED", "INVALID"
-# A stated error is a 95th percentile. The worst of a run's many windows may be beyond it; by this factor one window in a thousand
-# is, if errors are normally distributed.
+# A stated error is a 95th percentile. The worst of a run's many windows may be beyond it: one in a thousand by this factor, if
+# errors are normally distributed.
 WORST_PER_STATED = 1.7
 
 

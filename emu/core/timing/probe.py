@@ -9,7 +9,7 @@ NUM_TOKENS = 64  # of the prompt that is prefilled, and before the token that is
 
 
 def trimmed_mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean without the smallest and the largest twentieth of the values: one long pause of the host among many moves nothing.
+    """The mean without the smallest and the largest twentieth of the values: one long pause of the host in many moves nothing.
     Raises ValueError for no values."""
     if not len(values):
         raise ValueError("the mean of no values")
