@@ -12,8 +12,8 @@ idle; the emulated ones then run at that speed (timing.prefill_speed, timing.dec
 --as-calibrated.
 
 Prints TTFT, TPOT and E2E of both, by how much the emulated figure is off, the interval predicted for it, whether that covers
-the real value, and the correlation over the requests. A request counts with its median over the repeats: what one run met, such as
-a pause of the host, does not. DIR (runs/validate/DATE/TIME) gets all runs and validate.json, with the errors of each repeat.
+the real value, and the correlation over the requests. A request counts with its median over the repeats: what one run met, such
+as a pause of the host, does not. DIR (runs/validate/DATE/TIME) gets all runs and validate.json, with the errors of each repeat.
 Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ctrl-C.
 """
 
