@@ -2,7 +2,7 @@
 
 asyncio's epoll loop rounds a wait up to a whole millisecond, so that its timers are 1 ms late in the median on an idle host; a
 timerfd is 0.2 ms late. Where the system has none (it is Linux's), asyncio's timers serve. An instant that has passed needs no
-timer, and a machine that executes waits 0.2 ms less between two steps.
+timer: the loop comes to it in 0.05 ms instead of 0.12, which a machine that executes waits for between any two steps.
 """
 
 import asyncio
