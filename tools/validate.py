@@ -20,7 +20,7 @@ Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ctrl-C.
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -80,9 +80,10 @@ def run(kind: str, overrides: Sequence[str], run_dir: Path) -> None:
         raise RunFailed(f"the {kind} run in {run_dir} failed: {lines[-1].removeprefix('emu: ')}")
 
 
-def speed_overrides(real: RunResults, emulated_line: Sequence[str]) -> list[str]:
-    """What tells the emulated machines to run at the speed that the real ones had, as far as that is known."""
-    can_be_told = "prefill_speed" in plain(compose(emulated_line))["timing"]
+def speed_overrides(real: RunResults, timing: Mapping[str, Any]) -> list[str]:
+    """What tells emulated machines, whose timing is configured so, to run at the speed that the real ones had, as far as that
+    is known."""
+    can_be_told = "prefill_speed" in timing
     speeds = {phase: figures["speed"] for phase, figures in real.summary.get("speed", {}).items()}
     return [f"timing.{phase}_speed={speed:.4f}" for phase, speed in speeds.items() if can_be_told and speed is not None]
 
@@ -128,24 +129,22 @@ def validate(args: argparse.Namespace) -> None:
     directory = args.runs or Path("runs/validate") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"--runs {directory}: expected a new or empty directory")
-    warmup_s = plain(compose(lines[REAL]))["metrics"]["warmup_s"]
+    values = plain(compose(lines[EMULATED]))
     results: dict[str, list[RunResults]] = {REAL: [], EMULATED: []}
     runs = []
+
+    def run_one(kind: str, repeat: int, told: Sequence[str]) -> None:
+        run_dir, overrides = directory / f"{kind}-{repeat}", [*lines[kind], *told]
+        print(f"{kind}: {run_dir}", *told, flush=True)
+        run(kind, overrides, run_dir)
+        result = read_results(run_dir, values["metrics"]["warmup_s"])
+        results[kind].append(result)
+        found = {key: result.summary[key] for key in ("verdict", "verdict_reasons")}
+        runs.append({"kind": kind, "run_dir": str(run_dir), "overrides": overrides, **found})
+
     for repeat in range(args.repeats):
-        of_speed: list[str] = []
-        for kind in (REAL, EMULATED):
-            run_dir = directory / f"{kind}-{repeat}"
-            overrides = [*lines[kind], *(of_speed if kind == EMULATED else [])]
-            print(f"{kind}: {run_dir}", *of_speed, flush=True)
-            run(kind, overrides, run_dir)
-            result = read_results(run_dir, warmup_s)
-            if kind == REAL and not args.as_calibrated:
-                of_speed = speed_overrides(result, lines[EMULATED])
-            results[kind].append(result)
-            verdict, reasons = result.summary["verdict"], result.summary["verdict_reasons"]
-            runs.append(
-                {"kind": kind, "run_dir": str(run_dir), "overrides": overrides, "verdict": verdict, "verdict_reasons": reasons}
-            )
+        run_one(REAL, repeat, [])
+        run_one(EMULATED, repeat, [] if args.as_calibrated else speed_overrides(results[REAL][-1], values["timing"]))
     compared = agreement(results[REAL], results[EMULATED])
     print_table(table(compared))
     for one in runs:

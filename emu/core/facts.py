@@ -92,7 +92,7 @@ class Answer(NamedTuple):
 
 
 class ProbeStep(NamedTuple):
-    """An idle real machine ran a probe step of `phase`, prefill or decode, in `step_s`: see `execution.speed_probe`.
+    """An idle real machine ran a probe step of `phase`, prefill or decode, in `step_s`: see `core.timing.probe`.
 
     A fact of the execution, which the machine's runtime adds to those that the state machines decide.
     """

@@ -55,13 +55,18 @@ class Shadow:
         return float(np.median(ratio)) if len(ratio) else None
 
     @property
+    def _with_stated_error(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ratio, start and stated error of the steps that have one."""
+        chosen = ~np.isnan(self.stated_error)
+        return self.ratio[chosen], self.start_s[chosen], self.stated_error[chosen]
+
+    @property
     def whole(self) -> Window | None:
         """All steps with a stated error as one window; None where there are fewer than MIN_WINDOW_STEPS."""
-        chosen = ~np.isnan(self.stated_error)
-        if np.count_nonzero(chosen) < MIN_WINDOW_STEPS:
+        ratio, start_s, errors = self._with_stated_error
+        if len(ratio) < MIN_WINDOW_STEPS:
             return None
-        ratio, start_s, error = (column[chosen] for column in (self.ratio, self.start_s, self.stated_error))
-        return Window(float(np.median(ratio)) - 1.0, len(ratio), float(start_s[0]), float(error.mean()))
+        return Window(float(np.median(ratio)) - 1.0, len(ratio), float(start_s[0]), float(errors.mean()))
 
     @cached_property
     def worst_window(self) -> Window | None:
@@ -71,16 +76,15 @@ class Shadow:
         Steps without a stated error are left out, unless no step has one. With fewer steps than a window the window is all of
         them; None with fewer than MIN_WINDOW_STEPS.
         """
-        chosen = ~np.isnan(self.stated_error)
-        is_stated = bool(chosen.any())
+        ratio, start_s, stated_errors = self._with_stated_error
+        is_stated = len(ratio) > 0
         if not is_stated:
-            chosen[:] = True
-        ratio, start_s = self.ratio[chosen], self.start_s[chosen]
+            ratio, start_s = self.ratio, self.start_s
         num_steps = min(WINDOW_STEPS, len(ratio))
         if num_steps < MIN_WINDOW_STEPS:
             return None
         drift = _by_window(np.median, ratio, num_steps) - 1.0
-        errors = _by_window(np.mean, self.stated_error[chosen], num_steps) if is_stated else np.ones(len(drift))
+        errors = _by_window(np.mean, stated_errors, num_steps) if is_stated else np.ones(len(drift))
         beyond = np.abs(drift) / np.maximum(errors, LEAST_ERROR)
         worst = int(np.argmax(np.round(beyond, 9)))  # of windows equal but for rounding the first
         return Window(float(drift[worst]), num_steps, float(start_s[worst]), float(errors[worst]) if is_stated else None)

@@ -69,9 +69,9 @@ def judge(
 
     A value below its limit is VALID, up to `limits.degraded_factor` times the limit DEGRADED, beyond INVALID. So is the drift
     of a real machine from its timing model: the limit of its median is the error that the model states, that of its worst
-    window WORST_PER_STATED times as much; without a stated error it is not judged. A
-    broken invariant, a transfer that moved bytes and was not verified, an interruption, and a real machine with fewer KV
-    blocks than declared are INVALID. Without `record.fidelity` (time is emulated) nothing of the host is judged.
+    window WORST_PER_STATED times as much; without a stated error it is not judged. A broken invariant, a transfer that
+    moved bytes and was not verified, an interruption, and a real machine with fewer KV blocks than declared are INVALID.
+    Without `record.fidelity` (time is emulated) nothing of the host is judged.
     """
     reasons = list(broken)
     if record.interrupted:

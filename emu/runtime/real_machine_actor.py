@@ -76,15 +76,14 @@ class RealMachineActor(MachineActor):
     async def open_engine(self) -> int:
         """Load the model, in this process from now on, with as many of the declared KV blocks as there is memory for. Returns
         how many those are. Raises EngineError where it cannot be."""
-        from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
+        from emu.execution.torch_engine.device import max_kv_blocks
         from emu.execution.torch_engine.engine import load_engine
         from emu.execution.torch_engine.executor import TorchExecutor
 
         machines, cluster = self._machines, self._cluster
         execution, executable, block_tokens = machines.execution, cluster.model.executable, cluster.kind.block_tokens
-        num_blocks, device = cluster.machines[self.address].num_kv_blocks, parse_device(execution.device)
-        max_blocks = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // block_tokens
-        num_probe_blocks = SpeedProbe.num_blocks(block_tokens)
+        num_blocks, num_probe_blocks = cluster.machines[self.address].num_kv_blocks, SpeedProbe.num_blocks(block_tokens)
+        max_blocks = max_kv_blocks(executable, execution.device, block_tokens)
         engine = await asyncio.to_thread(
             load_engine,
             executable,
@@ -118,16 +117,14 @@ class RealMachineActor(MachineActor):
         """Now and then time probe steps of the phases that run here, as long as there is nothing else to do."""
         while not self.stopped.is_set():
             await asyncio.sleep(interval_s)
-            for phase, counts in PROBE_STEPS if self._phases else ():
-                if counts and phase not in self._phases:
-                    continue
+            steps = [(phase, counts) for phase, counts in PROBE_STEPS if not counts or phase in self._phases]
+            for phase, counts in steps if self._phases else ():
                 if not self.node.is_idle or self.stopped.is_set():
                     break
                 try:
                     step_s = await self._thread.run(partial(self._probe.step, phase))
                 except Exception as error:
-                    self.failure = error
-                    self.stopped.set()
+                    self._fail(error)
                     return
                 if counts:
                     self.record_fact(self.address, self.clock.now_s(), ProbeStep(self.address, phase, step_s))
@@ -152,10 +149,14 @@ class RealMachineActor(MachineActor):
 
     def _on_step_end(self, result: "Stepped | Exception", end_local: float) -> None:
         if isinstance(result, Exception):
-            self.failure = result
-            self.stopped.set()
+            self._fail(result)
         elif not self.stopped.is_set():
             self.inbox.put(self.clock.emulated_s(end_local), self.address, self.next_seq(), StepEnd(result))
+
+    def _fail(self, error: Exception) -> None:
+        """This machine cannot go on."""
+        self.failure = error
+        self.stopped.set()
 
     def _on_event(self, event: object, now_s: float, sender: int) -> None:
         if type(event) is not StepEnd:

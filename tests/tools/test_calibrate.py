@@ -5,22 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_checkpoints import CONFIG
+
 pytest.importorskip("torch")
 
 TOOL = Path(__file__).parents[2] / "tools" / "calibrate.py"
 spec = importlib.util.spec_from_file_location("calibrate", TOOL)
 calibrate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(calibrate)
-
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
 
 
 @pytest.fixture
@@ -29,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibrate, "CONF", tmp_path)
     monkeypatch.setattr(calibrate, "QUICK", replace(calibrate.QUICK, num_rounds=1, measure_s=0.001, idle_s=0.0))
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "max_position_embeddings": 128}))
     return tmp_path
 
 

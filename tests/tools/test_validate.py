@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emu.__main__ import rehearse
-from emu.build import build, compose
+from emu.build import build, compose, plain
 from emu.results.agreement import RunResults
 
 TOOL = Path(__file__).parents[2] / "tools" / "validate.py"
@@ -43,13 +43,14 @@ def call(tool, monkeypatch, *arguments):
 def test_emulated_machines_run_at_the_speed_that_the_real_ones_had(tool):
     figures = {"prefill": {"steps": 30, "speed": 0.91234}, "decode": {"steps": 0, "speed": None}}
     real = RunResults({"speed": figures}, {})
-    assert tool.speed_overrides(real, ["experiment=validate"]) == ["timing.prefill_speed=0.9123"]
-    assert tool.speed_overrides(real, ["experiment=validate", "timing=constant"]) == []  # which has no such setting
+    host, constant = (plain(compose([f"timing={name}"]))["timing"] for name in ("host", "constant"))
+    assert tool.speed_overrides(real, host) == ["timing.prefill_speed=0.9123"]
+    assert tool.speed_overrides(real, constant) == []  # which has no such setting
 
 
 @pytest.mark.parametrize(("option", "speeds"), [([], ["timing.decode_speed=0.5"]), (["--as-calibrated"], [])])
 def test_of_each_repeat_the_emulated_half_takes_the_speed_of_the_real_one(tool, monkeypatch, tmp_path, capsys, option, speeds):
-    monkeypatch.setattr(tool, "speed_overrides", lambda real, line: ["timing.decode_speed=0.5"])
+    monkeypatch.setattr(tool, "speed_overrides", lambda real, timing: ["timing.decode_speed=0.5"])
     ran = []
     run = tool.run
     monkeypatch.setattr(tool, "run", lambda kind, line, run_dir: (ran.append((kind, line[-1:])), run(kind, CONSTANT, run_dir)))

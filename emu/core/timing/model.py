@@ -56,6 +56,5 @@ class TimingModel(Protocol):
         return None
 
     def probe_s(self, phase: str) -> float | None:
-        """A probe step of this phase, prefill or decode: see `execution.speed_probe`; None where that was not measured, as
-        here."""
+        """A probe step of this phase, prefill or decode: see `core.timing.probe`; None where that was not measured, as here."""
         return None

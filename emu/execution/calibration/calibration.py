@@ -26,7 +26,7 @@ from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
 from emu.execution.speed_probe import SpeedProbe
-from emu.execution.torch_engine.device import max_kv_tokens, parse_device, parse_dtype
+from emu.execution.torch_engine.device import max_kv_blocks
 from emu.execution.torch_engine.engine import Engine, load_engine
 
 POWER_S = 3.0  # for which the power of each phase is measured
@@ -56,14 +56,14 @@ def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
     `say` is told now and then how far it is. Raises CalibrationError, EngineError.
     """
     executable = job.model.executable
-    device = parse_device(job.device)
-    capacity = max_kv_tokens(executable.architecture, parse_dtype(executable.dtype, device), device) // job.block_tokens
-    num_probe_blocks = SpeedProbe.num_blocks(job.block_tokens)
-    num_blocks = (
-        min(job.max_kv_blocks + num_probe_blocks, capacity) or 1
-    )  # for which there is no room either, as the engine says
+    capacity = max_kv_blocks(executable, job.device, job.block_tokens)
+    num_blocks = min(job.max_kv_blocks + SpeedProbe.num_blocks(job.block_tokens), capacity)
     engine = load_engine(
-        executable, num_blocks=num_blocks, block_tokens=job.block_tokens, device=job.device, num_threads=job.num_threads
+        executable,
+        num_blocks=num_blocks or 1,  # with no room for one either, it says what is lacking
+        block_tokens=job.block_tokens,
+        device=job.device,
+        num_threads=job.num_threads,
     )
     return asyncio.run(_calibrate(job, engine, capacity, path, say))
 

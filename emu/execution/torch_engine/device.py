@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from emu.execution.model import Executable
 from emu.execution.torch_engine.architecture import Architecture
 from emu.execution.torch_engine.errors import EngineError
 
@@ -65,10 +66,13 @@ def check_memory(architecture: Architecture, dtype: torch.dtype, num_kv_tokens: 
         )
 
 
-def max_kv_tokens(architecture: Architecture, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens of KV cache for which the device has room now, beside the weights and the reserve; 0 where those do not fit."""
-    left = available_bytes(device) - architecture.num_params * dtype.itemsize - RESERVE_BYTES[device.type]
-    return max(0, left // (architecture.kv_values_per_token * dtype.itemsize))
+def max_kv_blocks(executable: Executable, device: str, block_tokens: int) -> int:
+    """KV blocks for which the device has room now, beside the weights and the reserve; 0 where those do not fit. Raises
+    EngineError for a device or a number format that is not there."""
+    architecture, target = executable.architecture, parse_device(device)
+    itemsize = parse_dtype(executable.dtype, target).itemsize
+    left = available_bytes(target) - architecture.num_params * itemsize - RESERVE_BYTES[target.type]
+    return max(0, left // (architecture.kv_values_per_token * itemsize)) // block_tokens
 
 
 def available_bytes(device: torch.device) -> int:

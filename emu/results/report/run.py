@@ -16,6 +16,7 @@ from emu.results.report.scale import Scale
 from emu.results.report.timeline import Timeline
 from emu.results.run_record import RunRecord
 from emu.results.shadow import Shadow, shadows
+from emu.results.speed import probe_ratios
 
 ROLES = {"prefill": "blue", "decode": "orange", "mixed": "purple"}
 
@@ -67,6 +68,10 @@ class Run:
     @cached_property
     def shadows(self) -> list[Shadow]:
         return shadows(self.record, self.columns)
+
+    @cached_property
+    def probe_ratios(self) -> np.ndarray:
+        return probe_ratios(self.record, self.columns)
 
     @cached_property
     def batch_end_s(self) -> np.ndarray:

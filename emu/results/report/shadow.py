@@ -8,7 +8,7 @@ from emu.results.report.quantity import SECONDS, count, share
 from emu.results.report.run import ROLES, Run
 from emu.results.report.scale import Scale
 from emu.results.shadow import KINDS, Shadow
-from emu.results.speed import probe_ratios, speed_text
+from emu.results.speed import speed_text
 
 MAX_NUM_SHOWN = 12  # machines with a chart each: those that drift most
 HIGHEST = 3.0  # times the median: what took longer, such as in a pause of the host, is drawn at the edge
@@ -51,9 +51,9 @@ def _chart(run: Run, shadow: Shadow, colour: str) -> str:
 
 def _probes(run: Run, machine: str, figure: Figure) -> None:
     """The machine's probe steps over those in the calibration, where that is known: what of a drift is the host's."""
-    probes, ratios = run.columns.probe_steps, probe_ratios(run.record, run.columns)
-    names = np.array([spec.name for spec in run.record.machines])
-    shown = (names[probes.machine] == machine) & ~np.isnan(ratios)
+    probes, ratios = run.columns.probe_steps, run.probe_ratios
+    [index] = (spec.index for spec in run.record.machines if spec.name == machine)
+    shown = (probes.machine == index) & ~np.isnan(ratios)
     if shown.any():
         bins, middle = _by_bin(run.rate_timeline.index(probes.time_s[shown]), ratios[shown], (0.5,))
         figure.line(run.rate_timeline.middles_s[bins], np.clip(middle, figure.y.low, figure.y.high), "probe steps", "green")
