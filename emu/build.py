@@ -23,7 +23,8 @@ from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.cluster import Cluster
 from emu.core.design import ClusterDesign
-from emu.core.machine_kind import MachineKind
+from emu.core.fit import largest, never_fits
+from emu.core.machine_kind import Capacity, MachineKind
 from emu.core.oracle import OutputOracle
 from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.policy import PlacementPolicy
@@ -70,7 +71,9 @@ class Runtime(Protocol):
 
 
 class WorkloadSource(Protocol):
-    """What every `conf/workload/*.yaml` describes."""
+    """What every `conf/workload/*.yaml` describes. `skip_impossible`: leave out requests that fit no machine."""
+
+    skip_impossible: bool
 
     def build(self, seed: int) -> Workload: ...
 
@@ -154,6 +157,10 @@ def make_plan(
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
     requests = prediction.apply(workload.build(seed), seed)
+    machines = cluster.build(model, timing, machine)
+    # The overflow of placement=splitwise may by chance prefill and decode on one machine: not to be relied on.
+    both_phases = bool(faults) or getattr(placement, "decodes_where_prefilled", False)
+    requests = _possible(requests, largest(machines, machine, both_phases), workload.skip_impossible)
     if metrics.warmup_s > requests.arrival_s[-1]:
         raise ConfigError(
             f"metrics.warmup_s={metrics.warmup_s:g}: no request would count; "
@@ -165,7 +172,7 @@ def make_plan(
         machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
     parts = Cluster(
         model=model,
-        machines=cluster.build(model, timing, machine),
+        machines=machines,
         kind=machine,
         placement=placement,
         batching=batching,
@@ -194,6 +201,24 @@ def make_plan(
         execution=execution,
     )
     return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
+
+
+def _possible(requests: Workload, limits: tuple[Capacity, Capacity], skip: bool) -> Workload:
+    """The requests that some machine can hold. Raises ConfigError for others unless they are to be skipped, or none is left."""
+    impossible = never_fits(limits, requests.prompt_tokens, requests.output_tokens)
+    num_impossible = int(impossible.sum())
+    if skip and num_impossible < len(requests):
+        return requests.kept(~impossible) if num_impossible else requests
+    if not num_impossible:
+        return requests
+    first = int(impossible.argmax())
+    fits = max(limits, key=lambda capacity: capacity.total_tokens)
+    otherwise = "" if num_impossible == len(requests) else "; workload.skip_impossible=true goes on without them"
+    raise ConfigError(
+        f"workload: {num_impossible:,} of {len(requests):,} requests fit no machine of their phase, first request {first} with "
+        f"{requests.prompt_tokens[first]:,} prompt and {requests.output_tokens[first]:,} output tokens; expected prompts of at "
+        f"most {fits.prompt_tokens:,} tokens, and {fits.total_tokens:,} with their outputs{otherwise}"
+    )
 
 
 # --- what is wrong with a configuration -------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ MAY_IMPORT = {
 CORE_ROWS = [
     {"heterogeneous"},
     {"design"},
-    {"cluster"},
+    {"cluster", "fit"},
     {"paged_machines", "splitwise_sim"},
     {"machine_kind"},
     {"scheduler", "machine"},

@@ -22,8 +22,8 @@ def cluster_of(*overrides):
     ("overrides", "line"),
     [
         (["foo=1"], "foo: no such setting; there are model, timing, workload, prediction, machine, placement, batching, "),
-        (["workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
-        (["+workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, cv"),
+        (["workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, "),
+        (["+workload.foo=1"], "workload.foo: no such setting; workload has lengths, rate_rps, duration_s, arrivals, "),
         (
             ["cluster=baseline_h100", "cluster.num_prompt=2"],
             "cluster.num_prompt: no such setting; cluster has hardware, num_machines",
@@ -207,3 +207,38 @@ NEEDS = {
 @pytest.mark.parametrize("option", sorted({*OPTIONS} - NOT_BY_THEMSELVES))
 def test_every_option_builds(option):
     assert plan_of(option, *NEEDS.get(option, ())).num_requests > 0
+
+
+# --- requests that no machine can hold --------------------------------------------------------------------------------
+
+HUGE = ["runtime=virtual", "workload=trace", "workload.duration_s=60"]
+
+
+@pytest.fixture
+def huge_prompts(tmp_path):
+    """Three requests, of which the first and the last fit no machine."""
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_timestamp,prompt_size,token_size\n0,2000000,5\n0.5,1000,5\n1,900000,5\n")
+    return [*HUGE, f"workload.path={path}"]
+
+
+def test_requests_that_no_machine_can_hold_are_refused(huge_prompts):
+    with pytest.raises(ConfigError) as refused:
+        build(compose(huge_prompts))
+    assert str(refused.value) == (
+        "workload: 2 of 3 requests fit no machine of their phase, first request 0 with 2,000,000 prompt and 5 output tokens; "
+        "expected prompts of at most 708,784 tokens, and 1,417,601 with their outputs; "
+        "workload.skip_impossible=true goes on without them"
+    )
+
+
+def test_or_left_out(huge_prompts):
+    plan = build(compose([*huge_prompts, "workload.skip_impossible=true"]))
+    workload = plan.rehearse(run_dir=None, log_events=False).workload
+    assert (workload.prompt_tokens.tolist(), workload.arrival_s.tolist(), workload.num_skipped) == ([1000], [0.5], 2)
+
+
+def test_a_workload_of_such_requests_alone_cannot_go_on_without_them():
+    alone = ["runtime=virtual", "workload=fixed", "workload.prompt_tokens=100000000", "workload.skip_impossible=true"]
+    with pytest.raises(ConfigError, match="233 of 233 requests fit no machine of their phase"):
+        build(compose(alone))

@@ -92,7 +92,7 @@ def test_a_run_that_has_to_be_valid_fails_otherwise(emu):
     assert (code, err) == (1, [])
     assert summary_of(run_dir_of(out))["verdict"] == "INVALID"
     assert emu(*beyond_the_profile, "require_valid=false")[0] == 0
-    assert emu(*SHORT, "require_valid=true")[0] == 0
+    assert emu("runtime=virtual", "workload.duration_s=2", "require_valid=true")[0] == 0
 
 
 def test_a_death_on_purpose(emu):

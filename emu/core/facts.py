@@ -78,6 +78,25 @@ class End(NamedTuple):
     cause: str
 
 
+KILLED_BY_FAULTS = "killed by faults"  # why a machine died that the configuration had die
+_UNFINISHED = "unfinished "
+
+
+def unfinished_cause(reason: str) -> str:
+    """The cause of requests that fail as their run ends, for this `reason`."""
+    return f"{_UNFINISHED}{reason}"
+
+
+def drain_cause(max_drain_s: float) -> str:
+    """The cause of requests that fail as their run gives up, so long after the last arrival."""
+    return unfinished_cause(f"{max_drain_s:g} s after the last arrival")
+
+
+def is_unfinished(cause: str) -> bool:
+    """Whether the request was under way when the run ended: neither finished nor refused."""
+    return cause.startswith(_UNFINISHED)
+
+
 class Answer(NamedTuple):
     """What a real machine wrote of a request that ended there: the token ids of its whole output, over all attempts.
 

@@ -61,8 +61,7 @@ class Machine:
         self.kv = kv
         self.batching = batching
         self.handover = handover
-        # One block less, because a hand-over takes room for one more token at its destination than at its source.
-        self.prompts = PromptQueue(index, kv, max_held_blocks=int(max_held_fraction * (kv.num_blocks - 1)))
+        self.prompts = PromptQueue(index, kv, max_held_blocks(max_held_fraction, kv.num_blocks))
         self.prefilling: list[Sequence] = []
         self.holding: dict[int, Sequence] = {}
         self.inbound: deque[Sequence] = deque()
@@ -321,6 +320,12 @@ class Machine:
             actions.append(Send(SCHEDULER, RequestRejected(request_id, attempt, cause)))
             return None
         return Sequence(request_id, attempt, arrival_s, num_tokens, num_generated)
+
+
+def max_held_blocks(max_held_fraction: float, num_blocks: int) -> int:
+    """How many of a machine's blocks may be held for hand-overs at once."""
+    # One block less, because a hand-over takes room for one more token at its destination than at its source.
+    return int(max_held_fraction * (num_blocks - 1))
 
 
 def _prefill(seq: Sequence) -> Prefill:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.messages import KVReady
@@ -22,6 +22,18 @@ class MachineSpec:
     hardware: HardwareSpec
     num_kv_blocks: int
     timing: TimingModel
+
+
+class Capacity(NamedTuple):
+    """The largest request, in tokens, that a machine can serve while it has nothing else.
+
+    `prompt_tokens` bounds every prompt that it accepts, `handed_over_tokens` one that it prefills for a decode elsewhere, and
+    `total_tokens` the prompt and output of a request that it decodes.
+    """
+
+    prompt_tokens: int
+    handed_over_tokens: int
+    total_tokens: int
 
 
 class Pulled(Protocol):
@@ -66,6 +78,10 @@ class MachineKind(Protocol):
         self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float, num_pieces: int
     ) -> MachineState:
         """See `Cluster` for the last two."""
+        ...
+
+    def capacity(self, spec: MachineSpec) -> Capacity:
+        """The largest requests that the machine can serve."""
         ...
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:

@@ -7,8 +7,8 @@ from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
-from emu.core.machine import Machine
-from emu.core.machine_kind import MachineSpec
+from emu.core.machine import Machine, max_held_blocks
+from emu.core.machine_kind import Capacity, MachineSpec
 from emu.core.pools import MachineLoad, Role
 from emu.core.scheduler import Scheduler
 from emu.core.specs import HardwareSpec, ModelSpec
@@ -39,6 +39,12 @@ class PagedMachines:
         kv = KVCache(spec.num_kv_blocks, self.block_tokens, self.watermark)
         handover = Handover(model.kv_bytes_per_token, num_pieces, spec.timing, layerwise_min_tokens)
         return Machine(spec.index, kv, copy.deepcopy(batching), handover, self.max_held_fraction)
+
+    def capacity(self, spec: MachineSpec) -> Capacity:
+        # The last output token is never cached, and a decode holds a slot for the next: see `Machine` and `KVCache`.
+        num_tokens = spec.num_kv_blocks * self.block_tokens
+        held_tokens = max_held_blocks(self.max_held_fraction, spec.num_kv_blocks) * self.block_tokens
+        return Capacity(num_tokens - 1, min(held_tokens, num_tokens - 1), num_tokens + 1)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:
         return MachineLoad(spec.index, spec.role, spec.num_kv_blocks * self.block_tokens)

@@ -15,6 +15,7 @@ import numpy as np
 
 from emu.core.timing.model import TimingModel
 from emu.results.columns import Columns
+from emu.results.distribution import percentile
 from emu.results.metrics import measured_requests
 from emu.results.slo import METRICS, STATISTICS, SloSettings
 
@@ -46,4 +47,4 @@ def published_margins(columns: Columns, reference: TimingModel, settings: SloSet
 
 
 def _percentile(values: np.ndarray, statistic: str) -> float:
-    return float(np.percentile(values, float(statistic[1:])))
+    return percentile(values, float(statistic[1:]))

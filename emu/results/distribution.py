@@ -3,6 +3,7 @@
 import numpy as np
 
 PERCENTILES = (50, 90, 99)
+MIN_FOR_P99 = 100  # of fewer values, p99 is hardly more than their maximum
 
 
 def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
@@ -22,6 +23,16 @@ def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> dict[
         percentiles = weighted_percentiles(values, weights, PERCENTILES)
     mean = np.average(values, weights=weights)
     return dict(zip(keys, (float(mean), *percentiles, float(values.max())), strict=True))
+
+
+def percentile(values: np.ndarray, q: float) -> float:
+    """The `q`-th percentile of at least one value, interpolated linearly: the one that `distribution` has."""
+    return float(np.percentile(values, q))
+
+
+def p99_name(num_requests: int) -> str:
+    """What p99 is called where it is printed: `p99`, or `p99 of 29 requests` where they are few."""
+    return "p99" if num_requests >= MIN_FOR_P99 else f"p99 of {num_requests} request{'s' if num_requests != 1 else ''}"
 
 
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percentiles: tuple[float, ...]) -> list[float]:

@@ -8,7 +8,7 @@ import numpy as np
 from emu.core.cluster import Cluster
 from emu.results.columns import Columns, Payloads, Transfers
 
-SPANS = ("recovery", "hold", "reserve", "queue", "wire", "verify", "activate", "wait", "step")
+SPANS = ("recovery", "hold", "reserve", "queue", "wire", "verify", "host", "activate", "wait", "step")
 ROUNDING_S = 1e-9  # times are sums: what follows at once may seem to come earlier by less than this
 
 
@@ -28,6 +28,8 @@ class Ledger:
     wire      what the flow would have needed with both NICs to itself, their latency included; and what its last byte really
               came later than by the model
     verify    to the last byte being checked, as far as the model's end is over
+    host      to the same, where a part of the bytes stood for all (`payload_scale` < 1): the time that this host took beyond
+              the model, which says nothing about the emulated link. `wire` is then the model's alone, and `verify` 0
     activate  to the machine knowing that the KV cache is there
     wait      to the start of the step that wrote the second token: the running step, prompts before it, pauses
     step      that step
@@ -47,14 +49,14 @@ class Ledger:
         return len(self.request_id)
 
 
-def handover_ledger(columns: Columns, cluster: Cluster, real: Sequence[int] = ()) -> Ledger:
-    """The ledger of a run of `cluster`, of which the machines `real` executed. Requests of which a dead machine took facts
-    along are left out."""
+def handover_ledger(columns: Columns, cluster: Cluster, real: Sequence[int] = (), payload_scale: float = 1.0) -> Ledger:
+    """The ledger of a run of `cluster`, of which the machines `real` executed, and of whose KV bytes `payload_scale` moved.
+    Requests of which a dead machine took facts along are left out."""
     segments, steps, transfers, payloads = columns.segments, columns.steps, columns.transfers, columns.payloads
     request_id, second, prefill, transfer, payload = _rows(columns)
     was_pulled, moved = transfer >= 0, np.flatnonzero(payload >= 0)
     ends_s = np.empty((len(SPANS), len(request_id)))  # when each span ends
-    prefilled_s, ready_s, pull_s, queued_s, fetched_s, verified_s, received_s, start_s, written_s = ends_s
+    prefilled_s, ready_s, pull_s, queued_s, fetched_s, verified_s, host_s, received_s, start_s, written_s = ends_s
 
     prefill_step = segments.first_step[prefill]
     prefilled_s[:] = steps.end_s[prefill_step]
@@ -84,9 +86,13 @@ def handover_ledger(columns: Columns, cluster: Cluster, real: Sequence[int] = ()
     fetched_s[from_real] = np.maximum(fetched_s, prefilled_s)[from_real]
     queued_s[from_real] = np.clip(queued_s, pull_s, fetched_s)[from_real]
 
-    fetched_s[moved] = np.maximum(fetched_s[moved], payloads.fetched_s[payload[moved]])
-    verified_s[:] = fetched_s
-    verified_s[moved] = np.maximum(fetched_s[moved], payloads.verified_s[payload[moved]])
+    host_s[:] = fetched_s
+    host_s[moved] = np.maximum(fetched_s[moved], payloads.verified_s[payload[moved]])
+    if payload_scale == 1:
+        fetched_s[moved] = np.maximum(fetched_s[moved], payloads.fetched_s[payload[moved]])
+        verified_s[:] = host_s
+    else:
+        verified_s[:] = fetched_s
     return Ledger(request_id, is_layerwise, transfer, payload, _spans(columns.requests.first_token_s[request_id], ends_s))
 
 

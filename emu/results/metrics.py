@@ -61,12 +61,14 @@ def throughput_rps(columns: Columns) -> float | None:
     return int(finished.sum()) / span_s if span_s > 0 else None
 
 
-def request_counts(columns: Columns) -> dict[str, int]:
+def request_counts(columns: Columns, num_skipped: int) -> dict[str, int]:
+    """`num_skipped` of the workload were left out of the run: no machine could have held them."""
     requests = columns.requests
     return {
         "submitted": int(np.count_nonzero(submitted_requests(columns))),
         "finished": int(np.count_nonzero(requests.status == FINISHED)),
         "failed": int(np.count_nonzero(requests.status == FAILED)),
+        "skipped": num_skipped,
     }
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from emu.results.columns import FAILED, FINISHED, Columns, Requests
+from emu.results.failures import was_refused
 
 NUM_SAMPLES = 101  # of the waiting work, over the second half of the arrivals
 
@@ -25,16 +26,18 @@ def waiting_work_s(columns: Columns, times_s: np.ndarray) -> np.ndarray:
 
     Prompts: the tokens of the requests that have arrived and neither begun their prefill nor ended, over the rate at which
     the run worked such a queue off. That rate is all prompt tokens prefilled, over the time during which any was queued: the
-    speed of the prefill machines where they are what is short, and less where blocks are.
+    speed of the prefill machines where they are what is short, and less where blocks are. Requests that were refused are no
+    work.
 
     Hand-overs: the age of the oldest one that is offered and waits for blocks at its destination, which is how far the
-    token machines are behind. A request that fails before it could start to decode waited likewise.
+    token machines are behind. A request that was unfinished at the end before it could start to decode waited likewise.
     """
     return _queued_prompts_s(columns.requests, times_s) + _oldest_hand_over_s(columns, times_s)
 
 
 def _queued_prompts_s(requests: Requests, times_s: np.ndarray) -> np.ndarray:
     leaves_s = np.fmin(requests.prefill_start_s, requests.end_s)  # NaN where it is still there
+    leaves_s = np.where(was_refused(requests), requests.arrival_s, leaves_s)
     order = np.argsort(leaves_s)  # NaN last
     leaves_s = np.where(np.isnan(leaves_s), np.inf, leaves_s)[order]
     changes_s = np.sort(np.concatenate([requests.arrival_s, leaves_s[np.isfinite(leaves_s)]]))
@@ -60,7 +63,7 @@ def _oldest_hand_over_s(columns: Columns, times_s: np.ndarray) -> np.ndarray:
     # the end of its request.
     stuck = (requests.status != FINISHED) & (requests.prefill_on != requests.decode_on) & np.isnan(requests.kv_received_s)
     stuck |= (requests.status == FAILED) & np.isnan(requests.decode_start_s)
-    stuck &= requests.num_tokens_out > 0
+    stuck &= (requests.num_tokens_out > 0) & ~was_refused(requests)
     until_s = np.where(np.isnan(requests.end_s), np.inf, requests.end_s)
     offered_s = np.concatenate([transfers.ready_s, requests.first_token_s[stuck]])
     taken_s = np.concatenate([transfers.pull_s, until_s[stuck]])

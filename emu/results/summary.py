@@ -15,7 +15,9 @@ import numpy as np
 from emu.results import metrics
 from emu.results.columns import Columns
 from emu.results.cost import alive_seconds, cost_and_energy
+from emu.results.distribution import distribution
 from emu.results.extrapolation import num_extrapolated_steps
+from emu.results.failures import grouped_failures
 from emu.results.handover import handover_figures
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
@@ -26,7 +28,7 @@ from emu.results.shadow import shadow_figures, shadows
 from emu.results.slo import ServiceLevels
 from emu.results.speed import speed_figures
 from emu.results.utilisation import utilisation
-from emu.results.verdict import VerdictLimits, judge
+from emu.results.verdict import Findings, VerdictLimits, judge
 
 
 def summarize(
@@ -46,32 +48,38 @@ def summarize(
     moves, requeues = columns.pool_moves, columns.requeues
     timings = [machine.timing for machine in record.machines]
     num_extrapolated = num_extrapolated_steps(columns.batches, timings)
-    ledger = handover_ledger(columns, record.cluster, record.real)
+    ledger = handover_ledger(columns, record.cluster, record.real, record.kv.payload_scale)
     broken = violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=record.fidelity is not None))
     real = shadows(record, columns)
     num_transfers, num_steps = len(columns.transfers), len(columns.steps)
-    verdict = judge(
-        limits, record, num_transfers, overrun_seconds(columns, record.real), num_steps, num_extrapolated, broken, real
-    )
+    failures, saturated = grouped_failures(columns.requests), is_saturated(columns, limits.saturated_s)
+    overrun_s = overrun_seconds(columns, record.real)
+    counts = metrics.request_counts(columns, record.recorder.workload.num_skipped)
+    measured = metrics.measured_requests(columns, warmup_s)
+    found = Findings(counts, failures, saturated, num_transfers, overrun_s, num_steps, num_extrapolated, broken, real)
+    verdict = judge(limits, record, found)
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
-        "saturated": is_saturated(columns, limits.saturated_s),
+        "saturated": saturated,
         "interrupted": record.interrupted,
         "runtime": record.runtime,
         "seed": record.seed,
         "model": record.model.name,
         "machines": _machine_counts(record),
-        "requests": metrics.request_counts(columns),
+        "requests": counts,
+        "failures": failures,
         "tokens": metrics.token_counts(columns),
+        "measured_requests": int(np.count_nonzero(measured)),
         **metrics.latencies(columns, warmup_s),
         **({} if interval is None else {"interval": interval}),
-        "handover": handover_figures(ledger, metrics.measured_requests(columns, warmup_s), columns, record.cluster),
+        "handover": handover_figures(ledger, measured, columns, record.cluster),
         "throughput_rps": metrics.throughput_rps(columns),
         "slo": service_levels.judge(columns, warmup_s),
         **cost_and_energy(record, columns, power),
         "utilisation": utilisation(record, columns, alive_seconds(record, columns)),
         "kv": metrics.kv_figures(record, columns),
+        "overrun_s": distribution(overrun_s),
         "paused": int((columns.batches.num_paused * columns.batches.num_steps).sum()),
         "evicted": int(np.count_nonzero(requeues.evicted)),
         "restarted": int(np.count_nonzero(~requeues.evicted)),

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from emu.results.failures import failure_text
+
 PER_MACHINE = ("utilisation.machines", "shadow")  # a thousand columns for a thousand machines: they stay in the summary
 SWEEP, TABLE, SUMMARY, FAILURE = "sweep.json", "results.parquet", "summary.json", "failure.json"
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
@@ -93,7 +95,11 @@ def _flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             if f"{prefix}{key}" not in PER_MACHINE:
                 yield from _flattened(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", "; ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{prefix}{key}", "; ".join(map(_item_text, value)) if isinstance(value, list) else value
+
+
+def _item_text(item: Any) -> str:
+    return failure_text(item) if isinstance(item, dict) and "first_request" in item else str(item)
 
 
 def _as_column(values: list[Any]) -> list[Any]:

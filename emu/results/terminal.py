@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from emu.results.distribution import p99_name
+from emu.results.failures import failure_text
 from emu.results.speed import speed_text
 
 LATENCIES = {
@@ -15,6 +17,7 @@ LATENCIES = {
 }
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
+HOST_SPAN = "host: this host's time beyond the model (transfer.payload_scale < 1); all other spans are the model's"
 STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
 
 
@@ -36,7 +39,7 @@ def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     table.add_column("ms")
     for name in STATISTICS:
-        table.add_column(name, justify="right")
+        table.add_column(p99_name(summary["measured_requests"]) if name == "p99" else name, justify="right")
     for row in _rows(summary):
         table.add_row(*row)
     console.print(table)
@@ -65,11 +68,21 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     throughput = summary["throughput_rps"]
     rate = "" if throughput is None else f", {throughput:.2f} requests/s"
     yield f"requests  {requests['finished']} of {requests['submitted']} finished, {requests['failed']} failed{rate}"
+    if requests["skipped"]:
+        yield f"skipped   {requests['skipped']:,} requests that fit no machine (workload.skip_impossible=true)"
+    for number, group in enumerate(summary["failures"]):
+        yield f"{'' if number else 'failed':<9} {failure_text(group)}"
     yield f"tokens    {tokens['prompt']:,} prompt, {tokens['output']:,} output, {tokens['recomputed']:,} recomputed"
     moved = "none moved"
     if kv["payload_scale"]:
         moved = f"{kv['bytes_moved'] / 1e9:,.2f} GB moved, {kv['verified']:,} verified, {kv['corrupt']:,} corrupt"
     yield f"KV cache  {kv['transfers']:,} transfers, {kv['bytes_modelled'] / 1e9:,.1f} GB modelled, {moved}"
+    if kv["overruns"]:
+        late = summary["overrun_s"]
+        yield (
+            f"          {kv['overruns']:,} of {kv['verified']:,} ({kv['overruns'] / kv['verified']:.0%}) later than modelled: "
+            f"by {late['p50'] * 1e3:,.2f} ms at p50, {late['p99'] * 1e3:,.2f} ms at p99"
+        )
     yield from _handover(summary["handover"])
     yield f"steps     {timing['steps']:,}, {timing['extrapolated_steps']:,} of them outside the profiled range"
     if "shadow" in summary:
@@ -109,6 +122,8 @@ def _handover(handover: dict[str, Any]) -> Iterator[str]:
     if "payload" in handover:
         wire_ms, link_ms = (handover["payload"][key]["mean"] * 1e3 for key in ("wire_s", "link_s"))
         yield f"          a KV cache was really on the wire for {wire_ms:,.2f} ms, and by the model {link_ms:,.2f} ms"
+        if handover["share"]["host"]:
+            yield f"          {HOST_SPAN}"
 
 
 def _shadow(shadow: dict[str, Any]) -> str:

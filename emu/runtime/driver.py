@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emu.core.codec import encode
-from emu.core.facts import FACTS, End, MovePool
+from emu.core.facts import FACTS, End, MovePool, drain_cause, unfinished_cause
 from emu.core.messages import DRIVER, SCHEDULER, MachineDied, RequestArrived, RunEnded
 from emu.core.pools import Pool
 from emu.results.event_log import EventLog, unpack_records
@@ -122,7 +122,9 @@ class Driver:
                 self.interrupted = CAUSE
             if not has_ended and (self.interrupted or now_s > deadline_s):
                 has_ended = True
-                cause = self.interrupted or f"unfinished {self.rehearsal.max_drain_s:g} s after the last arrival"
+                cause = drain_cause(self.rehearsal.max_drain_s)
+                if self.interrupted:
+                    cause = unfinished_cause(f"as the run was interrupted: {self.interrupted}")
                 self._tell_scheduler(RunEnded(cause), now_s)
                 give_up = time.monotonic() + STOP_TIMEOUT_S
             if has_ended and self._num_ended >= num_sent:

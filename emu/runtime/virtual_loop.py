@@ -13,7 +13,7 @@ from typing import Any
 
 from emu.core.batch import Batch
 from emu.core.cluster import Cluster
-from emu.core.facts import FACTS, Emit
+from emu.core.facts import FACTS, KILLED_BY_FAULTS, Emit, drain_cause, unfinished_cause
 from emu.core.machine_kind import MachineState
 from emu.core.messages import (
     DRIVER,
@@ -102,7 +102,7 @@ class VirtualRuntime:
         self._sources: dict[tuple[int, int], int] = {}
         self._has_faults = bool(faults)
         for seq, fault in enumerate(faults, start=1):
-            died = MachineDied(fault.machine, "killed by faults")
+            died = MachineDied(fault.machine, KILLED_BY_FAULTS)
             heappush(self._heap, (fault.at_s, DRIVER, seq, fault.machine, fault))
             heappush(self._heap, (fault.at_s + self._latency_s, DRIVER, seq, SCHEDULER, died))
 
@@ -130,7 +130,7 @@ class VirtualRuntime:
         heap, nodes, seq = self._heap, self._nodes, len(self._heap)
         scheduler, network, log = self.scheduler, self.network, self._event_log
         facts, special, due_s, latency_s = self._recorder.handlers, self._special, self._due_s, self._latency_s
-        unfinished = RunEnded(f"unfinished {self._max_drain_s:g} s after the last arrival")
+        unfinished = RunEnded(drain_cause(self._max_drain_s))
         arrivals = enumerate(self._workload.rows())
         last_s, num_events, num_at_look = 0.0, 0, 0
         action: Any  # a tuple of the type that it is asked for
@@ -163,7 +163,7 @@ class VirtualRuntime:
                 if num_events > num_at_look + EVENTS_A_LOOK:
                     num_at_look = num_events
                     if not goes_on(now_s):
-                        self._end(RunEnded("the run was interrupted"), now_s)
+                        self._end(RunEnded(unfinished_cause("as the run was interrupted")), now_s)
                         return VirtualRun(now_s, num_events + 1, is_complete=False)
                 if sender == DRIVER:
                     kind = type(event)

@@ -18,8 +18,10 @@ from omegaconf import DictConfig
 
 from emu.build import Plan, build, explain, plain
 from emu.compose import compose
+from emu.results.distribution import p99_name
 from emu.results.report.quantity import duration
 from emu.results.sweep_table import FAILURE, SUMMARY, write_json
+from emu.results.verdict import INVALID
 from emu.runtime import interrupt
 from emu.runtime.errors import RunError
 
@@ -79,8 +81,10 @@ class SweepRun:
     def _line(self, summary: dict[str, Any], overrides: list[str]) -> str:
         words = [summary["verdict"], *(["SATURATED"] if summary["saturated"] else [])]
         words += [override for override in overrides if override.split("=")[0].lstrip("+~") in self.varying]
-        latencies = (f"{name} p99 {duration(summary[key]['p99'])}" for name, key in (("TTFT", "ttft_s"), ("E2E", "e2e_s")))
-        return " ".join([*words, *latencies])
+        p99 = p99_name(summary["measured_requests"])
+        latencies = (f"{name} {p99} {duration(summary[key]['p99'])}" for name, key in (("TTFT", "ttft_s"), ("E2E", "e2e_s")))
+        reasons = f": {'; '.join(summary['verdict_reasons'])}" if summary["verdict"] == INVALID else ""
+        return " ".join([*words, *latencies]) + reasons
 
 
 def record_failure(run_dir: Path, text: str, details: list[str]) -> None:

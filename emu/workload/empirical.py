@@ -20,10 +20,13 @@ class Empirical:
     CDF, rounded to whole tokens. The lengths of the i-th request depend on the seed and i alone.
     """
 
-    def __init__(self, lengths: str, rate_rps: float, duration_s: float, arrivals: str, cv: float) -> None:
+    def __init__(
+        self, lengths: str, rate_rps: float, duration_s: float, arrivals: str, cv: float, skip_impossible: bool = False
+    ) -> None:
         tables = tuple(sorted(path.stem for path in LENGTHS_DIR.glob("*.csv")))
         self.lengths = setting.one_of("workload.lengths", lengths, tables)
         self.arrivals = Arrivals(rate_rps, duration_s, arrivals, cv)
+        self.skip_impossible = skip_impossible
 
     def build(self, seed: int) -> Workload:
         quantile, prompt_tokens, output_tokens = np.loadtxt(LENGTHS_DIR / f"{self.lengths}.csv", delimiter=",", unpack=True)

@@ -27,13 +27,23 @@ class Trace:
         "a trace brings its own arrival times; play it faster or slower with workload.rate_scale",
     )
 
-    def __init__(self, path: str, format: str, tokenizer: str, start_s: float, duration_s: float, rate_scale: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        format: str,
+        tokenizer: str,
+        start_s: float,
+        duration_s: float,
+        rate_scale: float,
+        skip_impossible: bool = False,
+    ) -> None:
         self.path = Path(str(path)).expanduser()
         self.format = setting.one_of("workload.format", format, ("auto", *TRACE_FORMATS))
         self.tokenizer = str(tokenizer)
         self.start_s = setting.not_negative("workload.start_s", start_s)
         self.duration_s = setting.positive_or_inf("workload.duration_s", duration_s)
         self.rate_scale = setting.positive("workload.rate_scale", rate_scale)
+        self.skip_impossible = skip_impossible
 
     def build(self, seed: int) -> Workload:
         """Read the file and cut the window. Nothing is drawn, so `seed` changes nothing. Raises WorkloadError."""

@@ -1,8 +1,8 @@
 """The requests of one run: when each arrives and how many tokens it reads and writes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from itertools import compress, repeat
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Workload:
     `arrival_s` (float64) is seconds from the run's start, never negative and never decreasing; `prompt_tokens` and
     `output_tokens` (int64) are at least 1, as is `predicted_output_tokens` (int64), the scheduler's guess of them, if there is
     one. `prompt_ids` are the token ids of each prompt (an int32 array of `prompt_tokens[i]` ids >= 0), where they are known.
+    `num_skipped` further requests were left out, as no machine can hold them (`kept`).
     Raises WorkloadError for anything else, and where there is no request.
     """
 
@@ -31,6 +32,7 @@ class Workload:
     output_tokens: np.ndarray
     predicted_output_tokens: np.ndarray | None = None
     prompt_ids: tuple[np.ndarray, ...] | None = None
+    num_skipped: int = 0
 
     def __post_init__(self) -> None:
         lengths = ["prompt_tokens", "output_tokens"]
@@ -69,6 +71,19 @@ class Workload:
                 )
             if ids.min() < 0:
                 raise WorkloadError(f"workload {self.name}: request {index}: prompt id {ids.min()}; expected ids >= 0")
+
+    def kept(self, rows: np.ndarray) -> "Workload":
+        """Only these requests (bool, one entry a request). Raises WorkloadError where none is left."""
+        prompt_ids = self.prompt_ids
+        return replace(
+            self,
+            arrival_s=self.arrival_s[rows],
+            prompt_tokens=self.prompt_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+            predicted_output_tokens=None if self.predicted_output_tokens is None else self.predicted_output_tokens[rows],
+            prompt_ids=None if prompt_ids is None else tuple(compress(prompt_ids, rows)),
+            num_skipped=self.num_skipped + int(np.count_nonzero(~rows)),
+        )
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -50,6 +50,7 @@ LIMITS = VerdictLimits(
     late_s=0.005,
     overrun_p99_s=0.05,
     saturated_s=2,
+    failed_share=0.01,
 )
 SLO = SloSettings(
     HARDWARE,

@@ -50,8 +50,8 @@ def two_requests():
 
 def test_every_metric_by_hand():
     summary = summary_of(run_record(two_requests(), emulated_s=6.0))
-    assert summary["verdict"] == "VALID", summary["verdict_reasons"]
-    assert summary["requests"] == {"submitted": 4, "finished": 3, "failed": 1}
+    assert summary["verdict_reasons"] == ["1 of 4 requests failed: 25.00% (limit 1.00%)"]
+    assert summary["requests"] == {"submitted": 4, "finished": 3, "failed": 1, "skipped": 0}
     assert summary["tokens"] == {"prompt": 128, "output": 7, "recomputed": 0, "lost": 0}
     assert summary["ttft_s"] == told(0.75, 0.5, 1.0)
     assert summary["tbt_s"] == told(0.75, 0.25, 0.5, 1.0)

@@ -10,7 +10,7 @@ from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.facts import Emit
 from emu.core.timing.constant import ConstantTiming
 from emu.results.shadow import WINDOW_STEPS, shadows
-from emu.results.verdict import judge
+from emu.results.verdict import Findings, judge
 
 STEP_S = 0.03
 
@@ -59,7 +59,9 @@ def shadow_of(facts, **changes):
 def verdict(facts, **changes):
     record = real_run(facts, **changes)
     columns = record.recorder.columns()
-    judged = judge(LIMITS, record, 0, np.empty(0), len(columns.steps), 0, [], shadows(record, columns))
+    requests = {"submitted": 1, "finished": 1, "failed": 0}
+    found = Findings(requests, [], False, 0, np.empty(0), len(columns.steps), 0, [], shadows(record, columns))
+    judged = judge(LIMITS, record, found)
     return judged.verdict, judged.reasons
 
 

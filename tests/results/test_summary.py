@@ -83,7 +83,7 @@ def test_a_run_that_ended_before_it_began():
     record = run_record(recorded([(0, 8, 2)], []), emulated_s=0.0, interrupted="Ctrl-C")
     summary = summary_of(record)
     assert (summary["verdict"], summary["verdict_reasons"]) == ("INVALID", ["interrupted: Ctrl-C"])
-    assert summary["requests"] == {"submitted": 0, "finished": 0, "failed": 0}
+    assert summary["requests"] == {"submitted": 0, "finished": 0, "failed": 0, "skipped": 0}
     assert summary["throughput_rps"] is None
     assert summary["tbt_s"]["p99"] is None
     json.dumps(summary, allow_nan=False)
@@ -101,7 +101,7 @@ def test_the_partial_summary_of_an_interrupted_run():
     record = run_record(recorded([(0, 8, 1), (1, 8, 9), (50, 8, 9)], facts), interrupted="Ctrl-C")
     summary = summary_of(record)
     assert summary["verdict_reasons"] == ["interrupted: Ctrl-C"]
-    assert summary["requests"] == {"submitted": 2, "finished": 1, "failed": 0}
+    assert summary["requests"] == {"submitted": 2, "finished": 1, "failed": 0, "skipped": 0}
     assert summary["tokens"]["output"] == 4
     assert summary["interrupted"] == "Ctrl-C"
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from facts import LIMITS, recorded, run_record
 
+from emu.core.facts import KILLED_BY_FAULTS, drain_cause
 from emu.core.setting import SettingError
 from emu.results.run_record import Fidelity, KVStats
-from emu.results.verdict import VerdictLimits, judge
+from emu.results.verdict import Findings, VerdictLimits, judge
 
 ON_TIME = dict(message_late_s=np.zeros(100), wakeup_late_s=np.full(100, 0.001))
 
@@ -13,10 +14,58 @@ def fidelity(foreign_cores=0.0, clock_error_s=0.0, **late):
     return Fidelity(**(ON_TIME | late), foreign_cores=foreign_cores, clock_error_s=clock_error_s, dilation=1.0)
 
 
-def verdict(num_transfers=0, overrun_s=(), num_steps=1000, num_extrapolated=0, broken=(), **record):
+ALL_FINISHED = {"submitted": 1000, "finished": 1000, "failed": 0}
+GAVE_UP = drain_cause(120.0)
+
+
+def verdict(
+    num_transfers=0,
+    overrun_s=(),
+    num_steps=1000,
+    num_extrapolated=0,
+    broken=(),
+    requests=ALL_FINISHED,
+    failures=(),
+    saturated=False,
+    **record,
+):
     record = run_record(recorded([(0, 8, 1)], []), **record)
-    judged = judge(LIMITS, record, num_transfers, np.array(overrun_s), num_steps, num_extrapolated, list(broken))
+    counts = (num_transfers, np.array(overrun_s), num_steps, num_extrapolated, list(broken))
+    judged = judge(LIMITS, record, Findings(requests, list(failures), saturated, *counts))
     return judged.verdict, judged.reasons
+
+
+def failed(*failures, num_requests=1000):
+    """The arguments of `verdict` for a run of so many requests with these failures: (count, cause) each."""
+    num_failed = sum(count for count, _ in failures)
+    requests = {"submitted": num_requests, "finished": num_requests - num_failed, "failed": num_failed}
+    groups = [{"cause": cause, "count": count, "first_request": 0} for count, cause in failures]
+    return dict(requests=requests, failures=groups)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected", "reason"),
+    [
+        (failed((1, "refused")), "DEGRADED", "1 of 1,000 requests failed: 0.10% (limit 1.00%)"),
+        (failed((4, "refused"), (5, GAVE_UP)), "DEGRADED", "9 of 1,000 requests failed: 0.90% (limit 1.00%)"),
+        (failed((10, "refused")), "INVALID", "10 of 1,000 requests failed: 1.00% (limit 1.00%)"),
+        (failed((10, "no machine is left alive")), "INVALID", "10 of 1,000 requests failed: 1.00% (limit 1.00%)"),
+        (failed((900, f"machine 0 died: {KILLED_BY_FAULTS}")), "VALID", None),
+        (failed((900, GAVE_UP)), "INVALID", "900 of 1,000 requests failed: 90.00% (limit 1.00%)"),
+        (
+            failed((900, GAVE_UP)) | dict(saturated=True),
+            "DEGRADED",
+            "saturated: 900 of 1,000 requests were unfinished at the end",
+        ),
+    ],
+)
+def test_failed_requests_count_unless_a_fault_or_saturation_explains_them(run, expected, reason):
+    assert verdict(**run) == (expected, [reason] if reason else [])
+
+
+def test_a_run_that_finished_nothing_is_invalid_whatever_the_causes():
+    judged, reasons = verdict(**failed((1000, GAVE_UP)), saturated=True)
+    assert (judged, reasons[0]) == ("INVALID", f"none of 1,000 requests finished: {GAVE_UP}")
 
 
 def late(p99_ms, max_ms):
@@ -88,7 +137,8 @@ def test_an_unverified_transfer_is_invalid_where_bytes_move():
 
 @pytest.mark.parametrize(("late_ms", "expected"), [(49, "VALID"), (51, "DEGRADED"), (200, "DEGRADED"), (201, "INVALID")])
 def test_bytes_that_do_not_keep_up_with_the_model_count(late_ms, expected):
-    reason = f"KV payloads later than modelled at p99: {late_ms:.2f} ms (limit 50.00 ms)"
+    late = "KV payloads later than modelled at p99 (2% of them by more than 5.00 ms)"
+    reason = f"{late}: {late_ms:.2f} ms (limit 50.00 ms)"
     overrun_s = np.array([0.0] * 98 + [late_ms / 1e3] * 2)
     assert verdict(overrun_s=overrun_s) == (expected, [] if expected == "VALID" else [reason])
 

@@ -32,7 +32,7 @@ def rehearse(tmp_path: Path) -> Callable[..., RunRecord]:
         assert assert_replays(rehearsal.cluster, run_dir / "events.msgpack") == record.num_events
         columns = record.recorder.columns()
         has_death = "dead" in columns.pool_moves.pool
-        ledger = handover_ledger(columns, record.cluster, record.real)
+        ledger = handover_ledger(columns, record.cluster, record.real, record.kv.payload_scale)
         assert violations(Ended(columns, ledger, bool(record.interrupted), may_lose_facts=has_death)) == []
         return record
 

@@ -1,5 +1,7 @@
 """Direct decode: short answers are decoded where they were prefilled, and spare their KV cache the way."""
 
+from typing import ClassVar
+
 from emu.core import setting
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.pools import MachineLoad, Pools
@@ -12,6 +14,8 @@ class DirectDecode:
 
     Raises SettingError for a base with loads of its own: they come with a scheduler that has to know that very policy.
     """
+
+    decodes_where_prefilled: ClassVar[bool] = True
 
     def __init__(self, base: PlacementPolicy, max_output_tokens: int) -> None:
         if (load_type := getattr(base, "load_type", None)) is not None:

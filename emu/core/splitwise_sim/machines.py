@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
-from emu.core.machine_kind import MachineSpec
+from emu.core.machine_kind import Capacity, MachineSpec
 from emu.core.oracle import OutputOracle
 from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import Role
@@ -84,6 +84,10 @@ class SplitwiseSimMachines:
             oracle=self.oracle,
             reports_queue=spec.role is not Role.MIXED,
         )
+
+    def capacity(self, spec: MachineSpec) -> Capacity:
+        # A prompt takes a token more than it has, and a decode all that it will write.
+        return Capacity(spec.num_kv_blocks - 1, spec.num_kv_blocks - 1, spec.num_kv_blocks)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> SplitwiseSimLoad:
         num_bytes = self._kv_bytes(spec.hardware, model)

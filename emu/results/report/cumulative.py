@@ -34,7 +34,7 @@ def comparison_chart(title: str, note: str, curves: Sequence[tuple[str, str, Cur
     figure = _figure([curve for _, _, curve in curves], floor_s)
     for name, colour, curve in curves:
         values, shares = curve.points()
-        p50, p99 = (duration(curve.quantile(share)) for share in (0.5, 0.99))
+        p50, p99 = (duration(curve.percentile(q)) for q in (50, 99))
         figure.line(np.maximum(values, floor_s), shares, name, colour, legend=f"{name}: p50 {p50}, p99 {p99}")
     return card.chart(title, note, figure)
 

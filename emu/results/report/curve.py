@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emu.results.distribution import percentile
+
 # Where a curve of many values is drawn: about every half percent, finer towards the ends, where a tail is read.
 SHARES = np.concatenate(
     [[1e-4, 1e-3], np.linspace(0.002, 0.99, 180), 1 - np.geomspace(0.0099, 1e-6, 60), [1.0]],
@@ -34,6 +36,10 @@ class Curve:
     def quantile(self, share: float) -> float:
         """The smallest value at or below which at least `share` of the distribution lies."""
         return float(self.values[min(len(self) - 1, np.searchsorted(self.shares, share * (1 - 1e-12)))])
+
+    def percentile(self, q: float) -> float:
+        """The `q`-th percentile as every page, table and verdict has it. For a curve without weights."""
+        return percentile(self.values, q)
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and shares of the curve: its exact steps where they are few, else its quantiles."""

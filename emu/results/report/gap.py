@@ -20,6 +20,7 @@ LOOKS = {
     "queue": ("purple", "pull request, and waiting for or sharing the link"),
     "wire": ("green", "with the link to itself, beyond the prefill"),
     "verify": ("green pale", "real bytes checked, beyond the modelled end"),
+    "host": ("red pale", "this host beyond the model: a part of the bytes stood for all"),
     "activate": ("grey pale", "until the machine knows"),
     "wait": ("blue", "for the step: the running one, prompts, pauses"),
     "step": ("orange", "which writes the second token"),

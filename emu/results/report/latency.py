@@ -1,5 +1,6 @@
 """How long requests and tokens took: a table of percentiles and three distributions."""
 
+from emu.results.distribution import p99_name
 from emu.results.report import card
 from emu.results.report.cumulative import cumulative_chart
 from emu.results.report.curve import Curve
@@ -25,7 +26,8 @@ def latency_table(run: Run) -> str:
         unit = unit_of(statistics["p50"])
         numbers = [f"{unit.text(statistics[name])}{_ends(run, key, name, unit)}" for name in STATISTICS]
         rows.append([f"{name}<small>{meaning}</small>", *numbers, unit.name])
-    content = card.table(["", *STATISTICS, "unit"], rows)
+    names = [p99_name(int(run.measured.sum())) if name == "p99" else name for name in STATISTICS]
+    content = card.table(["", *names, "unit"], rows)
     warmup = f" that arrived after the first {SECONDS.text(run.warmup_s)} s" if run.warmup_s else ""
     note = f"Finished requests{warmup}: {count(int(run.measured.sum()))}. Percentiles by linear interpolation."
     return card.box("Latency", note + _meaning_of_ends(run), content)

@@ -26,8 +26,8 @@ def lateness_section(run: Run) -> str:
 
 def _table(messages: Curve, wakeups: Curve) -> str:
     rows = [["number", count(len(messages)), count(len(wakeups))]]
-    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
-        rows.append([name, *(duration(late.quantile(share)) if len(late) else NONE for late in (messages, wakeups))])
+    for name, q in (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)):
+        rows.append([name, *(duration(late.percentile(q)) if len(late) else NONE for late in (messages, wakeups))])
     return card.box("Lateness in numbers", "", card.table(["", "messages", "wake-ups"], rows))
 
 

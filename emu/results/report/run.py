@@ -63,7 +63,7 @@ class Run:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return handover_ledger(self.columns, self.record.cluster, self.record.real)
+        return handover_ledger(self.columns, self.record.cluster, self.record.real, self.record.kv.payload_scale)
 
     @cached_property
     def shadows(self) -> list[Shadow]:

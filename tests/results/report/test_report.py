@@ -41,6 +41,7 @@ LIMITS = VerdictLimits(
     late_s=0.005,
     overrun_p99_s=0.05,
     saturated_s=2.0,
+    failed_share=0.01,
 )
 SLO = SloSettings(HARDWARE, "mean", 2, 3, 6, 1.25, 1.5, 5, 1.25, 1.5, 5)
 SECTIONS = (
@@ -306,7 +307,7 @@ def test_real_wire_time_stands_beside_the_models(report):
         for number, at_s in zip(transfers.request_id.tolist(), transfers.received_s.tolist(), strict=True)
     ]
     page = report(record(roles, requests, payloads=payloads, kv=KVStats(0.5, 400, 4, 0)))
-    spans = {"hold": "5.00", "queue": "1.00", "wire": "2.10", "verify": "2.00", "step": "30.00", "gap": "40.10"}
+    spans = {"hold": "5.00", "queue": "1.00", "wire": "0.10", "host": "4.00", "step": "30.00", "gap": "40.10"}
     assert stacked_bars(page)["serialized"] == spans
     assert {"really: p50 3.00 ms, p99 3.00 ms", "by the model: p50 0.10 ms, p99 0.10 ms"} <= set(Outline(page).text)
     assert "50 % of its KV cache" in page
