@@ -17,6 +17,7 @@ from emu.results.columns import Columns
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.extrapolation import num_extrapolated_steps
 from emu.results.handover import handover_figures
+from emu.results.illustration import illustration, timing_facts
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
 from emu.results.power import PowerMethod
@@ -26,7 +27,7 @@ from emu.results.shadow import shadow_figures, shadows
 from emu.results.slo import ServiceLevels
 from emu.results.speed import speed_figures
 from emu.results.utilisation import utilisation
-from emu.results.verdict import VerdictLimits, judge
+from emu.results.verdict import VerdictLimits, illustrative, judge
 
 
 def summarize(
@@ -53,6 +54,8 @@ def summarize(
     verdict = judge(
         limits, record, num_transfers, overrun_seconds(columns, record.real), num_steps, num_extrapolated, broken, real
     )
+    illustrates = illustration(record, service_levels)
+    verdict = illustrative(verdict, illustrates)
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
@@ -79,7 +82,7 @@ def summarize(
         "machines_died": [record.machines[index].name for index in moves.machine[moves.pool == "dead"]],
         "pools": metrics.pool_seconds(moves, record.emulated_s),
         "late": metrics.lateness(record.fidelity),
-        "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated},
+        "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated, **timing_facts(record, illustrates)},
         **({"shadow": shadow_figures(real), "speed": speed_figures(record, columns)} if real else {}),
         "emulated_s": record.emulated_s,
         "events": record.num_events,

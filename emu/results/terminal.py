@@ -15,7 +15,7 @@ LATENCIES = {
 }
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
-STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
+STYLES = {"VALID": "bold green", "ILLUSTRATIVE": "bold cyan", "DEGRADED": "bold yellow", "INVALID": "bold red"}
 
 
 def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:
