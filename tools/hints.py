@@ -21,7 +21,7 @@ def instead_of(package: str, words: list[str], prefix: Path) -> str:
     python = VENV / "bin" / "python"
     again = shlex.join([_from_here(python), *words])
     if not python.exists():
-        return f"tools/emu --help makes .venv, in {ROOT}; then: {again}"
+        return f"{_from_here(ROOT / 'tools' / 'emu')} --help, which makes .venv, then {again}"
     if prefix.resolve() != VENV.resolve() and _is_in_venv(package):
         return again
     extra = f"[{EXTRAS[package]}]" if package in EXTRAS else ""

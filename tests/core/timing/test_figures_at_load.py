@@ -23,9 +23,10 @@ NAN, INF = float("nan"), float("inf")
 def refused():
     """refused(family, change) -> the line with which the configuration is refused after `change` of one fit's figures."""
     values = plain(compose(["runtime=virtual", "workload=fixed", "workload.duration_s=1"]))
+    files = {family: yaml.safe_load((CONF / f"{family}.yaml").read_text()) for family in PAIRS}
 
     def line(family, change):
-        timing = yaml.safe_load((CONF / f"{family}.yaml").read_text())
+        timing = copy.deepcopy(files[family])
         model, hardware = PAIRS[family].split(".")
         change(timing["fits"][model][hardware])
         with pytest.raises(ConfigError) as error:
