@@ -28,6 +28,7 @@ from emu.results.report import write_report
 from emu.results.requests_file import write_requests
 from emu.results.run_record import RunRecord
 from emu.results.summary import summarize, write_summary
+from emu.results.sweep_curves import illustrations
 from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_table
 from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
@@ -121,6 +122,8 @@ def sweep(overrides: list[str]) -> int:
             outcomes = write_sweep_table(plan.directory)
         rows = sweep_rows(plan.directory)
     print(f"results: {', '.join(f'{number} {outcome}' for outcome, number in sorted(outcomes.items()))}")
+    for line in illustrations(rows):
+        print(f"ILLUSTRATIVE: {line}")
     print(f"table: {plan.directory / TABLE}; as a page: tools/sweep_report.py {plan.directory}", flush=True)
     is_good = [
         row["status"] == FINISHED and (not run.require_valid or row["verdict"] == VALID)

@@ -182,6 +182,7 @@ def make_plan(
         layerwise_min_tokens=transfer.layerwise_min_tokens,
         contention=transfer.contention,
         layers_per_piece=transfer.layers_per_piece,
+        timing=timing.provenance,
     )
     power.check(model)
     if isinstance(execution, TorchExecution):

@@ -109,9 +109,9 @@ def cluster_of(*overrides):
         ),
         (["timing.fits=3"], "timing.fits=3: expected an option of this group, or settings below it"),
         (["+timing.fits.m.h.decode_s=[a]"], "timing.fits.m.h.decode_s=['a']: expected a number or a list of numbers"),
-        (["~timing.fits.llama2_70b.dgx_h100.decode_s"], "timing.fits.llama2_70b.dgx_h100: "),
-        (["timing.fits.llama2_70b.dgx_h100.decode_s=[]"], "timing decode_s must be positive and never fall: []"),
-        (["timing=splitwise_sim", "timing.mixed_factor=-1"], "timing.mixed_factor=-1: expected a number > 0"),
+        (["~timing.fits.llama2_70b.dgx_h100.decode_s"], "timing.fits.llama2_70b.dgx_h100.decode_s is missing; expected "),
+        (["timing.fits.llama2_70b.dgx_h100.decode_s=[]"], "timing.fits.llama2_70b.dgx_h100.decode_s=[]: 0 numbers; expected "),
+        (["timing=splitwise_sim", "timing.mixed_factor=-1"], "timing.mixed_factor=-1: expected a number from 0.001 to 1000"),
         (["faults=[{machine: x9, at_s: 1}]"], "faults[0].machine=x9: no such machine; there are p0, p1, p2, p3, d0, d1"),
         (["faults=[{machine: d0, at_s: never}]"], "faults[0].at_s=never: expected a number of seconds >= 0"),
         (

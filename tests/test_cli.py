@@ -59,6 +59,21 @@ def test_a_run_leaves_its_files_where_it_says(emu, tmp_path):
     assert "<!doctype html>" in (run_dir / "report.html").read_text()
 
 
+CONSTANT = "timing=constant is not a measurement: latencies, service levels and cost are illustrative"
+
+
+@pytest.mark.parametrize(
+    ("timing", "verdict", "lines"), [("profile", "VALID", []), ("constant", "ILLUSTRATIVE", [f"  {CONSTANT}"])]
+)
+def test_a_run_whose_timing_is_no_measurement_says_so_and_is_not_valid(emu, timing, verdict, lines):
+    code, out, _ = emu(*SHORT, f"timing={timing}", "require_valid=true")
+    assert (code, out[0]) == (int(verdict != "VALID"), verdict)
+    assert [line for line in out if "illustrative" in line] == lines == out[1 : 1 + len(lines)]
+    page = (run_dir_of(out) / "report.html").read_text()
+    assert f"<h2>{verdict}</h2>" in page and (CONSTANT in page) == bool(lines)
+    assert emu(*SHORT, f"timing={timing}")[0] == 0
+
+
 def test_the_same_seed_leaves_the_same_bytes(emu):
     first, second, other = (run_dir_of(emu(*SHORT, "results.events=true", f"seed={seed}")[1]) for seed in (1, 1, 2))
     assert first != second

@@ -55,6 +55,13 @@ def summaries(directory):
 # --- a sweep ----------------------------------------------------------------------------------------------------------
 
 
+def test_runs_by_a_timing_that_is_no_measurement_are_marked(sweep):
+    code, out, _ = sweep(*TINY, "timing=constant,profile", "seed=1,2", "require_valid=true")
+    assert code == 1 and "results: 2 ILLUSTRATIVE, 2 VALID" in out
+    line = "ILLUSTRATIVE: timing=constant is not a measurement: latencies, service levels and cost are illustrative"
+    assert out.count(line) == 1
+
+
 def test_a_row_a_run(sweep, tmp_path):
     code, out, err = sweep(*TINY, DESIGNS, "workload.rate_rps=4,8.5")
     directory = tmp_path / "sweep"

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hints  # noqa: F401  before what this Python may lack
+
 import torch
 
 from emu.execution.model import Executable

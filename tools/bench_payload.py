@@ -22,6 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hints  # noqa: F401  before what this Python may lack
+
 from rich.console import Console
 from rich.table import Table
 

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hints  # noqa: F401  before what this Python may lack
+
 from rich.console import Console
 from rich.table import Table
 

@@ -29,6 +29,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hints  # noqa: F401  before what this Python may lack
+
 import raw_transfer
 import ray
 import transfer_pair

@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from time import process_time
 
+import hints  # noqa: F401  before what this Python may lack
+
 from compile import COMPILED, is_current
 from rich.console import Console
 from rich.table import Table
@@ -124,7 +126,7 @@ def bench_scale() -> list[dict]:
     return rows
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", action="store_true", help="1,000 machines against 40 instead")
@@ -134,14 +136,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.once:
         once(json.loads(args.once))
-        return
+        return 0
     if args.measure:
         print(json.dumps(measure(json.loads(args.measure), args.runs)))
-        return
+        return 0
+    if not TRACE.is_file():
+        print(f"bench_virtual: {TRACE}: No such file; set EMU_DATA to the folder of the data", file=sys.stderr)
+        return 2
     rows = bench_scale() if args.scale else bench_rates(args.runs)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

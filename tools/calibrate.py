@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hints  # noqa: F401  before what this Python may lack
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where emu is not installed
 

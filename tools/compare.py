@@ -87,6 +87,19 @@ def rows(run_a: Path, run_b: Path) -> Iterator[tuple[str, str, str, str, str]]:
         yield key, *_cells(a, b, scale=1)
 
 
+def illustrations(run_a: Path, run_b: Path) -> Iterator[str]:
+    """A line for each run whose figures are illustrative, and one where only those of one are."""
+    lines = {name: _illustration(read_summary(run)) for name, run in (("A", run_a), ("B", run_b))}
+    yield from (f"{name} is illustrative: {line}" for name, line in lines.items() if line)
+    if len(set(map(bool, lines.values()))) > 1:
+        yield "one of them is illustrative and the other is not: a difference between their figures predicts nothing"
+
+
+def _illustration(summary: dict[str, Any]) -> str:
+    timing = summary.get("timing")
+    return str(timing.get("illustrative") or "") if isinstance(timing, dict) else ""
+
+
 def _cells(a: float | None, b: float | None, scale: int) -> tuple[str, str, str, str]:
     values = _number(a, scale), _number(b, scale)
     if a is None or b is None:
@@ -113,6 +126,8 @@ def main() -> int:
     except CompareError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
+    for line in illustrations(arguments.run_a, arguments.run_b):
+        print(line)
     widths = [max(len(row[column]) for row in table) for column in range(5)]
     for name, *cells in table:
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))

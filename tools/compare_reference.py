@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import hints  # noqa: F401  before what this Python may lack
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table

@@ -13,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import hints  # noqa: F401  before what this Python may lack
+
 from fit_timing import DATA, MODELS, TENSOR_PARALLEL, Config, non_decreasing
 
 PATH = Path(__file__).resolve().parents[1] / "conf" / "power" / "phase.yaml"

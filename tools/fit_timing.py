@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import hints  # noqa: F401  before what this Python may lack
+
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -29,6 +31,7 @@ MODELS = {"llama2_70b": "llama2-70b", "bloom_176b": "bloom-176b"}
 HARDWARE = {"dgx_a100": "a100-80gb", "dgx_h100": "h100-80gb", "dgx_h100_capped": "h100-80gb-pcap"}
 TENSOR_PARALLEL = 8
 MAX_SEQ_CONTEXT_TOKENS = 8320  # the longest profiled prompt, 8,192, and its 128 output tokens
+PUBLISHED = "2024-03-29"  # the first commit of perf_model.csv
 MAX_PREFILL_TOKENS = 8192  # of the longest profiled prompt
 MIN_COMPUTE_BOUND_TOKENS, MAX_COMPUTE_BOUND_TOKENS = 512, 2048  # between these the measured prefill is a line over the tokens
 
@@ -179,11 +182,15 @@ Facts from its data/perf_model.csv: medians in seconds by batch_tokens = prompt_
 up by their number of sequences on this axis, which is 39-51 % too fast at batch 64: timing=profile is for predictions.
 `python tools/fit_timing.py --write` writes this file.
 """
-OPTIONS = f"""\
+OPTIONS = """\
 _target_: emu.core.timing.profile.ProfileFamily
 _convert_: all
-tensor_parallel: {TENSOR_PARALLEL}
-max_seq_context_tokens: {MAX_SEQ_CONTEXT_TOKENS}   # mean over the sequences of a step"""
+name: profile
+source: "splitwise-sim, data/perf_model.csv (Patel et al., ISCA 2024); dgx_h100_capped: 1.3 x the prefill of dgx_h100"
+date: "{date}"   # of the publication; the day of the measurement is not known
+error: "{error}"
+tensor_parallel: {tensor_parallel}
+max_seq_context_tokens: {max_seq_context_tokens}   # mean over the sequences of a step"""
 SIM_OPTIONS = f"""\
 _target_: emu.core.timing.splitwise_sim.SplitwiseSimFamily
 _convert_: all
@@ -209,11 +216,14 @@ def family_yaml(header: str, options: str, pairs: list[Pair], fit: Callable[[Pai
     return "\n".join(lines) + "\n"
 
 
-def files(pairs: list[Pair]) -> dict[Path, str]:
-    """The files this tool writes, and their text."""
+def files(pairs: list[Pair], error: str) -> dict[Path, str]:
+    """The files this tool writes, and their text; `error` is how far the fit is from what it was not fitted to."""
+    options = OPTIONS.format(
+        date=PUBLISHED, error=error, tensor_parallel=TENSOR_PARALLEL, max_seq_context_tokens=MAX_SEQ_CONTEXT_TOKENS
+    )
     sim = family_yaml(SIM_HEADER, SIM_OPTIONS, pairs, lambda pair: splitwise_sim_points(pair.times), "")
     return {
-        CONF / "profile.yaml": family_yaml(HEADER, OPTIONS, pairs, Pair.fit, "#.5g"),
+        CONF / "profile.yaml": family_yaml(HEADER, options, pairs, Pair.fit, "#.5g"),
         CONF / "splitwise_sim.yaml": sim,
     }
 
@@ -222,9 +232,21 @@ def all_pairs() -> list[Pair]:
     return [Pair(model, hardware) for model in MODELS for hardware in HARDWARE]
 
 
-if __name__ == "__main__":
-    for path, text in files(all_pairs()).items():
+def main() -> int:
+    from validate_timing import stated_error  # which imports this module
+
+    try:
+        pairs = all_pairs()
+    except OSError as error:
+        print(f"fit_timing: {error.filename}: {error.strerror}; set EMU_DATA to the folder of the data", file=sys.stderr)
+        return 2
+    for path, text in files(pairs, stated_error(pairs)).items():
         if "--write" in sys.argv[1:]:
             path.write_text(text)
         else:
             print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
+import hints  # noqa: F401  before what this Python may lack
+
 import numpy as np
 
 from emu.workload.empirical import LENGTHS_DIR

@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, NoReturn
 
+import hints  # noqa: F401  before what this Python may lack
+
 import ray
 from ray.exceptions import RayError, RayTaskError
 from rich.console import Console

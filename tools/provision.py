@@ -20,6 +20,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
 
+import hints  # noqa: F401  before what this Python may lack
+
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +30,7 @@ from emu.core.setting import SettingError
 from emu.provisioning.design import DESIGNS, Design
 from emu.provisioning.ledger import Key, Ledger, opened
 from emu.provisioning.most import Rates
-from emu.provisioning.page import render, tightest
+from emu.provisioning.page import illustrations, render, tightest
 from emu.provisioning.probe import Probe
 from emu.provisioning.question import COST, DEFAULT_MAX_MACHINES, MACHINES, POWER, THROUGHPUT, Caps
 from emu.provisioning.search import Answer, Question, compared, search, winners
@@ -187,6 +189,8 @@ def provision(args: argparse.Namespace) -> int:
     CONSOLE.print(table_of(answers, best))
     seconds = f"{host['run_wall_s']:.1f} s of running, {host['elapsed_s']:.1f} s here"
     CONSOLE.print(f"{host['num_runs']} runs, {host['num_found_at_start']} of them found there; {seconds}", markup=False)
+    for line in illustrations(ledger.probes.values()):
+        CONSOLE.print(f"ILLUSTRATIVE: {line}", markup=False)
     for answer in best:
         CONSOLE.print(f"run it: emu --config-dir {directory / 'conf'} experiment={experiment_of(answer)}", markup=False)
     CONSOLE.print(f"page: {directory / 'provision.html'}", markup=False)

@@ -2,7 +2,8 @@
 """Print the runs of a sweep as a table, and write a page of its curves: `python tools/sweep_report.py SWEEP_DIR`.
 
 The page is SWEEP_DIR/report.html: TTFT, TBT and E2E at p50, p90 and p99 against the load, a line a design, their slowdowns with
-the objectives, throughput, cost and energy. Runs that failed, are INVALID or SATURATED are shown, marked, and never compared.
+the objectives, throughput, cost and energy. Runs that failed, are INVALID or SATURATED are shown, marked, and never compared;
+ILLUSTRATIVE ones have curves of their own.
 A sweep that goes on, or was killed, is shown as far as it is.
 """
 
@@ -10,16 +11,18 @@ import argparse
 import sys
 from pathlib import Path
 
+import hints  # noqa: F401  before what this Python may lack
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
-from emu.results.sweep_curves import SweepError, curves_of, load_of, settings_of
+from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
 from emu.results.sweep_table import SWEEP, is_usable, outcome, read_json, sweep_rows
 
-STYLES = {"VALID": "green", "DEGRADED": "yellow", "SATURATED": "yellow"}
+STYLES = {"VALID": "green", "ILLUSTRATIVE": "cyan", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
 
 def run_table(rows: list[dict]) -> Table:
@@ -62,6 +65,8 @@ def main() -> int:
         return 2
     console = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
     console.print(run_table(rows))
+    for line in illustrations(rows):
+        console.print(f"ILLUSTRATIVE: {line}", markup=False)
     for row in rows:
         if row["error"]:
             console.print(f"run {row['run']} failed: {row['error']}", markup=False)

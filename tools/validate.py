@@ -14,7 +14,7 @@ idle; the emulated ones then run at that speed (timing.prefill_speed, timing.dec
 Prints TTFT, TPOT and E2E of both, by how much the emulated figure is off, the interval predicted for it, whether that covers
 the real value, and the correlation over the requests. A request counts with its median over the repeats: what one run met, such
 as a pause of the host, does not. DIR (runs/validate/DATE/TIME) gets all runs and validate.json, with the errors of each repeat.
-Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ctrl-C.
+Exit codes: 0, 1 for a run that failed or where all real or all emulated runs are INVALID, 2 for wrong input, 130 for Ctrl-C.
 """
 
 import argparse
@@ -26,9 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hints  # noqa: F401  before what this Python may lack
+
 from emu.build import ConfigError, build, compose, plain
 from emu.results.agreement import METRICS, STATISTICS, AgreementError, RunResults, agreement, read_results
 from emu.results.sweep_table import write_json
+from emu.results.verdict import INVALID
 from emu.runtime.interrupt import EXIT_CODE
 
 REAL, EMULATED = "real", "emulated"
@@ -124,7 +127,17 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
         print("  ".join((name.ljust(widths[0]), *aligned)).rstrip())
 
 
-def validate(args: argparse.Namespace) -> None:
+def judged(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], bool]:
+    """What to say of the verdicts before any figure, and whether of each kind a run is better than INVALID."""
+    invalid = [one["kind"] for one in runs if one["verdict"] == INVALID]
+    for kinds, whose in (((REAL, EMULATED), ""), ((REAL,), f"{REAL} "), ((EMULATED,), f"{EMULATED} ")):
+        num_runs = sum(one["kind"] in kinds for one in runs)
+        if num_runs == sum(kind in kinds for kind in invalid):
+            return [f"all {num_runs} {whose}runs are INVALID, for the reasons below: the figures must not be used"], False
+    return ([f"{len(invalid)} of {len(runs)} runs are INVALID, for the reasons below"] if invalid else []), True
+
+
+def validate(args: argparse.Namespace) -> int:
     lines = command_lines(args.overrides)
     directory = args.runs or Path("runs/validate") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
     if directory.exists() and any(directory.iterdir()):
@@ -146,17 +159,20 @@ def validate(args: argparse.Namespace) -> None:
         run_one(REAL, repeat, [])
         run_one(EMULATED, repeat, [] if args.as_calibrated else speed_overrides(results[REAL][-1], values["timing"]))
     compared = agreement(results[REAL], results[EMULATED])
+    lines_first, is_comparable = judged(runs)
+    print(*lines_first, sep="\n", end="\n" * bool(lines_first))
     print_table(table(compared))
     for one in runs:
-        print(f"{one['verdict']:<8}  {one['kind']}: {one['run_dir']}", *one["verdict_reasons"], sep="\n    ")
+        print(f"{one['verdict']:<12}  {one['kind']}: {one['run_dir']}", *one["verdict_reasons"], sep="\n    ")
     content = {"runs": runs, **compared, "host": results[REAL][0].summary["host"]}
     write_json(content, directory / "validate.json")
     print(f"validation: {directory / 'validate.json'}")
+    return int(not is_comparable)
 
 
 def main() -> int:
     try:
-        validate(arguments())
+        return validate(arguments())
     except KeyboardInterrupt:
         print("validate: interrupted", file=sys.stderr)
         return EXIT_CODE
@@ -166,7 +182,6 @@ def main() -> int:
     except (RunFailed, AgreementError, OSError) as error:
         print(f"validate: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

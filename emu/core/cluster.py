@@ -12,6 +12,7 @@ from emu.core.pools import MachineLoad
 from emu.core.repurposing import RepurposingPolicy
 from emu.core.scheduler import Scheduler
 from emu.core.specs import ModelSpec
+from emu.core.timing.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Cluster:
     Each control message is under way for `control_latency_s`, and machines report their load every `report_period_s` (0: at
     once). KV caches of batches of `layerwise_min_tokens` tokens or more leave layer by layer (`inf`: none do),
     `layers_per_piece` at a time. With `contention` transfers share the machines' NICs.
+
+    `timing` says where the times of the machines come from; None, for machines made by hand, says nothing.
     """
 
     model: ModelSpec
@@ -35,6 +38,7 @@ class Cluster:
     layerwise_min_tokens: float
     contention: bool
     layers_per_piece: int = 1
+    timing: Provenance | None = None
 
     def __post_init__(self) -> None:
         needed = getattr(self.placement, "load_type", MachineLoad)

@@ -1,6 +1,6 @@
 """The page of a search: what was found, the Pareto front over all runs, and a heat map of each design's sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -35,9 +35,14 @@ def render(question: Question, probes: Mapping[Key, Probe], answers: Sequence[An
         card.section("What was found", card.box("", "", _table(answers, best))),
         card.section("Pareto front", card.charts(*_pareto(question, probes))),
         card.section("Sizes that were run", *_heat_maps(question, probes, answers)),
-        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in NOTES)}</footer>",
+        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in (*illustrations(probes.values()), *NOTES))}</footer>",
     ]
     return document(title, sections, heat_map.CSS + ".best { font-weight: 700; color: var(--good); }")
+
+
+def illustrations(probes: Iterable[Probe]) -> list[str]:
+    """The lines that say why figures are illustrative, each once."""
+    return [line for line in dict.fromkeys(probe.illustrative for probe in probes) if line]
 
 
 def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:

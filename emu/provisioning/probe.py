@@ -20,6 +20,7 @@ class Probe:
     `margins` has limit / value - 1 of each SLO (`ttft_p50`, ...), None where nothing was measured. `dollars_per_hour` and
     `relative_power` (1 is a DGX-A100) are of the machines, whatever they do; `mean_power_w` is by the method of `power=`.
     `wall_s` is how long the run took here: the only field that another run of the same configuration may have otherwise.
+    `illustrative` says why the figures predict nothing, '' where they do: a search compares its runs with each other alone.
     """
 
     rate_rps: float
@@ -38,6 +39,7 @@ class Probe:
     dollars_per_request: float | None
     kwh_per_request: float | None
     wall_s: float
+    illustrative: str = ""
 
     @property
     def worst_margin(self) -> float | None:
@@ -100,6 +102,7 @@ def run(plan: Plan, rate_rps: float) -> Probe:
         dollars_per_request=summary["cost"]["dollars"]["per_request"],
         kwh_per_request=summary["energy"]["kwh"]["per_request"],
         wall_s=perf_counter() - wall_start,
+        illustrative=summary["timing"]["illustrative"],
     )
 
 

@@ -19,6 +19,7 @@ from emu.results.distribution import distribution
 from emu.results.extrapolation import num_extrapolated_steps
 from emu.results.failures import grouped_failures
 from emu.results.handover import handover_figures
+from emu.results.illustration import illustration, timing_facts
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
 from emu.results.power import PowerMethod
@@ -28,7 +29,7 @@ from emu.results.shadow import shadow_figures, shadows
 from emu.results.slo import ServiceLevels
 from emu.results.speed import speed_figures
 from emu.results.utilisation import utilisation
-from emu.results.verdict import Findings, VerdictLimits, judge
+from emu.results.verdict import Findings, VerdictLimits, illustrative, judge
 
 
 def summarize(
@@ -57,7 +58,8 @@ def summarize(
     counts = metrics.request_counts(columns, record.recorder.workload.num_skipped)
     measured = metrics.measured_requests(columns, warmup_s)
     found = Findings(counts, failures, saturated, num_transfers, overrun_s, num_steps, num_extrapolated, broken, real)
-    verdict = judge(limits, record, found)
+    illustrates = illustration(record, service_levels)
+    verdict = illustrative(judge(limits, record, found), illustrates)
     return {
         "verdict": verdict.verdict,
         "verdict_reasons": verdict.reasons,
@@ -87,7 +89,7 @@ def summarize(
         "machines_died": [record.machines[index].name for index in moves.machine[moves.pool == "dead"]],
         "pools": metrics.pool_seconds(moves, record.emulated_s),
         "late": metrics.lateness(record.fidelity),
-        "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated},
+        "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated, **timing_facts(record, illustrates)},
         **({"shadow": shadow_figures(real), "speed": speed_figures(record, columns)} if real else {}),
         "emulated_s": record.emulated_s,
         "events": record.num_events,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.results.sweep_table import is_usable
+from emu.results.sweep_table import FINISHED, illustration_of, is_usable
 
 LOADS = ("workload.rate_rps", "workload.rate_scale")
 SEED = "seed"
@@ -18,11 +18,15 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The runs of one design, those of the same load (with other seeds) together, in order of load."""
+    """The runs of one design, those of the same load (with other seeds) together, in order of load.
+
+    The figures of an `is_illustrative` one may be compared with those of others like it alone.
+    """
 
     name: str
     loads: tuple[float, ...]
     runs: tuple[tuple[Mapping[str, Any], ...], ...]
+    is_illustrative: bool = False
 
     def values(self, figure: str) -> np.ndarray:
         """The mean of `figure` over the seeds at each load; NaN unless every run there may be compared and has it."""
@@ -66,15 +70,34 @@ def load_of(rows: Sequence[Mapping[str, Any]], wanted: str | None = None) -> str
 
 
 def curves_of(rows: Sequence[Mapping[str, Any]], load: str) -> list[Curve]:
-    """One curve for each combination of what varies beside the load and the seed, in order of the runs."""
+    """One curve for each combination of what varies beside the load and the seed, in order of the runs. Illustrative runs
+    have curves of their own, whose names say so."""
     naming = [name for name in settings_of(rows) if name not in (load, SEED)]
-    designs: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
-    for row in rows:
-        words = (str(row[name]) if isinstance(row[name], str) else f"{name}={row[name]}" for name in naming)
-        designs.setdefault(" ".join(words) or "all runs", {}).setdefault(float(row[load]), []).append(row)
+    names = [_name_of(row, naming) for row in rows]
+    illustrative = {name for name, row in zip(names, rows, strict=True) if illustration_of(row)}
+    designs: dict[tuple[str, bool], dict[float, list[Mapping[str, Any]]]] = {}
+    for name, row in zip(names, rows, strict=True):
+        is_illustrative = name in illustrative if row["status"] != FINISHED else bool(illustration_of(row))
+        designs.setdefault((name, is_illustrative), {}).setdefault(float(row[load]), []).append(row)
     return [
-        Curve(name, tuple(sorted(runs)), tuple(tuple(runs[load]) for load in sorted(runs))) for name, runs in designs.items()
+        Curve(
+            f"{name} (illustrative)" if is_illustrative else name,
+            tuple(sorted(runs)),
+            tuple(tuple(runs[load]) for load in sorted(runs)),
+            is_illustrative,
+        )
+        for (name, is_illustrative), runs in designs.items()
     ]
+
+
+def _name_of(row: Mapping[str, Any], naming: Sequence[str]) -> str:
+    words = (str(row[name]) if isinstance(row[name], str) else f"{name}={row[name]}" for name in naming)
+    return " ".join(words) or "all runs"
+
+
+def illustrations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines that say which figures are illustrative and why, each once."""
+    return [line for line in dict.fromkeys(map(illustration_of, rows)) if line]
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], figure: str) -> float:

@@ -68,15 +68,21 @@ def write_sweep_table(sweep_dir: Path) -> Counter[str]:
 
 
 def outcome(row: Mapping[str, Any]) -> str:
-    """FAILED, MISSING, INVALID, SATURATED, DEGRADED or VALID: the worst that there is to say of a run."""
+    """FAILED, MISSING, INVALID, SATURATED, DEGRADED, ILLUSTRATIVE or VALID: the worst that there is to say of a run."""
     if row["status"] != FINISHED:
         return row["status"].upper()
     return "SATURATED" if row["saturated"] and row["verdict"] != "INVALID" else row["verdict"]
 
 
 def is_usable(row: Mapping[str, Any]) -> bool:
-    """Whether the figures of a run may be compared with others': only such a run can be better than another."""
-    return outcome(row) in ("VALID", "DEGRADED")
+    """Whether the figures of a run may be compared with others': only such a run can be better than another. Those of an
+    illustrative run may be with those of illustrative runs."""
+    return outcome(row) in ("VALID", "ILLUSTRATIVE", "DEGRADED")
+
+
+def illustration_of(row: Mapping[str, Any]) -> str:
+    """Why the figures of a run are illustrative; '' where they are not."""
+    return row.get("timing.illustrative") or ""
 
 
 def _row(number: int, run: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ LATENCIES = {
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
 HOST_SPAN = "host: this host's time beyond the model (transfer.payload_scale < 1); all other spans are the model's"
-STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
+STYLES = {"VALID": "bold green", "ILLUSTRATIVE": "bold cyan", "DEGRADED": "bold yellow", "INVALID": "bold red"}
 
 
 def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:

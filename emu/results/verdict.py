@@ -12,7 +12,7 @@ from emu.results.failures import num_unplanned
 from emu.results.run_record import Fidelity, RunRecord
 from emu.results.shadow import Shadow, Window
 
-VALID, DEGRADED, INVALID = "VALID", "DEGRADED", "INVALID"
+INVALID, DEGRADED, ILLUSTRATIVE, VALID = "INVALID", "DEGRADED", "ILLUSTRATIVE", "VALID"  # worst first
 # A stated error is a 95th percentile. The worst of a run's many windows may be beyond it: one in a thousand by this factor, if
 # errors are normally distributed.
 WORST_PER_STATED = 1.7
@@ -20,7 +20,7 @@ WORST_PER_STATED = 1.7
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`verdict` is VALID, DEGRADED or INVALID; each rule that failed is a line in `reasons`."""
+    """`verdict` is INVALID, DEGRADED, ILLUSTRATIVE or VALID; each rule that failed is a line in `reasons`."""
 
     verdict: str
     reasons: list[str]
@@ -131,6 +131,13 @@ def _failed_requests(limits: VerdictLimits, found: Findings) -> Iterator[Reason]
         yield verdict, f"{num_failed:,} of {submitted:,} requests failed: {share:.2%} (limit {limits.failed_share:.2%})"
     if num_excess:
         yield DEGRADED, f"saturated: {num_excess:,} of {submitted:,} requests were unfinished at the end"
+
+
+def illustrative(verdict: Verdict, line: str) -> Verdict:
+    """The verdict on a run whose figures are illustrative, as `line` says; the same verdict without a line."""
+    if not line:
+        return verdict
+    return Verdict(ILLUSTRATIVE if verdict.verdict == VALID else verdict.verdict, [*verdict.reasons, line])
 
 
 class _Rule(NamedTuple):

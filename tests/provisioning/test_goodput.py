@@ -46,6 +46,13 @@ def test_it_is_that_of_the_queue():
     assert [run.rate_rps for run in goodput.around(1)] == [goodput.goodput_rps, goodput.next_rps]
 
 
+def test_by_a_timing_that_is_no_measurement_it_is_found_and_marked():
+    found = probe(QUEUE, 0.2)
+    assert (found.met, found.verdict) == (True, "ILLUSTRATIVE")
+    assert found.illustrative == "timing=constant is not a measurement: latencies, service levels and cost are illustrative"
+    assert probe([*QUEUE, "timing=profile"], 0.2).illustrative == ""
+
+
 def test_a_guess_saves_runs_and_keeps_the_answer_within_the_tolerance():
     blind = find_goodput(QUEUE, low_rps=0.05, high_rps=5, tolerance=0.01)
     guided = find_goodput(QUEUE, low_rps=0.05, high_rps=5, tolerance=0.01, guess_rps=blind.goodput_rps)

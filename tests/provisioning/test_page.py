@@ -53,7 +53,9 @@ def test_a_cell_a_size_marked_as_found_compared_and_beyond_the_caps():
         "+44": ["yes", "beyond"],
         "-50": ["no"],
     }
-    assert "<h3>Power against cost</h3>" in page
+    assert "<h3>Power against cost</h3>" in page and "timing=constant" not in page
+    illustrative = {key: replace(one, illustrative="timing=constant is none") for key, one in probes.items()}
+    assert render(question, illustrative, answers, answers[:1]).count("timing=constant is none") == 1
     assert page.count('<g class="marker blue"') == 2 + 1  # 4 and 5 machines, each once, and the legend
 
 

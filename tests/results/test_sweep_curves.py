@@ -1,10 +1,12 @@
 """Curves of a sweep hold what may be compared, and only that."""
 
+import re
+
 import numpy as np
 import pytest
 
 from emu.results.report.sweep import render_sweep
-from emu.results.sweep_curves import SweepError, curves_of, load_of, settings_of
+from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
 
 
 def row(run, design, rate, seed=0, status="finished", verdict="VALID", saturated=False, met=True, p99=1.0):
@@ -85,3 +87,34 @@ def test_a_sweep_without_a_load_is_a_table():
     page = render_sweep([row(0, "hh", 4), row(1, "aa", 4)], "Designs")
     assert "there is nothing to draw against" in page
     assert page.count("VALID</span>") == 2
+
+
+def illustrative_row(*arguments, **figures):
+    return row(*arguments, **{"verdict": "ILLUSTRATIVE"} | figures) | {"timing.illustrative": "timing=constant is none"}
+
+
+def test_illustrative_runs_are_compared_among_themselves():
+    rows = [row(0, "hh", 4), illustrative_row(1, "aa", 4), illustrative_row(2, "aa", 8, verdict="DEGRADED")]
+    curves = curves_of(rows, "workload.rate_rps")
+    assert [(curve.name, curve.is_illustrative) for curve in curves] == [("hh", False), ("aa (illustrative)", True)]
+    assert [curve.highest_load_within_slos() for curve in curves] == [4, 8]
+    assert illustrations(rows) == ["timing=constant is none"]
+    page = render_sweep(rows, "Sweep")
+    assert re.findall(r'<span class="best">(\d)</span>', page) == ["4", "8"]  # each is the best of its kind
+    assert page.count("timing=constant is none") == 1 and "ILLUSTRATIVE</span>" in page
+
+
+def test_one_curve_never_joins_what_is_illustrative_and_what_is_not():
+    rows = [row(0, "hh", 4), illustrative_row(1, "hh", 8), row(2, "hh", 12)]
+    assert [(curve.name, curve.loads) for curve in curves_of(rows, "workload.rate_rps")] == [
+        ("all runs", (4, 12)),
+        ("all runs (illustrative)", (8,)),
+    ]
+
+
+def test_a_run_that_failed_is_of_the_curve_of_its_design():
+    rows = [illustrative_row(0, "hh", 4), row(1, "hh", 8, status="failed"), row(2, "aa", 4)]
+    assert [(curve.name, curve.loads) for curve in curves_of(rows, "workload.rate_rps")] == [
+        ("hh (illustrative)", (4, 8)),
+        ("aa", (4,)),
+    ]

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from tests.tiny_checkpoints import CONFIG
 
@@ -45,6 +47,9 @@ def test_a_model_by_its_config_alone(folder, capsys):
         assert expected in out
     text = (folder / "tiny_h.yaml").read_text()
     assert "  tiny:\n    h:\n" in text and "python tools/calibrate.py --name tiny_h --model tiny" in text
+    provenance = instantiate(OmegaConf.load(folder / "tiny_h.yaml")).provenance
+    assert provenance.is_measured and provenance.name == "tiny_h" and "(device cpu, 1 thread)" in provenance.source
+    assert provenance.error.startswith("prefill ") and " %, decode " in provenance.error
     assert (folder / "runs/calibrations/tiny_h.jsonl").exists()
     assert calibrate.main(options) == 0  # a calibration may be written anew
 

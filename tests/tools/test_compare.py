@@ -99,3 +99,22 @@ def test_both_runs_must_be_named():
     done = subprocess.run([sys.executable, TOOL, "runs/a"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "the following arguments are required: RUN_B" in done.stderr
+
+
+def test_illustrative_runs_are_compared_and_marked(compare):
+    line = "timing=constant is not a measurement: latencies, service levels and cost are illustrative"
+    one, other = (summary(verdict="ILLUSTRATIVE") for _ in range(2))
+    one["timing"]["illustrative"] = other["timing"]["illustrative"] = line
+    code, out, _ = compare(one, other)
+    assert code == 0 and out.splitlines()[:2] == [f"A is illustrative: {line}", f"B is illustrative: {line}"]
+    assert "predicts nothing" not in out and cells(out, "verdict") == ["ILLUSTRATIVE", "ILLUSTRATIVE"]
+
+
+def test_an_illustrative_run_beside_another_is_said_to_tell_nothing(compare):
+    other = summary(verdict="DEGRADED")
+    other["timing"]["illustrative"] = "timing=mine is none"
+    code, out, _ = compare(summary(), other)
+    assert code == 0 and out.splitlines()[:2] == [
+        "B is illustrative: timing=mine is none",
+        "one of them is illustrative and the other is not: a difference between their figures predicts nothing",
+    ]

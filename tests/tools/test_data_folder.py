@@ -10,7 +10,7 @@ import pytest
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-@pytest.mark.parametrize("tool", ["fit_power", "validate_timing", "compare_reference"])
+@pytest.mark.parametrize("tool", ["fit_power", "fit_timing", "validate_timing", "compare_reference", "bench_virtual"])
 def test_a_missing_data_folder_is_one_line(tool, tmp_path):
     environment = os.environ | {"EMU_DATA": str(tmp_path / "nowhere")}
     done = subprocess.run([sys.executable, TOOLS / f"{tool}.py"], capture_output=True, text=True, env=environment)

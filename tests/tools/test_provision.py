@@ -80,6 +80,16 @@ def test_a_line_a_run_a_table_and_a_page(uninterrupted):
     assert "Pareto front" in page and "compared (dashed): 5P4T" in page
 
 
+def test_a_search_by_a_timing_that_is_no_measurement_says_so(tmp_path):
+    size = ("--minimize", "machines", "--rate", "1", "--designs", "baseline_h100", "--max-machines", "2")
+    code, out, err = provision(*size, "timing=constant", "workload=fixed", "workload.duration_s=3", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    line = "timing=constant is not a measurement: latencies, service levels and cost are illustrative"
+    assert out.count(f"ILLUSTRATIVE: {line}") == 1
+    assert (directory_of(out) / "provision.html").read_text().count(line) == 1
+    assert {probe["illustrative"] for probe in result(directory_of(out))["probes"]} == {line}
+
+
 def test_what_was_found_is_run_by_emu_to_the_same_metrics(uninterrupted, tmp_path, monkeypatch, capfd):
     directory, out = uninterrupted
     command = shlex.split(next(line for line in out if line.startswith("run it: ")).removeprefix("run it: "))

@@ -24,7 +24,16 @@ def test_quick(tmp_path):
         assert claim["name"] in ended.stdout
         assert claim["figures"][0]["what"] in page
     assert "far too short for results" in page
+    assert "--quick: the figures below are no results: runs of 4 s only show that it works" in " ".join(ended.stdout.split())
+    illustrative = "timing=splitwise_sim is not a measurement"
+    assert f"compatible mode is ILLUSTRATIVE: {illustrative}" in " ".join(ended.stdout.split()) and illustrative in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_help_is_help(tmp_path):
+    ended = reproduce("--help", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "1.4x-at-20%-lower-cost" in ended.stdout and "%%" not in ended.stdout
 
 
 def test_a_claim_that_is_not_there(tmp_path):

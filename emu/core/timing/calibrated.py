@@ -2,17 +2,20 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from inspect import Parameter, signature
 
 import numpy as np
 
 from emu.core import setting
+from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing import checks
 from emu.core.timing.curve import PiecewiseLinear
 from emu.core.timing.family import Fit, Fits, FittedFamily
-from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing.model import TimingModel
 from emu.core.timing.probe import DECODE, PREFILL
 from emu.core.timing.profile import MIN_NUMPY_STEPS
+from emu.core.timing.provenance import Provenance
 
 
 class CalibratedTiming(TimingModel):
@@ -40,8 +43,8 @@ class CalibratedTiming(TimingModel):
     from `mixed_error_tokens`, prompts and decodes counted), and from so many sequences on (`decode_error` from
     `decode_error_num_seqs`); no region, no error. Outside the measured range they are those of the nearest region.
 
-    Raises TimingError, or SettingError, for points that do not ascend, a curve that falls at its end, figures
-    below 0 and errors without a region.
+    Raises SettingError, with the figure's key below `place`, for points that do not ascend, what is no time, a curve that
+    falls at its end, figures below 0 and errors without a region.
     """
 
     def __init__(
@@ -64,25 +67,28 @@ class CalibratedTiming(TimingModel):
         decode_error: Sequence[float] = (),
         mixed_error_tokens: Sequence[float] = (),
         mixed_error: Sequence[float] = (),
+        place: str = "timing",
     ) -> None:
-        for name, first, curve in (("pass", pass_tokens, pass_s), ("decode", decode_num_seqs, decode_s)):
-            if not curve or min(curve) <= 0 or curve[-1] < curve[-2:][0]:
-                raise TimingError(f"timing {name}_s must be positive and not fall at the end: {list(curve)}")
-            if not first or first[0] < 1:
-                raise TimingError(f"timing {name}_s must begin at 1 or more, not at {list(first[:1])}")
+        checks.curve(place, "pass_tokens", pass_tokens, "pass_s", pass_s)
+        checks.curve(place, "decode_num_seqs", decode_num_seqs, "decode_s", decode_s, checks.MAX_SEQS)
+        for name, times_s in (("pass_s", pass_s), ("decode_s", decode_s)):
+            checks.does_not_fall(f"{place}.{name}", times_s, first=len(times_s) - 1)
+        for name, probe_s in (("probe_prefill_s", probe_prefill_s), ("probe_decode_s", probe_decode_s)):
+            if probe_s is not None:
+                checks.seconds(f"{place}.{name}", probe_s)
         self._pass, self._decode = PiecewiseLinear(pass_tokens, pass_s), PiecewiseLinear(decode_num_seqs, decode_s)
         self._min_pass_tokens, self._max_pass_tokens = pass_tokens[0], pass_tokens[-1]
         self._min_num_seqs, self._max_num_seqs = decode_num_seqs[0], decode_num_seqs[-1]
-        self._pair_s = setting.not_negative("timing pair_s", pair_s)
-        self._seq_s = setting.not_negative("timing seq_s", seq_s)
-        self._kv_read_s = setting.not_negative("timing kv_read_s_per_token", kv_read_s_per_token)
-        self._kv_read_growth_s = setting.not_negative("timing kv_read_growth_s", kv_read_growth_s)
-        self._mixed_kv_read_s = setting.not_negative("timing mixed_kv_read_s_per_token", mixed_kv_read_s_per_token)
-        self._max_seq_context_tokens = setting.not_negative("timing max_seq_context_tokens", max_seq_context_tokens)
+        self._pair_s = checks.cost_s(f"{place}.pair_s", pair_s)
+        self._seq_s = checks.cost_s(f"{place}.seq_s", seq_s)
+        self._kv_read_s = checks.cost_s(f"{place}.kv_read_s_per_token", kv_read_s_per_token)
+        self._kv_read_growth_s = checks.cost_s(f"{place}.kv_read_growth_s", kv_read_growth_s)
+        self._mixed_kv_read_s = checks.cost_s(f"{place}.mixed_kv_read_s_per_token", mixed_kv_read_s_per_token)
+        self._max_seq_context_tokens = setting.not_negative(f"{place}.max_seq_context_tokens", max_seq_context_tokens)
         self._probe_s = {PREFILL: probe_prefill_s, DECODE: probe_decode_s}
-        self._prefill_error = _regions("prefill_error", prefill_error_tokens, prefill_error)
-        self._decode_error = _regions("decode_error", decode_error_num_seqs, decode_error)
-        self._mixed_error = _regions("mixed_error", mixed_error_tokens, mixed_error)
+        self._prefill_error = _regions(place, "prefill_error", "tokens", prefill_error_tokens, prefill_error)
+        self._decode_error = _regions(place, "decode_error", "num_seqs", decode_error_num_seqs, decode_error)
+        self._mixed_error = _regions(place, "mixed_error", "tokens", mixed_error_tokens, mixed_error)
 
     def _base_s(self, num_seqs: int) -> float:
         return self._decode(max(num_seqs, self._min_num_seqs))
@@ -144,15 +150,22 @@ COSTS = {
 Regions = tuple[tuple[float, ...], tuple[float, ...]]  # where the second and later ones begin; the error of each, or none
 
 
-def _regions(name: str, begins: Sequence[float], errors: Sequence[float]) -> Regions:
-    if len(begins) != len(errors) or any(b <= a for a, b in pairwise(begins)):
-        raise TimingError(f"timing {name} needs an error for each of its regions, which ascend: {list(begins)}, {list(errors)}")
-    return tuple(begins[1:]), tuple([setting.not_negative(f"timing {name}", error) for error in errors])
+def _regions(place: str, name: str, size: str, begins: Sequence[float], errors: Sequence[float]) -> Regions:
+    checks.sizes(f"{place}.{name}_{size}", begins, min_points=0)
+    checks.as_many(f"{place}.{name}", errors, f"{name}_{size}", len(begins))
+    return tuple(begins[1:]), tuple(setting.not_negative(f"{place}.{name}[{i}]", error) for i, error in enumerate(errors))
 
 
 def _error_at(regions: Regions, size: float) -> float | None:
     begins, errors = regions
     return errors[bisect_right(begins, size)] if errors else None
+
+
+def _figure_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The figures that a calibration must have, and those that it may have."""
+    parameters = {name: of.default for name, of in signature(CalibratedTiming).parameters.items() if name != "place"}
+    required = tuple(name for name, default in parameters.items() if default is Parameter.empty)
+    return required, tuple(name for name in parameters if name not in required)
 
 
 class CalibratedFamily(FittedFamily):
@@ -163,16 +176,35 @@ class CalibratedFamily(FittedFamily):
     long. Raises SettingError for one that is not positive.
     """
 
-    def __init__(self, tensor_parallel: int, fits: Fits, prefill_speed: float = 1.0, decode_speed: float = 1.0) -> None:
-        super().__init__(tensor_parallel, fits)
-        speeds = {PREFILL: prefill_speed, DECODE: decode_speed}
-        self._slower = {
-            name: 1.0 / setting.positive(f"timing.{phase}_speed", speeds[phase]) for phase in COSTS for name in COSTS[phase]
-        }
+    FIGURES, OPTIONAL = _figure_names()
 
-    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        slower = {name: _times(factor, fit[name]) for name, factor in self._slower.items() if name in fit}
-        return CalibratedTiming(**{**fit, **slower})
+    def __init__(
+        self,
+        tensor_parallel: int,
+        fits: Fits,
+        prefill_speed: float = 1.0,
+        decode_speed: float = 1.0,
+        name: str = "",
+        source: str | None = None,
+        date: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        super().__init__(tensor_parallel, fits, Provenance(name, source, date, error))
+        self._speeds = {PREFILL: prefill_speed, DECODE: decode_speed}
+        for phase, speed in self._speeds.items():
+            setting.positive(f"timing.{phase}_speed", speed)
+
+    def check(self, place: str, fit: Fit) -> None:
+        CalibratedTiming(**fit, place=place)
+
+    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        slower = {name: 1.0 / speed for phase, speed in self._speeds.items() for name in COSTS[phase] if name in fit}
+        slower = {name: _times(factor, fit[name]) for name, factor in slower.items()}
+        try:
+            return CalibratedTiming(**{**fit, **slower}, place=place)
+        except SettingError as error:  # as it stands in the file it is right
+            speeds = " ".join(f"timing.{phase}_speed={speed:g}" for phase, speed in self._speeds.items())
+            raise SettingError(f"{speeds}: {error}") from error
 
 
 def _times(factor: float, figure: float | Sequence[float]) -> float | list[float]:

@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 
 from emu.core.specs import HardwareSpec, ModelSpec
-from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing import checks
+from emu.core.timing.model import TimingModel
+from emu.core.timing.provenance import Provenance
 
 
 class ConstantTiming(TimingModel):
     """Prefill takes `prefill_s_per_token` for each prompt token, a decode step `decode_step_s`, a mixed pass the sum.
 
-    The same on every machine, whatever the context. Raises TimingError for a duration that is not positive.
+    The same on every machine, whatever the context. Raises SettingError for what is no time of a pass.
     """
 
+    provenance = Provenance(name="constant")
+
     def __init__(self, prefill_s_per_token: float, decode_step_s: float) -> None:
-        for name, value in (("prefill_s_per_token", prefill_s_per_token), ("decode_step_s", decode_step_s)):
-            if not value > 0:
-                raise TimingError(f"timing.{name}={value} must be greater than 0")
-        self.prefill_s_per_token = float(prefill_s_per_token)
-        self.decode_step_s = float(decode_step_s)
+        self.prefill_s_per_token = checks.seconds("timing.prefill_s_per_token", prefill_s_per_token)
+        self.decode_step_s = checks.seconds("timing.decode_step_s", decode_step_s)
 
     def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         return self

@@ -1,18 +1,21 @@
 """Timing calibrated on the measured Splitwise profile: prefill by tokens, decode by batch size and context."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
 from emu.core import setting
+from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
+from emu.core.timing import checks
 from emu.core.timing.curve import PiecewiseLinear
 from emu.core.timing.family import Fit, Fits, FittedFamily
-from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing.model import TimingModel
+from emu.core.timing.provenance import Provenance
 
 # Below this many steps plain Python beats numpy's fixed cost of about 2.5 us; both yield the same floats.
 MIN_NUMPY_STEPS = 32
+MIN_BANDWIDTH_SHARE = 1e-6
 
 
 class ProfileTiming(TimingModel):
@@ -33,8 +36,8 @@ class ProfileTiming(TimingModel):
     max(curve(prompt tokens + n) less the saving, base(n)) + `kv_read_s_per_token` x C, so it is never shorter than the
     prefill or the decode step alone. The profile has no such pass; this is the sum of its parts.
 
-    Raises TimingError for curves that do not ascend, or fall, a decode curve that does not start at one sequence, or a
-    saving that would leave nothing of a pass.
+    Raises SettingError, with the figure's key below `place`, for sizes that do not ascend, times that fall or are no times,
+    a decode curve that does not start at one sequence, or a saving that would leave nothing of a pass.
     """
 
     def __init__(
@@ -47,15 +50,22 @@ class ProfileTiming(TimingModel):
         decode_s: Sequence[float],
         kv_read_s_per_token: float,
         max_seq_context_tokens: int,
+        place: str = "timing",
     ) -> None:
-        for name, curve in (("prefill_s", prefill_s), ("decode_s", decode_s)):
-            if not curve or curve[0] <= 0 or any(b < a for a, b in pairwise(curve)):
-                raise TimingError(f"timing {name} must be positive and never fall: {list(curve)}")
-        if not decode_num_seqs or decode_num_seqs[0] != 1:
-            raise TimingError(f"timing decode_num_seqs must start at 1: {list(decode_num_seqs)}")
+        checks.curve(place, "prefill_tokens", prefill_tokens, "prefill_s", prefill_s)
+        checks.does_not_fall(f"{place}.prefill_s", prefill_s)
+        checks.curve(place, "decode_num_seqs", decode_num_seqs, "decode_s", decode_s, checks.MAX_SEQS)
+        checks.does_not_fall(f"{place}.decode_s", decode_s)
+        if decode_num_seqs[0] != 1:
+            raise SettingError(f"{place}.decode_num_seqs[0]={decode_num_seqs[0]}: expected 1")
+        setting.between(f"{place}.pair_saving_s", pair_saving_s, -checks.MAX_S, checks.MAX_S)
+        for n, time_s in zip(prefill_tokens, prefill_s, strict=True):
+            if pair_saving_s * n * n >= time_s:
+                raise SettingError(
+                    f"{place}.pair_saving_s={pair_saving_s}: leaves nothing of a pass of {n} tokens, {time_s} s; "
+                    f"expected less than {time_s / (n * n):.3g}"
+                )
         self._prefill = PiecewiseLinear(prefill_tokens, prefill_s)
-        if any(pair_saving_s * n * n >= time_s for n, time_s in zip(prefill_tokens, prefill_s, strict=True)):
-            raise TimingError(f"timing pair_saving_s={pair_saving_s} leaves nothing of a pass: {list(prefill_s)}")
         self._min_prefill_tokens, self._max_prefill_tokens = prefill_tokens[0], prefill_tokens[-1]
         self._pair_saving_s = pair_saving_s
         growth = attention_per_token / (1.0 + attention_per_token * prefill_tokens[-1])
@@ -127,21 +137,36 @@ class ProfileFamily(FittedFamily):
     cache is read. `max_seq_context_tokens` bounds the profiled range: `ProfileTiming.extrapolates`.
     """
 
-    def __init__(self, tensor_parallel: int, max_seq_context_tokens: int, fits: Fits) -> None:
-        super().__init__(tensor_parallel, fits)
-        self.max_seq_context_tokens = max_seq_context_tokens
+    FIGURES = ("prefill_tokens", "prefill_s", "pair_saving_s", "decode_num_seqs", "decode_s", "kv_bandwidth_share")
 
-    def build(self, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        return self._timing(model, hardware, **fit)
+    def __init__(
+        self,
+        tensor_parallel: int,
+        max_seq_context_tokens: int,
+        fits: Fits,
+        name: str = "",
+        source: str | None = None,
+        date: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        self.max_seq_context_tokens = setting.whole("timing.max_seq_context_tokens", max_seq_context_tokens, 1)
+        super().__init__(tensor_parallel, fits, Provenance(name, source, date, error))
 
-    def _timing(self, model: ModelSpec, hardware: HardwareSpec, kv_bandwidth_share: float, **curves) -> TimingModel:
-        setting.positive(f"timing.fits.{model.name}.{hardware.name}.kv_bandwidth_share", kv_bandwidth_share)
-        kv_bytes_per_s = kv_bandwidth_share * hardware.num_gpus * hardware.hbm_bytes_per_s
+    def check(self, place: str, fit: Fit) -> None:
+        setting.between(f"{place}.kv_bandwidth_share", fit["kv_bandwidth_share"], MIN_BANDWIDTH_SHARE, 1)
+        self._timing(place, fit, attention_per_token=0.0, kv_read_s_per_token=0.0)
+
+    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        kv_bytes_per_s = fit["kv_bandwidth_share"] * hardware.num_gpus * hardware.hbm_bytes_per_s
         # FLOPs of a token: 2 x num_params in the linear layers, 4 x layers x heads x head_dim per token attended to.
         attention_per_token = 2.0 * model.num_layers * model.num_heads * model.head_dim / model.num_params
+        return self._timing(place, fit, attention_per_token, model.kv_bytes_per_token / kv_bytes_per_s)
+
+    def _timing(self, place: str, fit: Fit, attention_per_token: float, kv_read_s_per_token: float) -> TimingModel:
         return ProfileTiming(
-            **curves,
+            **{name: figure for name, figure in fit.items() if name != "kv_bandwidth_share"},
             attention_per_token=attention_per_token,
-            kv_read_s_per_token=model.kv_bytes_per_token / kv_bytes_per_s,
+            kv_read_s_per_token=kv_read_s_per_token,
             max_seq_context_tokens=self.max_seq_context_tokens,
+            place=place,
         )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,11 +17,13 @@ from emu.core import setting
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.calibrated import CalibratedFamily
 from emu.core.timing.model import TimingError, TimingModel
+from emu.core.timing.provenance import Provenance
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.job import QUICK, Job
 from emu.execution.model import Executable
 
 FOLDER = Path("runs/calibrations")
+KEPT_KEYS = {"source", "date", "error", "tensor_parallel", "fits"}  # without one of them a calibration is made anew
 BLOCK_TOKENS = 16
 EMU = Path(__file__).parents[2]
 # What a calibration depends on: the code that computes steps, and that measures and fits them.
@@ -39,13 +42,15 @@ class HostTiming:
     `num_beside` other machines work on the same host. `prefill_speed` and `decode_speed` as in `CalibratedFamily`.
 
     A calibration is kept in runs/calibrations/ of the working directory. Where there is none for this model, device and torch,
-    by this code, it is made at once: in under a minute, by a process of its own, which says on stderr how far it is.
+    by this code, it is made at once: in under a minute, by a process of its own, which says on stderr how far it is. So is one
+    that does not say where it comes from.
     """
 
     def __init__(
         self, hardware: str, device: str, num_threads: int, num_beside: int, prefill_speed: float, decode_speed: float
     ) -> None:
         self.hardware = hardware
+        self.provenance = Provenance(name="host")  # until a calibration is read
         if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
             raise setting.SettingError(f"timing.device={device}: expected cpu, cuda or cuda:N")
         self.device = device
@@ -77,10 +82,12 @@ class HostTiming:
             effort=QUICK,
         )
         path = FOLDER / f"{digest(job)}.yaml"
-        if not path.exists():
-            _calibrate(job, path)
-        content = yaml.safe_load(path.read_text())
-        family = CalibratedFamily(content["tensor_parallel"], content["fits"], self.prefill_speed, self.decode_speed)
+        kept = _kept(path) or _calibrate(job, path)
+        values = {key: kept[key] for key in KEPT_KEYS}
+        family = CalibratedFamily(
+            **values, prefill_speed=self.prefill_speed, decode_speed=self.decode_speed, name=self.provenance.name
+        )
+        self.provenance = family.provenance
         return family.for_machine(model, hardware)
 
 
@@ -96,14 +103,24 @@ def digest(job: Job) -> str:
     return hashed.hexdigest()[:16]
 
 
-def _calibrate(job: Job, path: Path) -> None:
+def _kept(path: Path) -> dict[str, Any] | None:
+    """The calibration in the file; None where there is none, or one that does not tell where it comes from."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) and content.keys() >= KEPT_KEYS else None
+
+
+def _calibrate(job: Job, path: Path) -> dict[str, Any]:
+    """Measure, write the file, and return its content."""
     if find_spec("torch") is None:
         raise TimingError("timing=host needs torch, which is not installed; pip install 'emu[torch]'")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
-        if path.exists():
-            return
+        if kept := _kept(path):
+            return kept
         task = (job, path, path.with_suffix(".jsonl"), "timing=host")
         process = subprocess.Popen(
             [sys.executable, "-m", "emu.execution.calibration"],
@@ -119,3 +136,4 @@ def _calibrate(job: Job, path: Path) -> None:
             print(last_line, file=sys.stderr)
         if process.wait():
             raise TimingError(f"timing=host: the calibration of {job.model.name} failed: {last_line}")
+        return yaml.safe_load(path.read_text())

@@ -1,7 +1,8 @@
 """A calibration as a file of `conf/timing/`: the fit, and in comments what it is of and how far to trust it."""
 
+import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,21 +25,45 @@ def write_timing(job: Job, target: Path, measurements: Path, command: str, say: 
     unfinished = measurements.with_suffix(".unfinished.jsonl")
     calibration = calibrate(job, unfinished, say)
     temporary = target.with_suffix(".new")
-    temporary.write_text(timing_yaml(job, calibration, command))
+    temporary.write_text(timing_yaml(target.stem, job, calibration, command))
     temporary.replace(target)
     unfinished.replace(measurements)
     return calibration
 
 
-def timing_yaml(job: Job, calibration: Calibration, command: str) -> str:
-    """The file's text. `command` is what wrote it."""
-    lines = [f"# {line}".rstrip() for line in _header(job, calibration, command)]
-    lines += ["_target_: emu.core.timing.calibrated.CalibratedFamily", "_convert_: all", "tensor_parallel: 1"]
+def timing_yaml(name: str, job: Job, calibration: Calibration, command: str) -> str:
+    """The file's text, for timing=NAME. `command` is what wrote it."""
+    date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    lines = [f"# {line}".rstrip() for line in _header(job, calibration, command, date)]
+    lines += ["_target_: emu.core.timing.calibrated.CalibratedFamily", "_convert_: all"]
+    provenance = {"name": name, "source": _source(job), "date": date, "error": stated_error(calibration.regions)}
+    # JSON's text in quotes is YAML's too.
+    lines += [f"{key}: {json.dumps(text, ensure_ascii=False)}" for key, text in provenance.items()]
+    lines += ["tensor_parallel: 1"]
     lines += [f"{phase}_speed: 1  # of the machines, against that in the calibration, > 0" for phase in PHASES]
     lines += ["fits:"]
     lines += [f"  {job.model.name}:", f"    {job.hardware}:"]
     lines += [f"      {name}: {_text(value)}" for name, value in calibration.figures.items()]
     return "\n".join(lines) + "\n"
+
+
+def _source(job: Job) -> str:
+    return f"tools/calibrate.py on {_device(job)}"
+
+
+def _device(job: Job) -> str:
+    threads = f", {job.num_threads} thread{'s' * (job.num_threads > 1)}" if job.is_on_cpu else ""
+    return f"{device_name(job.device)} (device {job.device}{threads})"
+
+
+def stated_error(regions: Sequence[RegionError]) -> str | None:
+    """The errors from the least to the largest of each phase's regions; None where nothing was held out."""
+    ranges = []
+    for phase in SIZES:
+        errors = [100 * region.error for region in regions if region.phase == phase]
+        if errors:
+            ranges.append(f"{phase} {min(errors):.0f} to {max(errors):.0f} %")
+    return f"{', '.join(ranges)}: 95th percentile, each configuration held out in turn" if ranges else None
 
 
 def error_table(regions: list[RegionError]) -> list[str]:
@@ -65,11 +90,10 @@ def costs(job: Job, calibration: Calibration) -> list[str]:
     return [*lines, f"power: {calibration.prefill_w:.0f} W in prefills, {calibration.decode_w:.0f} W in decodes"]
 
 
-def _header(job: Job, calibration: Calibration, command: str) -> Iterator[str]:
+def _header(job: Job, calibration: Calibration, command: str, date: str) -> Iterator[str]:
     figures, dtype = calibration.figures, job.model.executable.dtype
-    threads = f", {job.num_threads} thread{'s' * (job.num_threads > 1)}" if job.is_on_cpu else ""
     yield f"Times of one forward pass of {job.model.name} ({dtype}) on hardware {job.hardware}. Calibrated on"
-    yield f"{device_name(job.device)} (device {job.device}{threads}), {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, with"
+    yield f"{_device(job)}, {date}, with"
     if job.num_beside:
         yield f"{job.num_beside} other of these machines at work on the same host, busy for {BUSY_SHARE:.0%} of the time, and"
     yield f"torch {torch_version()}, numpy {np.__version__}, Python {platform.python_version()}, by"

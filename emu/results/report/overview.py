@@ -13,6 +13,10 @@ from emu.results.report.run import Run
 VERDICTS = {
     "VALID": ("good", "Every check of the run passed: its figures can be used as they stand."),
     "DEGRADED": ("warn", "A check is past its limit, though not by far: use the figures with the reasons below in mind."),
+    "ILLUSTRATIVE": (
+        "warn",
+        "Its timing is no measurement: the figures named below show how the cluster behaves, and predict nothing.",
+    ),
     "INVALID": ("bad", "These figures must not be used, for the reasons below."),
 }
 SATURATED = (

@@ -11,14 +11,14 @@ from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
 from emu.results.report.quantity import count, share, unit_of
 from emu.results.report.scale import Scale
-from emu.results.sweep_curves import Curve, curves_of, load_of, settings_of
+from emu.results.sweep_curves import Curve, curves_of, illustrations, load_of, settings_of
 from emu.results.sweep_table import is_usable, outcome
 
 COLOURS = ("blue", "orange", "green", "purple", "yellow", "grey")
 METRICS = (("TTFT", "ttft"), ("TBT", "tbt"), ("E2E", "e2e"))
 STATISTICS = ("p50", "p90", "p99")
 UNITS = {"workload.rate_rps": "load (requests/s)", "workload.rate_scale": "speed of the trace"}
-TONES = {"VALID": "good", "DEGRADED": "warn", "SATURATED": "warn"}
+TONES = {"VALID": "good", "ILLUSTRATIVE": "warn", "DEGRADED": "warn", "SATURATED": "warn"}
 FIGURES = (
     ("Throughput", "Finished requests a second.", "throughput_rps", "requests/s"),
     ("Goodput", "Requests a second within all three p99 objectives.", "slo.goodput_rps", "requests/s"),
@@ -40,8 +40,8 @@ NOTES = (
     "All designs at one load and seed serve the same requests.",
 )
 LINES = (
-    "Lines hold only runs that are VALID or DEGRADED and not SATURATED; where there are several seeds, their mean. Hollow "
-    "squares are runs that must not be compared; those beyond the chart stand at its edge."
+    "Lines hold only runs that are VALID, ILLUSTRATIVE or DEGRADED and not SATURATED; where there are several seeds, their "
+    "mean. Hollow squares are runs that must not be compared; those beyond the chart stand at its edge."
 )
 
 
@@ -57,7 +57,7 @@ def render_sweep(rows: Sequence[Mapping[str, Any]], title: str, load: str | None
             else [card.empty("", "No number but the seed varies: there is nothing to draw against.")]
         ),
         card.section("Runs", card.box("", "", _table(rows))),
-        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in NOTES)}</footer>",
+        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in (*illustrations(rows), *NOTES))}</footer>",
     ]
     return document(title, sections, CSS)
 
@@ -138,11 +138,13 @@ def _limit(curves: Sequence[Curve], key: str) -> float | None:
 
 def _highest(curves: Sequence[Curve], label: str) -> str:
     highest = [curve.highest_load_within_slos() for curve in curves]
-    best = max((load for load in highest if load is not None), default=None)
+    known = [(curve.is_illustrative, load) for curve, load in zip(curves, highest, strict=True) if load is not None]
+    best = dict(sorted(known))  # of each kind, for only those of a kind may be compared
     rows = []
     for curve, load in zip(curves, highest, strict=True):
         text = "none" if load is None else f"{load:g}"
-        rows.append([escape(curve.name), f'<span class="best">{text}</span>' if load == best and best is not None else text])
+        is_best = load is not None and load == best[curve.is_illustrative]
+        rows.append([escape(curve.name), f'<span class="best">{text}</span>' if is_best else text])
     note = (
         "Up to it, every run of the design may be compared and meets all nine objectives. The resolution is that of the sweep."
     )

@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from emu.core.setting import SettingError
+from emu.core.timing.calibrated import CalibratedFamily
 from emu.core.timing.model import TimingError
 
 
@@ -26,3 +28,12 @@ def test_another_number_of_gpus_than_profiled_is_refused(load):
     model, hardware = load("model", "llama2_70b"), replace(load("hardware", "dgx_h100"), num_gpus=4)
     with pytest.raises(TimingError, match="profiled on 8 GPUs a machine, not on num_gpus=4"):
         load("timing", "profile").for_machine(model, hardware)
+
+
+@pytest.mark.parametrize(
+    ("fits", "key"), [(3, "timing.fits=3"), ({"m": [1]}, "timing.fits.m=[1]"), ({"m": {"h": "x"}}, "timing.fits.m.h=x")]
+)
+def test_what_is_no_fit_is_named(fits, key):
+    with pytest.raises(SettingError) as error:
+        CalibratedFamily(1, fits)
+    assert str(error.value) == f"{key}: expected figures by model, hardware and name"

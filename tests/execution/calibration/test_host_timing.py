@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from emu import compose as composition
 from emu.build import ConfigError, build, compose, plain
 from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
@@ -10,6 +11,7 @@ from emu.execution.calibration import host
 from emu.execution.calibration.host import HostTiming, digest
 from emu.execution.calibration.job import Effort, Job
 from emu.execution.model import random_model
+from emu.results.summary import summarize
 from tests.tiny_checkpoints import CONFIG
 
 pytest.importorskip("torch")
@@ -39,6 +41,33 @@ def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capf
     slower = HostTiming("h", "cpu", 1, 0, 1.0, 0.5).for_machine(MODEL, HARDWARE)
     assert slower.decode_s(1, 10) == pytest.approx(2 * timing.decode_s(1, 10))
     assert slower.prefill_s([10]) == timing.prefill_s([10])
+
+
+def test_a_calibration_that_does_not_say_where_it_comes_from_is_made_anew(folder, capfd):
+    family = HostTiming("h", "cpu", 1, 0, 1.0, 1.0)
+    family.for_machine(MODEL, HARDWARE)
+    assert family.provenance.is_measured and family.provenance.name == "host"
+    assert family.provenance.source.startswith("tools/calibrate.py on ") and "held out" in family.provenance.error
+    [path] = folder.glob("*.yaml")
+    for broken in ("error:", "fits:"):
+        path.write_text(path.read_text().replace(f"\n{broken}", f"\n# {broken}"))
+        capfd.readouterr()
+        assert HostTiming("h", "cpu", 1, 0, 1.0, 1.0).for_machine(MODEL, HARDWARE).decode_s(1, 10) > 0
+        assert "calibrating tiny on cpu: warming up" in capfd.readouterr().err
+        assert f"\n{broken}" in path.read_text()
+
+
+@pytest.mark.parametrize("experiment", [["experiment=validate"], ["experiment=mixed", "~execution.machines"]])
+def test_experiments_by_it_can_be_valid(folder, monkeypatch, experiment):
+    folder.mkdir(parents=True)
+    (folder / "kept.yaml").write_text((composition.CONF_DIR / "timing" / "llama_30m_cpu.yaml").read_text())
+    monkeypatch.setattr(host, "digest", lambda job: "kept")
+    short = ["runtime=virtual", "execution=emulated", "workload.duration_s=5", "workload.rate_rps=0.3"]
+    plan = build(compose([*experiment, *short]))
+    record = plan.runtime.run(plan.rehearse(run_dir=folder, log_events=False))
+    summary = summarize(record, 0.0, plan.verdict, plan.service_levels, plan.power)
+    assert (summary["verdict"], summary["verdict_reasons"]) == ("VALID", [])
+    assert (summary["timing"]["name"], summary["timing"]["date"]) == ("host", "2026-11-28 05:52 UTC")
 
 
 def test_what_fails_is_one_line(folder):
