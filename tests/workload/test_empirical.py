@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emu.workload.trace_format import read_trace
 
 from emu.core.setting import SettingError
 from emu.workload.empirical import LENGTHS_DIR, Empirical
-from emu.workload.trace_format import read_trace
 
 TOOL = Path(__file__).parents[2] / "tools" / "length_tables.py"
 SERVICES = ("azure_conv", "azure_code")

@@ -3,13 +3,13 @@ import re
 
 import numpy as np
 import pytest
+from emu.workload.trace_format import read_trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.core.setting import SettingError
 from emu.workload.prediction import NoisyPrediction
 from emu.workload.trace import Trace
-from emu.workload.trace_format import read_trace
 from emu.workload.workload import WorkloadError
 
 ARRIVAL_S = np.array([0.5, 1.0, 1.0, 2.25, 7.5, 10.0, 40.0])

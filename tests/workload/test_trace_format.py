@@ -3,8 +3,8 @@ import re
 
 import numpy as np
 import pytest
-
 from emu.workload.trace_format import TRACE_FORMATS, read_trace
+
 from emu.workload.workload import WorkloadError
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 23:59:59.5000000,4808,10\n2023-11-17 00:00:01.7500010,3180,8\n"
