@@ -90,6 +90,7 @@ FORMATS: tuple[TraceFormat, ...] = (
     ),
 )
 TRACE_FORMATS: Mapping[str, TraceFormat] = MappingProxyType({trace_format.name: trace_format for trace_format in FORMATS})
+USUAL = ("plain", "mooncake")  # named where several are as near
 LENGTHS_ALONE = ("num_prefill_tokens", "num_decode_tokens")
 
 
@@ -106,7 +107,7 @@ def recognise(path: Path, format_name: str, line_num: int, first_line: str) -> T
             if (again := twice(names)) in trace_format.used:
                 raise WorkloadError(f"{place}: column {again} twice; expected each once")
             return trace_format
-    nearest = max(allowed, key=lambda trace_format: (_likeness(trace_format, first_line), trace_format.name == "plain"))
+    nearest = max(allowed, key=lambda trace_format: (_likeness(trace_format, first_line), trace_format.name in USUAL))
     names = set(nearest.names_in(first_line))
     if set(LENGTHS_ALONE) <= names:
         raise WorkloadError(
@@ -133,7 +134,7 @@ def _required(trace_format: TraceFormat) -> set[str]:
 def _likeness(trace_format: TraceFormat, first_line: str) -> float:
     """How near a first line is to a format: the fields that it has, or nearly has."""
     names = trace_format.names_in(first_line)
-    fields = trace_format.used
+    fields = set(trace_format.fields)
     if not names:
         return -1.0 if trace_format.has_header == first_line.lstrip().startswith("{") else 0.0
     found = len(fields & set(names))
@@ -142,4 +143,5 @@ def _likeness(trace_format: TraceFormat, first_line: str) -> float:
 
 
 def _similarity(field: str, name: str) -> float:
-    return difflib.SequenceMatcher(None, field.lower(), name.lower()).ratio()
+    ratio = difflib.SequenceMatcher(None, field.lower(), name.lower()).ratio()
+    return ratio if ratio > 0.6 else 0.0

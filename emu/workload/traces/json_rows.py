@@ -69,6 +69,8 @@ class JsonLinesFormat:
 
         def parse(line: str) -> Row:
             row = DECODE(line)
+            if type(row) is not dict:
+                raise TypeError
             if row.keys() - used:
                 unused.update(row.keys() - used)
             if time_field not in row and "delay" in row:

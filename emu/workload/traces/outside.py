@@ -31,11 +31,12 @@ class Inside:
     num_requests_outside: int
 
     def indices(self) -> Iterator[int]:
-        if self.first > 0:
+        last = self.num_rows - 1
+        if not self.first <= 0 < self.end:
             yield 0
         yield from range(self.first, self.end)
-        if max(self.end, 1) < self.num_rows:
-            yield self.num_rows - 1
+        if last and not self.first <= last < self.end:
+            yield last
 
 
 class Outside:

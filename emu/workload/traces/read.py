@@ -80,7 +80,7 @@ class _Reading:
     first_line: str = ""
     outside: Outside | None = None
     unused: set[str] = field(default_factory=set)
-    bad: list[str] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
     num_bad: int = 0
     num_requests: int = 0
     num_skipped: int = 0
@@ -132,15 +132,14 @@ class _Reading:
             try:
                 if base.needs_whole:
                     base.check(time_field, time)
-                if time < previous:
-                    if not sorts:
-                        previous = time
-                        raise Unexpected(f"{time_field} to be no earlier than in the row above, or workload.unsorted=sort")
+                is_late, previous = time < (latest if sorts else previous), time
+                if is_late and not sorts:
+                    raise Unexpected(f"{time_field} to be no earlier than in the row above, or workload.unsorted=sort")
+                if is_late:
+                    self.num_late += 1
                     earliest = min(earliest, time)
-                    self.num_late += time < latest
-                elif time > latest:
+                else:
                     latest = time
-                previous = time
                 if not row.output_tokens and skips:
                     self.num_skipped += 1
                     continue
@@ -180,14 +179,15 @@ class _Reading:
                 parse = self._parser(line_num, line)
                 if self.format.has_header:
                     continue
+            if type(line) is BadLine:
+                self._note(line_num, line.text, line.problem)
+                continue
             try:
                 yield line_num, line, parse(line)
             except Unexpected as error:
                 self._note(line_num, line, str(error))
             except MALFORMED as error:
-                if type(line) is BadLine:
-                    self._note(line_num, line.text, line.problem)
-                elif line.strip(" \t"):
+                if line.strip(" \t"):
                     lacks = f"{error.args[0]}, as in " if type(error) is KeyError else "a row like "
                     self._note(line_num, line, f"{lacks}{self.format.example}")
         if parse is None:
@@ -230,14 +230,16 @@ class _Reading:
 
     def _note(self, line_num: int, line: str, expected: str) -> None:
         self.num_bad += 1
-        if len(self.bad) < NUM_BAD_SHOWN:
-            self.bad.append(f"line {line_num}: {shown(line)}; expected {expected}")
+        # Not in the order of lines: the head is parsed before its order is checked.
+        if len(self.bad) < NUM_BAD_SHOWN or line_num < self.bad[-1][0]:
+            self.bad.append((line_num, f"line {line_num}: {shown(line)}; expected {expected}"))
+            self.bad = sorted(self.bad)[:NUM_BAD_SHOWN]
 
     def _raise_bad_rows(self) -> None:
         if self.bad:
             more = self.num_bad - len(self.bad)
             also = f"; and {more:,} more bad row{'s' if more > 1 else ''}" if more else ""
-            raise WorkloadError(f"workload.path={self.path}, {'; '.join(self.bad)}{also}")
+            raise WorkloadError(f"workload.path={self.path}, {'; '.join(text for _, text in self.bad)}{also}")
 
     def _raise_empty_window(self, first_s: float, last_s: float) -> None:
         raise WorkloadError(
