@@ -181,7 +181,7 @@ def test_a_damaged_trace_is_one_line_or_loses_no_row(tmp_path, monkeypatch):
                 origin = workload.origin
                 outcomes.append((workload.arrival_s.tolist(), workload.prompt_tokens.tolist(), origin))
                 num_read += 1
-                if "batch_size" not in rows[0] and path.read_bytes()[:2] not in (b"\x1f\x8b", b"\x28\xb5"):
+                if origin.format != "splitwise_sim" and path.read_bytes()[:2] not in (b"\x1f\x8b", b"\x28\xb5"):
                     lines = [
                         line for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip(b" \t\r")
                     ]
@@ -191,4 +191,4 @@ def test_a_damaged_trace_is_one_line_or_loses_no_row(tmp_path, monkeypatch):
                 assert 1 <= origin.requests == len(workload) <= origin.requests_in_file
         if not any("cannot be decompressed" in outcome for outcome in outcomes):  # else how much was read first differs
             assert outcomes[0] == outcomes[1], seed
-    assert min(num_read, num_refused) > 0.6 * NUM_CASES, "the damage must be neither none nor all"
+    assert min(num_read, num_refused) > NUM_CASES / 3, "the damage must be neither none nor all"

@@ -38,17 +38,6 @@ FORMATS: tuple[TraceFormat, ...] = (
     ),
     # Anyone's own: the unit is whatever they chose.
     CsvFormat("plain", ("arrival_timestamp", "prompt_size", "token_size"), "0.0101,1339,420", unit=None),
-    # Qwen-Bailian (alibaba-edu/qwen-bailian-usagetraces-anon): seconds; a hash for each 16 tokens.
-    JsonLinesFormat(
-        "qwen_bailian",
-        ("timestamp", "input_length", "output_length"),
-        '{"chat_id": 1, "turn": 1, "timestamp": 61.114, "input_length": 521, "output_length": 32}',
-        unit=SECONDS,
-        read_prompt=whole_json,
-        marks=("chat_id", "turn", "input_length"),
-        kept=("chat_id", "parent_chat_id", "turn", "hash_ids"),
-        block_tokens=16,
-    ),
     # Prompts in the terms of vLLM's completions: token ids, or text for the checkpoint's tokenizer; seconds from the start.
     JsonLinesFormat(
         "token_ids",
@@ -66,6 +55,17 @@ FORMATS: tuple[TraceFormat, ...] = (
         unit=SECONDS,
         read_prompt=prompt_text,
         marks=("prompt",),
+    ),
+    # Qwen-Bailian (alibaba-edu/qwen-bailian-usagetraces-anon): seconds; a hash for each 16 tokens.
+    JsonLinesFormat(
+        "qwen_bailian",
+        ("timestamp", "input_length", "output_length"),
+        '{"chat_id": 1, "turn": 1, "timestamp": 61.114, "input_length": 521, "output_length": 32}',
+        unit=SECONDS,
+        read_prompt=whole_json,
+        marks=("chat_id", "turn", "input_length"),
+        kept=("chat_id", "parent_chat_id", "turn", "hash_ids"),
+        block_tokens=16,
     ),
     # Mooncake's FAST25 release, and vLLM's and aiperf's dialect of it: milliseconds; a hash for each 512 tokens.
     JsonLinesFormat(
