@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MAX_COLUMNS_SHOWN = 10
+
 
 @dataclass(frozen=True, slots=True)
 class TraceOrigin:
@@ -40,15 +42,21 @@ class TraceOrigin:
             f"{_seconds(self.start_s)} to {_seconds(self.end_s)} s of {_seconds(self.file_span_s)} s"
         ]
         if self.unused_columns:
-            words.append(f"columns not used: {', '.join(self.unused_columns)}")
+            shown = self.unused_columns[:MAX_COLUMNS_SHOWN]
+            more = len(self.unused_columns) - len(shown)
+            words.append(f"columns not used: {', '.join(shown)}{f' and {more:,} more' if more else ''}")
         words.append(f"{self.format}, times {'are dates' if self.time_unit == 'date' else f'in {self.time_unit}'}")
         if self.repeated_prefix_share is not None:
             words.append(f"{self.repeated_prefix_share:.1%} of prompt tokens repeat a prefix".replace("%", " %"))
         if self.skipped:
-            words.append(f"{self.skipped:,} rows without output skipped")
+            words.append(f"{_rows(self.skipped)} without output skipped")
         if self.reordered:
-            words.append(f"sorted: {self.reordered:,} rows stood after a later one")
+            words.append(f"sorted: {_rows(self.reordered)} stood after a later one")
         return "; ".join(words)
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
 
 
 def _seconds(value: float) -> str:

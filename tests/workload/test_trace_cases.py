@@ -47,14 +47,14 @@ def trace(path, **settings):
             "02_azure_2024/zero.csv",
             {"zero_outputs": "skip"},
             [0.002413],
-            "trace: 1 of 1 requests, 0 to 0.002413 s of 0.002413 s; azure, times are dates; 1 rows without output skipped",
+            "trace: 1 of 1 requests, 0 to 0.002413 s of 0.002413 s; azure, times are dates; 1 row without output skipped",
         ),
         (
             "03_burstgpt/t.csv",
             {"zero_outputs": "skip"},
             [5, 45],
             "trace: 2 of 2 requests, 0 to 118 s of 118 s; columns not used: Log Type, Model, Total tokens; "
-            "burstgpt, times in s; 1 rows without output skipped",
+            "burstgpt, times in s; 1 row without output skipped",
         ),
         (
             "04_mooncake_hash/head.jsonl",
@@ -110,7 +110,7 @@ def trace(path, **settings):
             "35_unsorted/t.jsonl",
             {"unsorted": "sort"},
             [0.05, 0.1],
-            "trace: 2 of 2 requests, 0 to 0.1 s of 0.1 s; mooncake, times in ms; sorted: 1 rows stood after a later one",
+            "trace: 2 of 2 requests, 0 to 0.1 s of 0.1 s; mooncake, times in ms; sorted: 1 row stood after a later one",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import tracemalloc
 import pyarrow
 import pytest
 
+from emu.workload.trace import Trace
 from emu.workload.traces import file as trace_file
 from emu.workload.traces import lines, outside
 from emu.workload.traces.read import ReadSettings, read_trace
@@ -226,3 +227,20 @@ def test_memory_does_not_grow_with_the_file(path):
     tracemalloc.stop()
     assert peak < 16 << 20
     assert lines.MAX_LINE_BYTES == 16 << 20
+
+
+def test_names_of_columns_can_be_printed_whatever_they_are(path):
+    odd = r'{"timestamp": 0, "input_length": 1, "output_length": 1, "\u001b[31m": 1, "\ud800": 1, "' + "x" * 99 + '": 1}\n'
+    path.write_text(odd + odd.replace("x" * 9, "y"))
+    names = read_trace(path).unused_columns
+    assert names == (r"\ud800", r"\x1b[31m", "x" * 37 + "...", "y" * 11)
+
+
+def test_a_file_with_ever_new_columns_is_told_in_bounds(path):
+    path.write_text(
+        "".join(f'{{"timestamp": 0, "input_length": 1, "output_length": 1, "c{row:05}": 1}}\n' for row in range(3000))
+    )
+    workload = Trace(str(path), "auto", "", "auto", float("inf"), 1, "auto", "refuse", "refuse").build(seed=0)
+    assert len(workload.origin.unused_columns) == 1000
+    assert "columns not used: c00000, c00001, " in workload.origin.line()
+    assert "c00009 and 990 more; mooncake" in workload.origin.line()

@@ -126,6 +126,12 @@ def shown(line: str) -> str:
     return repr(line if len(line) <= 80 else line[:77] + "...")
 
 
+def shown_name(name: str) -> str:
+    """A column's name as it can be printed: a file's own text may hold anything, escape sequences too."""
+    name = name if len(name) <= 40 else name[:37] + "..."
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
 def _required(trace_format: TraceFormat) -> set[str]:
     # A JSON row lacks what it lacks: later rows are no better by the first one's example.
     return set(trace_format.marks) if isinstance(trace_format, JsonLinesFormat) else set(trace_format.used)

@@ -13,6 +13,7 @@ from emu.workload.traces.row import MALFORMED, Row, Unexpected, whole_json
 from emu.workload.traces.times import FixedUnit, json_time
 
 MAX_TOKEN_ID = 2**31 - 1
+MAX_NUM_UNUSED = 1_000  # names remembered: a hostile file may have another one in every row
 ReadPrompt = Callable[[str, Any], int | np.ndarray | str]
 
 
@@ -71,7 +72,7 @@ class JsonLinesFormat:
             row = DECODE(line)
             if type(row) is not dict:
                 raise TypeError
-            if row.keys() - used:
+            if row.keys() - used and len(unused) < MAX_NUM_UNUSED:
                 unused.update(row.keys() - used)
             if time_field not in row and "delay" in row:
                 raise Unexpected(f"{time_field}: a row with delay alone waits for the answer before it, which no run does yet")

@@ -12,7 +12,7 @@ import numpy as np
 from emu.workload.memory import Progress
 from emu.workload.traces.csv_rows import CsvFormat, RowParser
 from emu.workload.traces.file import TraceFile
-from emu.workload.traces.formats import TraceFormat, recognise, shown
+from emu.workload.traces.formats import TraceFormat, recognise, shown, shown_name
 from emu.workload.traces.lines import BadLine, line_blocks, lines_of
 from emu.workload.traces.outside import MIN_FILE_BYTES, Outside
 from emu.workload.traces.row import MALFORMED, MAX_NUM_AT_ONCE, Row, Time, Unexpected
@@ -109,7 +109,7 @@ class _Reading:
             requests_in_file=self.num_requests,
             first_s=first_s,
             last_s=last_s,
-            unused_columns=tuple(sorted(self.unused)),
+            unused_columns=tuple(sorted(map(shown_name, self.unused))),
             skipped=self.num_skipped,
             reordered=self.num_late,
         )
