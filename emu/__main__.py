@@ -97,6 +97,8 @@ def run(plan: Plan) -> int:
     """A run by itself: its progress, its results in the directory that Hydra made, its summary. Returns the exit code."""
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
+    for note in plan.notes:
+        print(note, flush=True)
     with ProgressDisplay(plan.num_requests) as display:
         settled = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=False))
         summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)

@@ -5,6 +5,7 @@ are checked against its annotations here. What range a value may have, the const
 """
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ from emu.workload.prediction import Prediction
 from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
+MAX_UNASKED_WALL_S = 600.0  # a trace may take so long on the wall clock without anyone having said how much of it is meant
 TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -80,7 +82,7 @@ class WorkloadSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that lacks only its directory. `rehearse` makes the rest of a `Rehearsal`."""
+    """A run that lacks only its directory. `rehearse` makes the rest of a `Rehearsal`. `notes` are lines to print before it."""
 
     runtime: Runtime
     rehearse: Callable[..., Rehearsal]
@@ -91,6 +93,7 @@ class Plan:
     power: PowerMethod
     results: ResultsSettings
     require_valid: bool
+    notes: tuple[str, ...] = ()
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -184,6 +187,7 @@ def make_plan(
         layers_per_piece=transfer.layers_per_piece,
         timing=timing.provenance,
     )
+    notes = _notes(requests, runtime)
     power.check(model)
     if isinstance(execution, TorchExecution):
         execution.check_runtime(runtime, transfer.payload_scale)
@@ -201,7 +205,25 @@ def make_plan(
         faults=tuple(parse_faults(faults, parts.machines)),
         execution=execution,
     )
-    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
+    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid, notes)
+
+
+def _notes(workload: Workload, runtime: Runtime) -> tuple[str, ...]:
+    """What a trace's file holds, and how long it takes on the wall clock. Raises ConfigError where nobody chose so long."""
+    origin = workload.origin
+    if origin is None:
+        return ()
+    if runtime.name != "ray":
+        return (origin.line(),)
+    dilation = 1.0 if isinstance(runtime.dilation, str) else runtime.dilation
+    wall_s = float(workload.arrival_s[-1]) * dilation
+    if wall_s > MAX_UNASKED_WALL_S and math.isinf(origin.duration_s):
+        raise ConfigError(
+            f"workload.duration_s=inf: the arrivals of {origin.path} take {wall_s / 60:.1f} min of wall time with runtime=ray; "
+            "expected workload.duration_s=SECONDS, or runtime=virtual"
+        )
+    least = "at least " if isinstance(runtime.dilation, str) else ""
+    return origin.line(), f"wall time: {least}{wall_s:,.0f} s until the last arrival (runtime.dilation={runtime.dilation})"
 
 
 def _possible(requests: Workload, limits: tuple[Capacity, Capacity], skip: bool) -> Workload:

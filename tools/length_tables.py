@@ -16,7 +16,7 @@ import hints  # noqa: F401  before what this Python may lack
 import numpy as np
 
 from emu.workload.empirical import LENGTHS_DIR
-from emu.workload.trace_format import read_trace
+from emu.workload.traces.read import ReadSettings, read_trace
 from emu.workload.workload import WorkloadError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,7 +27,8 @@ QUANTILES = np.concatenate([np.arange(0, 9800, 20), np.arange(9800, 9980, 5), np
 
 def write_table(trace: Path, service: str, table: Path) -> None:
     """Write quantiles of the prompt and output lengths of `trace` (Azure 2023 CSV), rounded to whole tokens."""
-    _, prompt_tokens, output_tokens = read_trace(trace, "azure")
+    rows = read_trace(trace, settings=ReadSettings(format="azure"))
+    prompt_tokens, output_tokens = rows.prompts, rows.output_tokens
     header = (
         f"Token lengths of {len(prompt_tokens)} requests to Azure's {service} service, as quantiles.\n"
         "Derived from the Azure LLM inference dataset 2023 (github.com/Azure/AzurePublicDataset), CC-BY 4.0;\n"
@@ -36,8 +37,7 @@ def write_table(trace: Path, service: str, table: Path) -> None:
     )
     # Hazen's definition keeps the sample's mean, where numpy's default halves the weight of the longest request.
     lengths = np.quantile([prompt_tokens, output_tokens], QUANTILES, axis=1, method="hazen")
-    rows = np.column_stack([QUANTILES, lengths])
-    np.savetxt(table, rows, fmt=("%.4f", "%.0f", "%.0f"), delimiter=",", header=header)
+    np.savetxt(table, np.column_stack([QUANTILES, lengths]), fmt=("%.4f", "%.0f", "%.0f"), delimiter=",", header=header)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from emu.results.slo import ServiceLevels
 from emu.results.speed import speed_figures
 from emu.results.utilisation import utilisation
 from emu.results.verdict import Findings, VerdictLimits, illustrative, judge
+from emu.results.workload_figures import workload_figures
 
 
 def summarize(
@@ -68,6 +69,7 @@ def summarize(
         "runtime": record.runtime,
         "seed": record.seed,
         "model": record.model.name,
+        "workload": workload_figures(record.recorder.workload),
         "machines": _machine_counts(record),
         "requests": counts,
         "failures": failures,

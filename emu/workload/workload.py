@@ -1,12 +1,14 @@
 """The requests of one run: when each arrives and how many tokens it reads and writes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import compress, repeat
+from typing import Any
 
 import numpy as np
 
 from emu.core.setting import SettingError
+from emu.workload.origin import TraceOrigin
 
 MAX_NUM_TOKENS = 2**31 - 1
 
@@ -23,7 +25,8 @@ class Workload:
     `output_tokens` (int64) are at least 1, as is `predicted_output_tokens` (int64), the scheduler's guess of them, if there is
     one. `prompt_ids` are the token ids of each prompt (an int32 array of `prompt_tokens[i]` ids >= 0), where they are known.
     `num_skipped` further requests were left out, as no machine can hold them (`kept`).
-    Raises WorkloadError for anything else, and where there is no request.
+    `columns` are further columns of a trace by name, sessions and prefix hashes say, which no run uses yet: an entry a request.
+    `origin` is None where requests are drawn. Raises WorkloadError for anything else, and where there is no request.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Workload:
     predicted_output_tokens: np.ndarray | None = None
     prompt_ids: tuple[np.ndarray, ...] | None = None
     num_skipped: int = 0
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    origin: TraceOrigin | None = None
 
     def __post_init__(self) -> None:
         lengths = ["prompt_tokens", "output_tokens"]
@@ -54,6 +59,9 @@ class Workload:
             self._check(column, (values >= 1) & (values <= MAX_NUM_TOKENS), f"from 1 to {MAX_NUM_TOKENS}")
         if self.prompt_ids is not None:
             self._check_prompt_ids(self.prompt_ids)
+        for name, values in self.columns.items():
+            if len(values) != len(self):
+                raise WorkloadError(f"workload {self.name}: column {name} must have an entry for each request")
 
     def _check(self, column: str, valid: np.ndarray, expected: str) -> None:
         if not valid.all():
@@ -82,6 +90,7 @@ class Workload:
             output_tokens=self.output_tokens[rows],
             predicted_output_tokens=None if self.predicted_output_tokens is None else self.predicted_output_tokens[rows],
             prompt_ids=None if prompt_ids is None else tuple(compress(prompt_ids, rows)),
+            columns={name: tuple(compress(values, rows)) for name, values in self.columns.items()},
             num_skipped=self.num_skipped + int(np.count_nonzero(~rows)),
         )
 
@@ -92,6 +101,11 @@ class Workload:
         """Arrival, prompt tokens and predicted output tokens (0: no prediction) of each request, in order."""
         predicted = repeat(0) if self.predicted_output_tokens is None else self.predicted_output_tokens.tolist()
         return zip(self.arrival_s.tolist(), self.prompt_tokens.tolist(), predicted, strict=False)
+
+    @property
+    def counted_from_s(self) -> float:
+        """When cost and energy begin to count: at the first arrival of a trace whose start nobody chose, else at 0."""
+        return 0.0 if self.origin is None or self.origin.is_start_given else float(self.arrival_s[0])
 
     @property
     def num_requests(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from emu.core.setting import SettingError
 from emu.workload.empirical import LENGTHS_DIR, Empirical
-from emu.workload.trace_format import read_trace
+from emu.workload.traces.read import read_trace
 
 TOOL = Path(__file__).parents[2] / "tools" / "length_tables.py"
 SERVICES = ("azure_conv", "azure_code")
@@ -19,7 +19,8 @@ def build(lengths="azure_conv", seed=0, rate_rps=70, duration_s=60, arrivals="po
 
 def real_lengths(data_dir: Path, lengths: str):
     trace = data_dir / "azure_llm_2023" / f"AzureLLMInferenceTrace_{lengths.removeprefix('azure_')}.csv"
-    return dict(zip(("prompt_tokens", "output_tokens"), read_trace(trace, "azure")[1:], strict=True))
+    rows = read_trace(trace)
+    return {"prompt_tokens": rows.prompts, "output_tokens": rows.output_tokens}
 
 
 @pytest.mark.parametrize(

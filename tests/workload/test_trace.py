@@ -1,5 +1,6 @@
 import inspect
 import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from emu.core.setting import SettingError
 from emu.workload.prediction import NoisyPrediction
 from emu.workload.trace import Trace
-from emu.workload.trace_format import read_trace
+from emu.workload.traces.formats import TRACE_FORMATS
+from emu.workload.traces.read import read_trace
 from emu.workload.workload import WorkloadError
 
 ARRIVAL_S = np.array([0.5, 1.0, 1.0, 2.25, 7.5, 10.0, 40.0])
@@ -25,11 +27,14 @@ def path(tmp_path_factory):
 
 
 def in_window(start_s, duration_s):
-    return np.array([start_s <= arrival_s < start_s + duration_s for arrival_s in ARRIVAL_S])
+    start, end = Decimal(repr(start_s)), Decimal(repr(start_s)) + Decimal(repr(duration_s))
+    return np.array([start <= Decimal(repr(arrival_s)) < end for arrival_s in ARRIVAL_S.tolist()])
 
 
-def trace(path, format="auto", tokenizer="", start_s=0, duration_s=60, rate_scale=1):
-    return Trace(str(path), format, str(tokenizer), start_s, duration_s, rate_scale)
+def trace(path, **settings):
+    defaults = dict(format="auto", tokenizer="", start_s=0, duration_s=60, rate_scale=1)
+    defaults |= dict(time_unit="auto", zero_outputs="refuse", unsorted="refuse")
+    return Trace(str(path), **(defaults | settings))
 
 
 def test_the_window_starts_at_0_and_excludes_its_end(path):
@@ -83,9 +88,16 @@ def test_an_empty_window_says_where_the_trace_is(path):
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (dict(format="sharegpt"), "workload.format=sharegpt: expected one of auto, azure, token_ids, text, mooncake, plain"),
+        (
+            dict(format="sharegpt"),
+            f"workload.format=sharegpt: expected one of auto, {', '.join(TRACE_FORMATS)}",
+        ),
         (dict(start_s=-1), "workload.start_s=-1: expected a number >= 0"),
         (dict(start_s=float("inf")), "workload.start_s=inf: expected a number >= 0"),
+        (dict(start_s="soon"), "workload.start_s=soon: expected auto or a number >= 0"),
+        (dict(time_unit="h"), "workload.time_unit=h: expected one of auto, s, ms, us, ns"),
+        (dict(zero_outputs="drop"), "workload.zero_outputs=drop: expected one of refuse, skip"),
+        (dict(unsorted="keep"), "workload.unsorted=keep: expected one of refuse, sort"),
         (dict(duration_s=0), "workload.duration_s=0: expected a number > 0, or inf"),
         (dict(duration_s=None), "workload.duration_s=None: expected a number > 0, or inf"),
         (dict(rate_scale=0), "workload.rate_scale=0: expected a number > 0"),
@@ -132,10 +144,11 @@ def test_settings_explained_away_are_indeed_not_taken():
 @pytest.mark.parametrize(("service", "num_requests"), [("conv", 301), ("code", 421)])
 def test_a_minute_of_a_real_trace(data_dir, service, num_requests):
     file = data_dir / "azure_llm_2023" / f"AzureLLMInferenceTrace_{service}.csv"
-    arrival_s, prompt_tokens, output_tokens = read_trace(file, "azure")
+    rows = read_trace(file)
+    arrival_s = rows.arrival_s
     inside = (arrival_s >= 600) & (arrival_s < 660)
     workload = trace(file, start_s=600, rate_scale=2).build(seed=0)
     assert len(workload) == inside.sum() == num_requests
-    np.testing.assert_array_equal(workload.prompt_tokens, prompt_tokens[inside])
-    np.testing.assert_array_equal(workload.output_tokens, output_tokens[inside])
-    np.testing.assert_array_equal(workload.arrival_s, (arrival_s[inside] - 600) / 2)
+    np.testing.assert_array_equal(workload.prompt_tokens, rows.prompts[inside])
+    np.testing.assert_array_equal(workload.output_tokens, rows.output_tokens[inside])
+    np.testing.assert_allclose(workload.arrival_s, (arrival_s[inside] - 600) / 2, rtol=0, atol=1e-9)

@@ -104,7 +104,7 @@ def test_trace_configuration_demands_only_the_path(tmp_path):
     config = OmegaConf.load(CONF_DIR / "trace.yaml")
     assert OmegaConf.missing_keys(config) == {"path"}
     (tmp_path / "t.csv").write_text("arrival_timestamp,prompt_size,token_size\n59,7,3\n60,7,3\n")
-    assert len(instantiate(config, path=str(tmp_path / "t.csv")).build(seed=0)) == 1
+    assert len(instantiate(config, path=str(tmp_path / "t.csv")).build(seed=0)) == 2
 
 
 def test_importing_every_source_needs_numpy_alone():
@@ -116,7 +116,7 @@ def test_importing_every_source_needs_numpy_alone():
 
 
 def test_to_the_end_of_a_trace_can_be_said_on_the_command_line(tmp_path):
-    (tmp_path / "t.csv").write_text("arrival_timestamp,prompt_size,token_size\n59,7,3\n6000,7,3\n")
+    (tmp_path / "t.csv").write_text("arrival_timestamp,prompt_size,token_size\n59,7,3\n90,7,3\n")
     with initialize_config_dir(str(CONF_DIR.parent), version_base="1.3"):
         overrides = ["+workload=trace", f"workload.path={tmp_path / 't.csv'}", "workload.duration_s=inf"]
         assert len(instantiate(compose(overrides=overrides).workload).build(seed=0)) == 2
