@@ -186,7 +186,7 @@ def bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "method": __doc__.partition("Method. ")[2],
         "settings": {name: asdict(settings) for name, settings in transports.items()},
         "num_runs": num_runs,
-        "host": host_facts(["emu", "numpy", "ray", *sorted(modules)]),
+        "host": host_facts(["numpy", "ray", *sorted(modules)]),
         "rows": rows,
         "heartbeat": beats,
     }

@@ -207,7 +207,7 @@ def probe(args: argparse.Namespace, party: type[TransferParty] = TransferParty) 
             "gbps": matrix(links.gbps, len(nodes)),
             "median_gbps": links.medians(),
             "outliers": [outlier._asdict() for outlier in outliers],
-            "host": host_facts(["emu", "ray"]),
+            "host": host_facts(["ray"]),
         }
         write_json(content, args.json)
     return 1 if outliers else 0

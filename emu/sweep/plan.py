@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from emu.build import ConfigError, build, one_line_errors, plain
 from emu.compose import compose, compose_sweep
+from emu.install import install_command, versions
 from emu.workload.workload import Workload
 
 SOURCE_DIR = Path(__file__).parents[1]
 SUBDIR = "${hydra.job.num}"
 LAUNCHERS = "no such option; expected basic (one run after the other), joblib (on all cores) or ray (across a Ray cluster)"
-NO_RAY_LAUNCHER = (
-    "needs Hydra's Ray launcher, which is not installed; "
-    "pip install 'emu[ray-launcher]', in a clone pip install -e '.[ray-launcher]'"
-)
+NO_RAY_LAUNCHER = f"needs Hydra's Ray launcher, which is not installed; {install_command('ray-launcher')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class SweepPlan:
         """What decides the results of the runs: equal plans have equal results."""
         fields = ("overrides", "settings", "config", "workload")
         return {
-            "versions": {name: metadata.version(name) for name in ("emu", "numpy")},
+            "versions": versions("numpy"),
             "code": code_digest(),
             "runs": [{field: getattr(run, field) for field in fields} for run in self.runs],
         }

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emu.install import install_command
+
 ROOT = Path(__file__).parents[2]
 CONVERSATION = ["workload.rate_rps=8", "workload.duration_s=10", "results.events=true"]
 SPLIT = ["cluster=splitwise_hh", "cluster.num_prompt=3", "cluster.num_token=2", *CONVERSATION]
@@ -73,7 +75,7 @@ def test_without_mypy_it_says_what_to_install(tool, tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as exit_:
         tool.main()
     assert exit_.value.code == 2
-    assert capsys.readouterr().err == "compile.py: mypyc is missing: pip install -e '.[compile]'\n"
+    assert capsys.readouterr().err == f"compile.py: mypyc is missing: {install_command('compile')}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from emu.core.timing.model import TimingError, TimingModel
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.job import QUICK, Job
 from emu.execution.model import Executable
+from emu.install import install_command
 
 FOLDER = Path("runs/calibrations")
 BLOCK_TOKENS = 16
@@ -98,7 +99,7 @@ def digest(job: Job) -> str:
 
 def _calibrate(job: Job, path: Path) -> None:
     if find_spec("torch") is None:
-        raise TimingError("timing=host needs torch, which is not installed; pip install 'emu[torch]'")
+        raise TimingError(f"timing=host needs torch, which is not installed; {install_command('torch')}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
@@ -106,7 +107,7 @@ def _calibrate(job: Job, path: Path) -> None:
             return
         task = (job, path, path.with_suffix(".jsonl"), "timing=host")
         process = subprocess.Popen(
-            [sys.executable, "-m", "emu.execution.calibration"],
+            [sys.executable, "-P", "-m", "emu.execution.calibration"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(EMU.parent), os.environ.get("PYTHONPATH"))))},
