@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import traceback
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from omegaconf import DictConfig
 
 from emu.build import ConfigError, Plan, build, compose, explain
 from emu.compose import CONF_DIR, CONFIG_NAME
+from emu.install import emu_version, is_compiled
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs
 from emu.results.report import write_report
@@ -63,19 +65,20 @@ def main() -> None:
 
 def run_command(report: Callable[[Exception], int]) -> int:
     """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
-    parser = get_args_parser()
+    # "resolve": ours takes the place of Hydra's --version, which tells that of Hydra.
+    parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.error = _refuse_arguments
+    form = "compiled" if is_compiled() else "plain Python, not compiled"
+    parser.add_argument("--version", action="version", version=f"emu {emu_version()} ({form})")
     args = parser.parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    has_own_config = args.config_name or args.config_path or args.config_dir or args.experimental_rerun
-    if not asks_only and (args.multirun or "hydra.mode=MULTIRUN" in args.overrides):
-        if has_own_config:
-            raise ConfigError("-m: cannot go with --config-*; expected hydra.searchpath=[DIRECTORY] for further options")
+    _refuse_flags(args)
+    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    if is_sweep and not asks_only:
         return sweep(args.overrides)
-    config, plan = None, None
-    if not (asks_only or has_own_config):
-        config = compose(args.overrides)
-        plan = build(config)
+    # Hydra composes the same once more, and makes of its own node what that says: only after it was checked here.
+    config = None if is_sweep or args.shell_completion else compose([*_search_path(args.config_dir), *args.overrides])
+    plan = None if asks_only else build(config)
     exit_codes = []
 
     def run_job(job_config: DictConfig) -> None:
@@ -86,6 +89,28 @@ def run_command(report: Callable[[Exception], int]) -> int:
 
     hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(run_job)()
     return max(exit_codes, default=0)
+
+
+def _refuse_flags(args: Namespace) -> None:
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: unpickles a file, which runs what is in it; expected KEY=VALUE")
+    if args.config_name or args.config_path:
+        raise ConfigError(
+            "--config-name, --config-path: there is one configuration; "
+            "expected --config-dir DIRECTORY for further options of groups, such as its experiment/mine.yaml"
+        )
+    if args.config_dir and args.multirun:
+        raise ConfigError("-m: cannot go with --config-*; expected hydra.searchpath=[DIRECTORY] for further options")
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder; expected one with folders of groups")
+
+
+def _search_path(config_dir: str | None) -> list[str]:
+    """The override that has options looked for there, too."""
+    if not config_dir:
+        return []
+    place = str(Path(config_dir).absolute()).replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{place}']"]
 
 
 def _refuse_arguments(message: str) -> NoReturn:

@@ -18,6 +18,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from emu.hydra_node import check_hydra, check_search_path
+
 CONF_DIR = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "config"
 
@@ -31,8 +33,9 @@ class Composed:
 
 
 def compose(overrides: list[str]) -> Composed:
-    """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException."""
+    """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException, TargetError."""
     parsed = [_parse(override) for override in overrides]
+    _check_search_path(parsed)
     _loader().validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=False)
     selecting = tuple(override.input_line for override in parsed if _selects_files(override))
     config, choices = pickle.loads(_merged(selecting))  # three times as fast as copy.deepcopy
@@ -46,7 +49,9 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     As Hydra's basic sweeper does it: the product of all comma-separated values, the last key varying fastest, those of
     `hydra.sweeper.params` before the others. Raises HydraException, OmegaConfBaseException.
     """
+    _check_search_path([_parse(override) for override in overrides])
     config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.MULTIRUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
     with open_dict(config):
         for key in [key for key in config if key != "hydra"]:
             del config[key]
@@ -73,6 +78,14 @@ def _parse(override: str) -> Override:
     return parsed
 
 
+def _check_search_path(overrides: list[Override]) -> None:
+    """Before Hydra looks there. Raises TargetError."""
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath":
+            places = override.value()
+            check_search_path([str(place) for place in (places if isinstance(places, list) else [places])])
+
+
 def _selects_files(override: Override) -> bool:
     """Whether the override is more than a value: a choice of a group, or Hydra's own (its search path)."""
     key = override.key_or_group
@@ -87,6 +100,7 @@ def _is_group(key: str) -> bool:
 @cache
 def _merged(overrides: tuple[str, ...]) -> bytes:
     config = _loader().load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
     choices = OmegaConf.to_container(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,39 @@ def test_help_lists_the_groups(emu):
 def test_wrong_input_starts_nothing(emu, tmp_path, arguments):
     assert emu(*arguments, "runtime=virtual") == (2, [], ["emu: workload.rate_rps=-1: expected a number > 0"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--experimental-rerun", "job.pickle"], "--experimental-rerun: unpickles a file, which runs what is in it; expected "),
+        (["--config-name", "mine"], "--config-name, --config-path: there is one configuration; expected --config-dir "),
+        (["--config-path", "."], "--config-name, --config-path: there is one configuration; expected --config-dir "),
+        (["--config-dir", "none"], "--config-dir none: no such folder; expected one with folders of groups"),
+        (["--cfg", "job", "+hydra.callbacks.x={_target_: os.system}"], "hydra.callbacks.x._target_=os.system: expected what "),
+        (["--help", "hydra.searchpath=[pkg://antigravity]"], "hydra.searchpath=pkg://antigravity: expected a folder, or "),
+    ],
+)
+def test_flags_that_would_run_something_are_refused(emu, tmp_path, flags, line):
+    code, out, [error] = emu(*flags)
+    assert (code, out) == (2, [])
+    assert error.startswith(f"emu: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_in_a_directory_of_ones_own(emu, tmp_path):
+    (tmp_path / "it's mine/experiment").mkdir(parents=True)
+    (tmp_path / "it's mine/experiment/short.yaml").write_text("# @package _global_\nworkload: {duration_s: 2}\n")
+    code, out, err = emu("--config-dir", "it's mine", "experiment=short", *SHORT[::2])
+    assert (code, err) == (0, [])
+    assert summary_of(run_dir_of(out))["requests"]["submitted"] < 40
+    assert emu("--config-dir", "it's mine", "experiment=short", "seed=-1")[2] == [
+        "emu: seed=-1: expected a whole number from 0 to 2147483647"
+    ]
+
+
+def test_the_version_is_that_of_emu(emu):
+    assert emu("--version") == (0, [f"emu {metadata.version('emu-serving')} (plain Python, not compiled)"], [])
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [(["--fast"], "--fast"), (["seed=1", "-m", "seed=2"], "seed=2")])

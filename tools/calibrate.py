@@ -108,13 +108,18 @@ def job_of(args: argparse.Namespace) -> Job:
 
 def _from_conf(args: argparse.Namespace) -> tuple[ModelSpec, Any, int]:
     try:
-        from emu.build import compose, plain
+        from emu.build import compose, one_line_errors, plain
+        from emu.core.specs import HardwareSpec
+        from emu.targets import check_targets
     except ImportError as error:
         raise InputError(
             f"reading conf/ needs {error.name}, which is not installed; expected --config FILE, see --help"
         ) from error
     overrides = [f"model={args.model}", f"hardware@slo.reference={args.hardware}", *args.overrides]
     values = plain(compose(overrides))
+    with one_line_errors():
+        check_targets("model", values["model"], ModelSpec, {ModelSpec: "model"})
+        check_targets("slo.reference", values["slo"]["reference"], HardwareSpec, {})
     return _made(values["model"]), _made(values["slo"]["reference"]), values["machine"].get("block_tokens", BLOCK_TOKENS)
 
 
