@@ -17,7 +17,6 @@ Exit codes: 0, 2 for wrong input, 130 for Ctrl-C.
 """
 
 import argparse
-import json
 import pkgutil
 import re
 import shlex
@@ -33,6 +32,7 @@ from emu.core.specs import ModelSpec  # noqa: E402
 from emu.execution.calibration.job import FULL, MAX_CONTEXT, MAX_NUM_SEQS, QUICK, Job  # noqa: E402
 from emu.execution.calibration.progress import progress_lines  # noqa: E402
 from emu.execution.model import Executable, random_model  # noqa: E402
+from emu.files import parse_json, read_text  # noqa: E402
 
 CONF = ROOT / "conf" / "timing"
 MEASUREMENTS = Path("runs/calibrations")
@@ -91,7 +91,7 @@ def job_of(args: argparse.Namespace) -> Job:
         if args.overrides:
             raise InputError(f"{args.overrides[0]}: goes with conf/, not with --config")
         try:
-            config = json.loads(args.config.read_text())
+            config = parse_json(read_text(args.config))
         except (OSError, ValueError) as error:
             raise InputError(f"--config {args.config}: {error}; expected a Hugging Face config.json") from error
         model, hardware_name, block_tokens = random_model(args.model, args.dtype, config), args.hardware, BLOCK_TOKENS

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.files import write_text
 from emu.install import versions
 from emu.results import metrics
 from emu.results.columns import Columns
@@ -102,10 +103,7 @@ def overrun_seconds(columns: Columns, real: Sequence[int]) -> np.ndarray:
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     """Write `summary` to `path`, all or nothing: a reader never sees half a file."""
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", path)
 
 
 def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:

@@ -1,6 +1,5 @@
 """timing=host: what this host itself takes, measured when it is first asked for."""
 
-import fcntl
 import hashlib
 import os
 import pickle
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,6 +19,7 @@ from emu.core.timing.model import TimingError, TimingModel
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.job import QUICK, Job
 from emu.execution.model import Executable
+from emu.files import locked, read_text
 from emu.install import install_command
 
 FOLDER = Path("runs/calibrations")
@@ -80,9 +81,20 @@ class HostTiming:
         path = FOLDER / f"{digest(job)}.yaml"
         if not path.exists():
             _calibrate(job, path)
-        content = yaml.safe_load(path.read_text())
+        content = _kept(path)
         family = CalibratedFamily(content["tensor_parallel"], content["fits"], self.prefill_speed, self.decode_speed)
         return family.for_machine(model, hardware)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The content of a calibration. Raises TimingError for a file that is none."""
+    try:
+        content = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise TimingError(f"timing=host: {path}: {str(error).splitlines()[0]}; delete it to calibrate anew") from error
+    if not isinstance(content, dict) or not {"tensor_parallel", "fits"} <= set(content):
+        raise TimingError(f"timing=host: {path}: not a calibration; delete it to calibrate anew")
+    return content
 
 
 def digest(job: Job) -> str:
@@ -101,8 +113,7 @@ def _calibrate(job: Job, path: Path) -> None:
     if find_spec("torch") is None:
         raise TimingError(f"timing=host needs torch, which is not installed; {install_command('torch')}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
+    with locked(path.with_suffix(".lock"), waits=True):  # others that need the same calibration
         if path.exists():
             return
         task = (job, path, path.with_suffix(".jsonl"), "timing=host")

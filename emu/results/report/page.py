@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from emu.files import write_text
 from emu.results.columns import Columns
 from emu.results.report.batches import batches_section
 from emu.results.report.handover import handover_section
@@ -45,7 +46,7 @@ def write_report(
     arguments give the same bytes.
     """
     run = Run(record, columns, summary, warmup_s, settings or {}, overrides)
-    path.write_text(render(run, title or _title(record)), encoding="utf-8")
+    write_text(render(run, title or _title(record)), path)
 
 
 def render(run: Run, title: str) -> str:
