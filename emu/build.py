@@ -89,6 +89,7 @@ class Plan:
     power: PowerMethod
     results: ResultsSettings
     require_valid: bool
+    overwrite: bool
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -153,6 +154,7 @@ def make_plan(
     seed: int,
     faults: list,
     require_valid: bool,
+    overwrite: bool,
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
@@ -196,7 +198,7 @@ def make_plan(
         faults=tuple(parse_faults(faults, parts.machines)),
         execution=execution,
     )
-    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)
+    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid, overwrite)
 
 
 # --- what is wrong with a configuration -------------------------------------------------------------------------------
@@ -207,6 +209,8 @@ def one_line_errors() -> Iterator[None]:
     """Turns what Hydra, OmegaConf and the constructors raise into ConfigError."""
     try:
         yield
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply; expected at most some tens of levels") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
 

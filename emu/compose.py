@@ -43,6 +43,13 @@ def compose(overrides: list[str]) -> Composed:
     return Composed(config, choices)
 
 
+def run_directory(overrides: list[str]) -> str:
+    """Where Hydra would have the run with these overrides, from now on. Raises as `compose`."""
+    config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.RUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
+    return config.hydra.run.dir
+
+
 def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]]]:
     """Hydra's node of a multirun's configuration, and the overrides of each job, in order, none of them Hydra's own.
 
@@ -59,6 +66,12 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     task_overrides = [*params, *config.hydra.overrides.task]
     [jobs] = BasicSweeper.split_arguments([_parse(override) for override in task_overrides], max_batch_size=None)
     return config, [[_parse(override) for override in job] for job in jobs]
+
+
+def quoted(text: str) -> str:
+    """The value of an override that is this text, whatever is in it."""
+    backslashes = text.replace("\\", "\\\\") if text.endswith("\\") else text
+    return "'" + backslashes.replace("'", "\\'") + "'"
 
 
 def options(group: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from emu.__main__ import main
+from emu.files import locked
 from emu.progress import ProgressDisplay
 
 FILES = ["events.msgpack", "report.html", "requests.parquet", "summary.json"]
@@ -51,7 +53,7 @@ def test_a_run_leaves_its_files_where_it_says(emu, tmp_path):
     run_dir = run_dir_of(out)
     assert (code, err) == (0, [])
     assert run_dir.parent.parent == tmp_path / "runs"
-    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", ".lock", *FILES]
     assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
     host = summary_of(run_dir)["host"]
     assert host["overrides"] == [*SHORT, "results.events=true"]
@@ -76,7 +78,7 @@ def test_the_same_seed_leaves_the_same_bytes(emu):
 
 def test_results_are_switched_off(emu):
     _, out, _ = emu(*SHORT, "results.report=false")
-    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", "requests.parquet", "summary.json"]
+    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", ".lock", "requests.parquet", "summary.json"]
 
 
 def test_a_sweep_is_a_run_for_each_value(emu, tmp_path):
@@ -178,14 +180,80 @@ def test_a_directory_that_cannot_be_made(emu):
     assert err == ["emu: /dev/null/run: Not a directory"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
 def test_a_full_disk(emu, tmp_path):
-    run_dir = tmp_path / "full"
-    run_dir.mkdir()
-    (run_dir / "events.msgpack").symlink_to("/dev/full")
-    code, out, err = emu(*SHORT, "results.events=true", f"hydra.run.dir={run_dir}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # more than the configuration, less than the events
+    try:
+        code, out, err = emu(*SHORT, "results.events=true", f"hydra.run.dir={tmp_path / 'full'}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (code, out) == (1, [])
-    assert err == [f"emu: the run in {run_dir} failed: No space left on device"]
+    assert err == [f"emu: the run in {tmp_path / 'full'} failed: File too large"]
+
+
+# --- the directory of a run -------------------------------------------------------------------------------------------
+
+
+def test_a_directory_with_a_run_is_kept_unless_told(emu, tmp_path):
+    there = f"hydra.run.dir={tmp_path / 'my run'}".replace("=", "='") + "'"
+    assert emu(*SHORT, there, "results.events=true")[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, out, err = emu(*SHORT, there, "seed=1")
+    assert (code, out) == (2, [])
+    assert err == [
+        f"emu: hydra.run.dir={tmp_path / 'my run'}: holds .hydra already; expected a new or empty directory, "
+        "or overwrite=true to delete the run that is there"
+    ]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    code, out, err = emu(*SHORT, there, "seed=1", "overwrite=true")
+    assert (code, err) == (0, [])
+    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", ".lock", *FILES[1:]]
+    assert summary_of(tmp_path / "my run")["seed"] == 1
+
+
+@pytest.mark.parametrize("stranger", ["thesis.tex", "report.html/", "..part", ".bashrc"])
+def test_a_directory_with_anything_else_is_never_cleared(emu, tmp_path, stranger):
+    place = tmp_path / "home"
+    (place / ".hydra").mkdir(parents=True)
+    (place / stranger).mkdir() if stranger.endswith("/") else (place / stranger).write_text("mine")
+    code, out, err = emu(*SHORT, f"hydra.run.dir={place}", "overwrite=true")
+    assert (code, out) == (2, [])
+    assert err == [
+        f"emu: hydra.run.dir={place}: holds {stranger.rstrip('/')}, which no run leaves; "
+        "overwrite=true deletes the directory of a run and no other"
+    ]
+    assert (place / stranger).exists() and not (place / ".lock").exists()
+
+
+def test_one_result_alone_is_no_run(emu, tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/report.html").write_text("mine")
+    code, _, [error] = emu(*SHORT, "hydra.run.dir=pages", "overwrite=true")
+    assert code == 2
+    assert "holds report.html, but neither .hydra nor the summary.json of a run; " in error
+    assert (tmp_path / "pages/report.html").read_text() == "mine"
+
+
+def test_a_link_is_deleted_and_not_what_it_leads_to(emu, tmp_path):
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run/summary.json").symlink_to(tmp_path / "mine")
+    assert emu(*SHORT, "hydra.run.dir=run", "overwrite=true")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "run/summary.json").is_symlink()
+
+
+def test_one_run_at_a_time_is_in_a_directory(emu, tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run/.lock"):
+        code, out, err = emu(*SHORT, "hydra.run.dir=run", "overwrite=true")
+    assert (code, out) == (2, [])
+    assert err == [f"emu: hydra.run.dir={tmp_path / 'run'}: another emu is running there; expected another one"]
+
+
+def test_a_sweep_does_not_overwrite(emu, tmp_path):
+    line = "emu: overwrite=true: a sweep goes on in its directory; for a new one set hydra.sweep.dir"
+    assert emu("-m", *SHORT, "overwrite=true", "seed=1,2") == (2, [], [line])
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
@@ -196,7 +264,7 @@ def test_ctrl_c_once_writes_what_there_is(emu, monkeypatch):
     code, out, err = emu("runtime=virtual", "workload.duration_s=200", "results.events=true")
     assert (code, err) == (130, ["emu: interrupted"])
     run_dir = run_dir_of(out)
-    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", ".lock", *FILES]
     summary = summary_of(run_dir)
     assert (summary["interrupted"], summary["verdict"]) == ("Ctrl-C", "INVALID")
     requests = summary["requests"]

@@ -22,7 +22,7 @@ from emu.workload.workload import Workload
 SOURCE_DIR = Path(__file__).parents[1]
 SUBDIR = "${hydra.job.num}"
 LAUNCHERS = "no such option; expected basic (one run after the other), joblib (on all cores) or ray (across a Ray cluster)"
-NO_RAY_LAUNCHER = f"needs Hydra's Ray launcher, which is not installed; {install_command('ray-launcher')}"
+NO_RAY_LAUNCHER = "needs Hydra's Ray launcher, which is not installed; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def plan_sweep(overrides: list[str]) -> SweepPlan:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             if group != "hydra/launcher":
                 raise
-            raise ConfigError(f"hydra/launcher={option}: {LAUNCHERS if option != 'ray' else NO_RAY_LAUNCHER}") from error
+            problem = LAUNCHERS if option != "ray" else NO_RAY_LAUNCHER + install_command("ray-launcher")
+            raise ConfigError(f"hydra/launcher={option}: {problem}") from error
         hydra = config.hydra
         _check(hydra)
         hydra_overrides = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
@@ -109,6 +110,8 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
         with one_line_errors():
             config = plain(compose([*hydra_overrides, *overrides]).config)
         plan = build(config)
+        if plan.overwrite:
+            raise ConfigError("overwrite=true: a sweep goes on in its directory; for a new one set hydra.sweep.dir")
         if is_parallel and plan.runtime.name == "ray":
             raise ConfigError(
                 "runtime=ray: runs at the same time would take each other's cores and be late; "
