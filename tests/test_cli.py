@@ -307,6 +307,19 @@ def test_both_commands_run(tmp_path, command):
     assert run_dir_of(ended.stdout.splitlines()).is_dir()
 
 
+def test_nothing_is_imported_from_the_working_directory(tmp_path):
+    """As tools/emu starts it: neither here nor in the workers of a sweep."""
+    for module in ("msgpack", "yaml", "pyarrow", "xxhash", "emu", "hydra_plugins/evil"):
+        (tmp_path / module).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write('{module} ')")
+    command = [*COMMANDS["python -m emu"], "-m", *SHORT, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "results: 2 VALID" in ended.stdout
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_traceback_where_it_is_asked_for(tmp_path):
     environment = os.environ | {"HYDRA_FULL_ERROR": "1"}
     command = [*COMMANDS["python -m emu"], "runtime=virtual", "seed=-1"]

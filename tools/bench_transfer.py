@@ -29,14 +29,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-import raw_transfer
 import ray
-import transfer_pair
-from raw_transfer import RAW, Memcpy, RawPair
 from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
-from transfer_pair import BenchParty, Case, Sample, TransferPair
 
 from emu.build import ConfigError, build_transfer
 from emu.core import setting
@@ -48,6 +44,12 @@ from emu.runtime.errors import RunError, gist
 from emu.runtime.ray_nodes import ray_nodes
 from emu.runtime.transfer_mesh import TransferMesh
 from emu.transfer.settings import TransferError, TransferSettings
+
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
+import raw_transfer
+import transfer_pair
+from raw_transfer import RAW, Memcpy, RawPair
+from transfer_pair import BenchParty, Case, Sample, TransferPair
 
 SIZES, PIECES, CONCURRENCY = "64KiB,1MiB,16MiB,128MiB,512MiB,1GiB", "1,80", "1,4"
 BASE_BYTES = 64 << 20

@@ -21,12 +21,14 @@ from pathlib import Path
 from statistics import median
 from time import process_time
 
-from compile import COMPILED, is_current
 from rich.console import Console
 from rich.table import Table
 
 from emu.__main__ import write_results
 from emu.build import build, compose
+
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
+from compile import COMPILED, is_current
 
 DATA = Path(os.environ.get("EMU_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TRACE = DATA / "splitwise_reference" / "rr_conv_70_2min.csv"
