@@ -46,7 +46,8 @@ def compiled(tool, tmp_path_factory):
 def run(package: Path, folder: Path, overrides: list[str]) -> dict[str, object]:
     """What a run with the `emu` of `package` leaves, but for what it says of the host."""
     command = [sys.executable, "-m", "emu", "runtime=virtual", "results.report=false", *overrides, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(package)}
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     left = {name: (folder / name).read_bytes() for name in ("requests.parquet", "events.msgpack")}
     return left | {"summary": {**json.loads((folder / "summary.json").read_text()), "host": None}}
