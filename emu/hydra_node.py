@@ -19,6 +19,8 @@ CALLBACK = re.compile(r"hydra\.experimental\.callbacks\.[A-Z]\w*")
 HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter")
 # What Hydra's own logging refers to; a reference to anything else would be imported.
 LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+REFERENCE = re.compile(r"\s*\$\{.*\}\s*", re.DOTALL)
+MADE = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")  # Hydra instantiates all that is in them
 LOG_REFERENCES = ("ext://sys.stdout", "ext://sys.stderr", LOG_FILE)
 
 
@@ -29,7 +31,7 @@ class TargetError(ValueError):
 def check_search_path(places: Sequence[str]) -> None:
     """Raises TargetError where Hydra would look for options elsewhere than in folders: it imports packages for that."""
     for place in places:
-        if "://" in place and not place.startswith("file://"):
+        if not place.startswith("file://") and ("://" in place or "${" in place):
             raise TargetError(f"hydra.searchpath={place}: expected a folder, or file://FOLDER")
 
 
@@ -38,8 +40,11 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
 
     Raises TargetError.
     """
-    check_search_path(hydra["searchpath"])
+    places = hydra["searchpath"]
+    check_search_path(places if isinstance(places, list) else [str(places)])
     for key, value in hydra.items():
+        if key in MADE:
+            _check_known(f"hydra.{key}", value)
         if key in ("job_logging", "hydra_logging"):
             _check_logging(f"hydra.{key}", value)
         else:
@@ -49,6 +54,14 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
     subdir = hydra["output_subdir"]
     if subdir is not None and (subdir in ("", "..") or "${" in subdir or PurePath(subdir).name != subdir):
         raise TargetError(f"hydra.output_subdir={subdir}: expected the name of a folder in the run's directory, or null")
+
+
+def _check_known(place: str, value: Any) -> None:
+    """Raises TargetError where a node is told by reference: it may be anything."""
+    if isinstance(value, str) and REFERENCE.fullmatch(value) and value not in LOG_REFERENCES:
+        raise TargetError(f"{place}={value}: expected what is meant, and no reference")
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ():
+        _check_known(f"{place}.{key}", item)
 
 
 def _check_hydra_targets(place: str, value: Any) -> None:

@@ -71,6 +71,32 @@ def test_an_experiment_from_elsewhere(tmp_path):
         build(compose([f"hydra.searchpath=[file://{tmp_path}]", "+experiment=sent", "runtime=virtual"]))
 
 
+@pytest.mark.parametrize("place", ["callbacks", "callbacks.x", "job_logging", "hydra_logging.root"])
+def test_a_reference_hides_nothing(tmp_path, place):
+    (tmp_path / "experiment").mkdir()
+    node = "${hidden}"
+    for key in reversed(["hydra", *place.split(".")]):
+        node = f"{{{key}: {node}}}" if node.startswith("{") else f'{{{key}: "{node}"}}'
+    (tmp_path / "experiment/sent.yaml").write_text(f"# @package _global_\n_: {EVIL}\nhidden: {EVIL}\n{node[1:-1]}\n")
+    with pytest.raises(ConfigError) as refused:
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "+experiment=sent"])
+    assert str(refused.value) == f"hydra.{place}=${{hidden}}: expected what is meant, and no reference"
+
+
+def test_a_reference_in_a_launcher_from_elsewhere(tmp_path):
+    (tmp_path / "hydra/launcher").mkdir(parents=True)
+    target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    (tmp_path / "hydra/launcher/sent.yaml").write_text(f"_target_: {target}\nx: ${{hidden}}\n")
+    with pytest.raises(ConfigError, match=r"^hydra\.launcher\.x=\$\{hidden\}: expected what is meant, and no reference"):
+        compose([f"hydra.searchpath=[file://{tmp_path}]", "hydra/launcher=sent", f"+hidden={EVIL}"])
+
+
+@pytest.mark.parametrize("override", ["hydra.searchpath=['${x}']", "hydra.searchpath='${x}'", "hydra.searchpath=null"])
+def test_a_search_path_by_reference(override):
+    with pytest.raises(ConfigError, match=r"hydra\.searchpath"):
+        compose([override])
+
+
 def test_a_factory_in_logging_from_elsewhere(tmp_path):
     (tmp_path / "hydra/job_logging").mkdir(parents=True)
     (tmp_path / "hydra/job_logging/sent.yaml").write_text("version: 1\nfilters: {x: {(): os.system}}\n")
