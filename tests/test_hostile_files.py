@@ -14,6 +14,8 @@ from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.weight_files import INDEX_FILE, SINGLE_FILE, weight_files
 from emu.provisioning.ledger import Ledger
 from emu.results.sweep_table import read_json
+from emu.workload.tokenizer import token_ids
+from emu.workload.workload import WorkloadError
 
 DEEP = "[" * 100_000
 LLAMA = {
@@ -87,6 +89,23 @@ def test_an_index_that_is_none(tmp_path, content):
     (tmp_path / INDEX_FILE).write_text(content)
     with pytest.raises(EngineError, match="expected a JSON object with weight_map, from tensors to files"):
         weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("content", [DEEP, '{"a":' * 100_000, "[]", "\0"])
+def test_a_tokenizer_that_is_none(tmp_path, content):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(WorkloadError) as refused:
+        token_ids(["text"], tmp_path)
+    assert str(refused.value).startswith(f"workload.tokenizer={tmp_path}: ") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_tokenizer_that_is_no_file(tmp_path, make):
+    pytest.importorskip("tokenizers")
+    make(tmp_path / "tokenizer.json")
+    with pytest.raises(WorkloadError, match="no file"):
+        token_ids(["text"], tmp_path)
 
 
 def test_weights_that_are_no_file(tmp_path):

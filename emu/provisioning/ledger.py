@@ -42,7 +42,7 @@ class Ledger:
         self._path, self._lock = path, Lock()
         self.probes: dict[Key, Probe] = {}
         kept = b""
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else (), start=1):
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else (), start=1):
             if not line.endswith(b"\n"):
                 break  # the process was killed as it wrote
             try:
