@@ -56,6 +56,7 @@ class RayCluster:
                 else:
                     ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
         except RunError:
+            ray.shutdown()
             raise
         except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
             where = f"join the Ray cluster at runtime.address={self._address}" if self._address else "start Ray"

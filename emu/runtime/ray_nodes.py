@@ -33,6 +33,7 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
                     cluster.add_node(**node)
             ray.init(address=address or cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except RunError:
+        ray.shutdown()
         raise
     except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
         if cluster is not None:

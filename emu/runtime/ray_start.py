@@ -6,8 +6,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, get_authentication_mode
+from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, GcsClient, get_authentication_mode
+from ray.exceptions import AuthenticationError
 
 from emu.runtime.errors import RunError
 
@@ -34,6 +36,8 @@ def starting_ray(address: str) -> Iterator[None]:
     # Ray has workers import from the directory in which it is started; emu is what they need.
     with contextlib.chdir(IMPORTED_FROM), contextlib.nullcontext() if address else _on_loopback():
         yield
+        if address:
+            _check_cluster(address)
 
 
 def require_token(address: str = "") -> None:
@@ -60,6 +64,23 @@ def check_token() -> None:
     """Raises RunError where the Ray that this process is part of works without tokens."""
     if get_authentication_mode() != AuthenticationMode.TOKEN:
         raise RunError(f"Ray works without token authentication; expected a Ray that was started with {MODE}=token")
+
+
+def _check_cluster(address: str) -> None:
+    """Raises RunError where the cluster that was just joined lets in who has no token."""
+    os.environ[MODE] = "disabled"
+    Config.initialize("")
+    try:
+        GcsClient(address=ray.get_runtime_context().gcs_address).internal_kv_keys(b"emu", None, timeout=5)
+    except AuthenticationError:
+        return
+    finally:
+        os.environ[MODE] = "token"
+        Config.initialize("")
+    raise RunError(
+        f"runtime.address={address}: this Ray works without token authentication, so that anybody on its network can run code; "
+        f"expected one that was started with {MODE}=token"
+    )
 
 
 @contextlib.contextmanager

@@ -43,3 +43,24 @@ def test_a_cluster_is_not_joined_without_its_token(tmp_path):
 def test_a_ray_without_tokens_is_refused(tmp_path):
     line = ask(tmp_path, "check_token()", RAY_AUTH_MODE="disabled")
     assert line.endswith("works without token authentication; expected a Ray that was started with RAY_AUTH_MODE=token")
+
+
+FAKE = """
+import emu.runtime.ray_start as start
+from types import SimpleNamespace as Fake
+ray.get_runtime_context = lambda: Fake(gcs_address="10.0.0.1:6379")
+def answer(*_, **__):
+    assert get_authentication_mode() != AuthenticationMode.TOKEN  # asked as somebody without a token
+    if {refuses}: raise AuthenticationError("RPC error")
+start.GcsClient = lambda address: Fake(internal_kv_keys=answer)
+require_token()
+start._check_cluster("head:6379")
+print(get_authentication_mode() == AuthenticationMode.TOKEN)
+"""
+
+
+def test_a_cluster_that_lets_anybody_in_is_left(tmp_path):
+    assert ask(tmp_path, FAKE.format(refuses=True)) == "True"
+    assert "RunError: runtime.address=head:6379: this Ray works without token authentication, so that anybody " in ask(
+        tmp_path, FAKE.format(refuses=False)
+    )
