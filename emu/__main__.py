@@ -8,7 +8,9 @@ import os
 import shlex
 import sys
 import traceback
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from emu.build import ConfigError, Plan, build, compose, explain
-from emu.compose import CONF_DIR, CONFIG_NAME
+from emu.compose import CONF_DIR, CONFIG_NAME, quoted, run_directory
+from emu.install import emu_version, is_compiled
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs
 from emu.results.report import write_report
@@ -32,14 +35,16 @@ from emu.results.sweep_curves import illustrations
 from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_table
 from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
+from emu.run_directory import RunDirectoryError, opened
 from emu.runtime import interrupt
 from emu.runtime.errors import RunError
 from emu.runtime.prediction_interval import prediction_interval
-from emu.sweep.directory import opened
+from emu.sweep.directory import opened as opened_sweep
 from emu.sweep.launch import launch
 from emu.sweep.plan import plan_sweep
 
-USER_ERRORS = (ConfigError, HydraException, RunError, OSError)
+WRONG_INPUT = (ConfigError, RunDirectoryError, HydraException)
+USER_ERRORS = (*WRONG_INPUT, RunError, OSError)
 
 
 def main() -> None:
@@ -51,7 +56,7 @@ def main() -> None:
         if shows_traceback:
             traceback.print_exception(error)
         print(f"emu: {explain(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError | HydraException) else 1
+        return 2 if isinstance(error, WRONG_INPUT) else 1
 
     try:
         sys.exit(run_command(report))
@@ -64,20 +69,28 @@ def main() -> None:
 
 def run_command(report: Callable[[Exception], int]) -> int:
     """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
-    parser = get_args_parser()
+    # "resolve": ours takes the place of Hydra's --version, which tells that of Hydra.
+    parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.error = _refuse_arguments
+    form = "compiled" if is_compiled() else "plain Python, not compiled"
+    parser.add_argument("--version", action="version", version=f"emu {emu_version()} ({form})")
     args = parser.parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    has_own_config = args.config_name or args.config_path or args.config_dir or args.experimental_rerun
-    if not asks_only and (args.multirun or "hydra.mode=MULTIRUN" in args.overrides):
-        if has_own_config:
-            raise ConfigError("-m: cannot go with --config-*; expected hydra.searchpath=[DIRECTORY] for further options")
+    _refuse_flags(args)
+    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    if is_sweep and not asks_only:
         return sweep(args.overrides)
-    config, plan = None, None
-    if not (asks_only or has_own_config):
-        config = compose(args.overrides)
-        plan = build(config)
+    # Hydra composes the same once more, and makes of its own node what that says: only after it was checked here.
+    overrides = [*_search_path(args.config_dir), *args.overrides]
+    config = None if is_sweep or args.shell_completion else compose(overrides)
+    plan = None if asks_only else build(config)
     exit_codes = []
+    stack = ExitStack()
+    if plan is not None:
+        # Asked for once: the time is part of it. Hydra writes there before it calls back.
+        place = Path(run_directory(overrides)).absolute()
+        stack.enter_context(opened(place, plan.overwrite))
+        sys.argv.append(f"hydra.run.dir={quoted(str(place))}")
 
     def run_job(job_config: DictConfig) -> None:
         try:
@@ -85,8 +98,30 @@ def run_command(report: Callable[[Exception], int]) -> int:
         except USER_ERRORS as error:
             exit_codes.append(report(error))
 
-    hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(run_job)()
+    with stack:
+        hydra.main(config_path=str(CONF_DIR), config_name=CONFIG_NAME, version_base=None)(run_job)()
     return max(exit_codes, default=0)
+
+
+def _refuse_flags(args: Namespace) -> None:
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun: unpickles a file, which runs what is in it; expected KEY=VALUE")
+    if args.config_name or args.config_path:
+        raise ConfigError(
+            "--config-name, --config-path: there is one configuration; "
+            "expected --config-dir DIRECTORY for further options of groups, such as its experiment/mine.yaml"
+        )
+    if args.config_dir and args.multirun:
+        raise ConfigError("-m: cannot go with --config-*; expected hydra.searchpath=[DIRECTORY] for further options")
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder; expected one with folders of groups")
+
+
+def _search_path(config_dir: str | None) -> list[str]:
+    """The override that has options looked for there, too."""
+    if not config_dir:
+        return []
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]"]
 
 
 def _refuse_arguments(message: str) -> NoReturn:
@@ -115,7 +150,7 @@ def sweep(overrides: list[str]) -> int:
     """All runs of a sweep that are not there already, and the table of them all. Returns the exit code."""
     plan = plan_sweep(overrides)
     command = [override for override in overrides if not override.startswith(("hydra.sweep.dir=", "hydra.mode="))]
-    with opened(plan) as pending:
+    with opened_sweep(plan) as pending:
         print(f"sweep: {len(plan.runs)} runs, {len(plan.runs) - len(pending)} of them there already, in {plan.directory}")
         print(f"to resume it: emu -m {shlex.join([*command, f'hydra.sweep.dir={plan.directory}'])}", flush=True)
         try:

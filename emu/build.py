@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from emu import compose as composition
+from emu import targets
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.cluster import Cluster
@@ -93,6 +94,7 @@ class Plan:
     power: PowerMethod
     results: ResultsSettings
     require_valid: bool
+    overwrite: bool
     notes: tuple[str, ...] = ()
 
 
@@ -112,6 +114,7 @@ def build(config: DictConfig | dict[str, Any]) -> Plan:
     """The run that `config` describes; a dictionary is its plain values. Raises ConfigError."""
     values = config if isinstance(config, dict) else plain(config)
     with one_line_errors():
+        _check_targets(values)
         _check_node("", values, make_plan)
         return make_plan(**_instantiate(values))
 
@@ -120,6 +123,7 @@ def build_transfer(overrides: list[str]) -> TransferSettings:
     """The transfer alone of the configuration with these overrides. Raises ConfigError."""
     values = plain(compose(overrides))["transfer"]
     with one_line_errors():
+        targets.check_targets("transfer", values, TransferSettings, _folders())
         _check_value("transfer", values, TransferSettings)
         return _instantiate(values)
 
@@ -156,6 +160,7 @@ def make_plan(
     seed: int,
     faults: list,
     require_valid: bool,
+    overwrite: bool,
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
@@ -205,7 +210,8 @@ def make_plan(
         faults=tuple(parse_faults(faults, parts.machines)),
         execution=execution,
     )
-    return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid, notes)
+    settings = (metrics, verdict, service_levels, power, results, require_valid, overwrite)
+    return Plan(runtime, rehearse, len(requests), *settings, notes)
 
 
 def _notes(workload: Workload, runtime: Runtime) -> tuple[str, ...]:
@@ -252,6 +258,8 @@ def one_line_errors() -> Iterator[None]:
     """Turns what Hydra, OmegaConf and the constructors raise into ConfigError."""
     try:
         yield
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply; expected at most some tens of levels") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
 
@@ -279,11 +287,28 @@ def explain(error: Exception) -> str:
 
 def _unknown_key(key: str, siblings: list[str], target: str | None) -> str:
     place, _, name = key.rpartition(".")
-    why_not = getattr(pkgutil.resolve_name(target), "WHY_NOT", {}) if target else {}
+    why_not = getattr(pkgutil.resolve_name(target), "WHY_NOT", {}) if target and targets.is_known(target) else {}
     if name in why_not:
         return f"{key}: no such setting with this {place}: {why_not[name]}"
     allowed = [sibling for sibling in siblings if sibling != "hydra" and not sibling.startswith("_")]
     return f"{key}: no such setting; {f'{place} has' if place else 'there are'} {', '.join(allowed) or 'none'}"
+
+
+def _check_targets(values: dict[str, Any]) -> None:
+    """Check every node before the first is made, and what is none of make_plan's parameters too. Raises TargetError."""
+    if targets.TARGET in values:
+        raise targets.TargetError(f"{targets.TARGET}={values[targets.TARGET]}: expected plain data, without {targets.TARGET}")
+    of_parts = _signature(make_plan).parameters
+    for key, value in values.items():
+        annotation = of_parts[key].annotation if key in of_parts else None
+        targets.check_targets(key, value, annotation, _folders())
+
+
+@cache
+def _folders() -> dict[Any, str]:
+    """The groups of `conf/` by the annotation of their part."""
+    of_parts = _signature(make_plan).parameters
+    return {part.annotation: name for name, part in of_parts.items() if (composition.CONF_DIR / name).is_dir()}
 
 
 def _check_node(place: str, node: dict[str, Any], target: Callable[..., Any]) -> None:
@@ -306,7 +331,7 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
         return
     is_mapping = get_origin(types[0]) in (dict, Mapping)
     if isinstance(value, dict) and "_target_" in value:
-        _check_node(key, value, _resolve(key, value["_target_"]))
+        _check_node(key, value, pkgutil.resolve_name(value["_target_"]))
     elif all(type_ in TYPE_NAMES for type_ in types):
         if not any(_is_a(value, type_) for type_ in types):
             raise ConfigError(f"{key}={value}: expected {' or '.join(TYPE_NAMES[type_] for type_ in types)}")
@@ -320,13 +345,6 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
 @cache
 def _signature(target: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(target, eval_str=True)
-
-
-def _resolve(place: str, target: str) -> Callable[..., Any]:
-    try:
-        return pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{place}._target_={target}: {error}; expected the full name of a class") from error
 
 
 def _is_a(value: Any, type_: Any) -> bool:

@@ -18,6 +18,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from emu.hydra_node import check_hydra, check_search_path
+
 CONF_DIR = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "config"
 
@@ -31,13 +33,21 @@ class Composed:
 
 
 def compose(overrides: list[str]) -> Composed:
-    """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException."""
+    """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException, TargetError."""
     parsed = [_parse(override) for override in overrides]
+    _check_search_path(parsed)
     _loader().validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=False)
     selecting = tuple(override.input_line for override in parsed if _selects_files(override))
     config, choices = pickle.loads(_merged(selecting))  # three times as fast as copy.deepcopy
     ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if not _selects_files(override)], config)
     return Composed(config, choices)
+
+
+def run_directory(overrides: list[str]) -> str:
+    """Where Hydra would have the run with these overrides, from now on. Raises as `compose`."""
+    config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.RUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
+    return config.hydra.run.dir
 
 
 def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]]]:
@@ -46,7 +56,9 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     As Hydra's basic sweeper does it: the product of all comma-separated values, the last key varying fastest, those of
     `hydra.sweeper.params` before the others. Raises HydraException, OmegaConfBaseException.
     """
+    _check_search_path([_parse(override) for override in overrides])
     config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.MULTIRUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
     with open_dict(config):
         for key in [key for key in config if key != "hydra"]:
             del config[key]
@@ -54,6 +66,12 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     task_overrides = [*params, *config.hydra.overrides.task]
     [jobs] = BasicSweeper.split_arguments([_parse(override) for override in task_overrides], max_batch_size=None)
     return config, [[_parse(override) for override in job] for job in jobs]
+
+
+def quoted(text: str) -> str:
+    """The value of an override that is this text, whatever is in it."""
+    backslashes = text.replace("\\", "\\\\") if text.endswith("\\") else text
+    return "'" + backslashes.replace("'", "\\'") + "'"
 
 
 def options(group: str) -> list[str]:
@@ -73,6 +91,14 @@ def _parse(override: str) -> Override:
     return parsed
 
 
+def _check_search_path(overrides: list[Override]) -> None:
+    """Before Hydra looks there. Raises TargetError."""
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath":
+            places = override.value()
+            check_search_path([str(place) for place in (places if isinstance(places, list) else [places])])
+
+
 def _selects_files(override: Override) -> bool:
     """Whether the override is more than a value: a choice of a group, or Hydra's own (its search path)."""
     key = override.key_or_group
@@ -87,6 +113,7 @@ def _is_group(key: str) -> bool:
 @cache
 def _merged(overrides: tuple[str, ...]) -> bytes:
     config = _loader().load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
+    check_hydra(OmegaConf.to_container(config.hydra))
     choices = OmegaConf.to_container(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]

@@ -49,6 +49,9 @@ def two_nodes():
     import ray
     from ray.cluster_utils import Cluster
 
+    from emu.runtime.ray_start import require_token
+
+    require_token()
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     node = {"num_cpus": 1, "memory": 4 << 30, "object_store_memory": 256 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})

@@ -13,13 +13,21 @@ ROOT = Path(__file__).parents[1]
 
 # Who may import whom, by the longest prefix of a module's name; its own package is always allowed.
 MAY_IMPORT = {
-    "emu.__main__": {"emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.run_directory": {"emu.results"},
+    "emu.__main__": {
+        *("emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.run_directory", "emu.runtime", "emu.results"),
+    },
     "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
     "emu.reproduction": {"emu.provisioning", "emu.build", "emu.runtime", "emu.results", "emu.core"},
     "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
-    "emu.compose": set(),
-    "emu.build": {"emu.compose", "emu.runtime", "emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
+    "emu.compose": {"emu.hydra_node"},
+    "emu.hydra_node": set(),
+    "emu.targets": {"emu.compose", "emu.hydra_node"},
+    "emu.build": {
+        *("emu.compose", "emu.targets", "emu.runtime", "emu.execution", "emu.transfer", "emu.workload"),
+        *("emu.results", "emu.core"),
+    },
     "emu.runtime": {"emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
     "emu.execution": {"emu.core"},
     "emu.transfer": {"emu.core"},
@@ -27,6 +35,10 @@ MAY_IMPORT = {
     "emu.results": {"emu.workload", "emu.core"},
     "emu.core": set(),
 }
+# What everything but the core may use: of the standard library, and with nothing of emu.
+FOUNDATIONS = ("emu.install", "emu.files")
+MAY_IMPORT = {layer: others if layer == "emu.core" else others | {*FOUNDATIONS} for layer, others in MAY_IMPORT.items()}
+MAY_IMPORT |= {layer: set() for layer in FOUNDATIONS}
 # Inside core each module may import those of lower rows.
 CORE_ROWS = [
     {"heterogeneous"},

@@ -116,8 +116,8 @@ def cluster_of(*overrides):
         (["faults=[{machine: d0, at_s: never}]"], "faults[0].at_s=never: expected a number of seconds >= 0"),
         (
             ["workload._target_=emu.workload.fixed.Such"],
-            "workload._target_=emu.workload.fixed.Such: module 'emu.workload.fixed' has no attribute 'Such'; "
-            "expected the full name of a class",
+            "workload._target_=emu.workload.fixed.Such: expected one of emu.workload.empirical.Empirical, "
+            "emu.workload.fixed.Fixed, emu.workload.trace.Trace",
         ),
     ],
 )

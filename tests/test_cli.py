@@ -2,15 +2,18 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from emu.__main__ import main
+from emu.files import locked
 from emu.progress import ProgressDisplay
 
 FILES = ["events.msgpack", "report.html", "requests.parquet", "summary.json"]
@@ -50,7 +53,7 @@ def test_a_run_leaves_its_files_where_it_says(emu, tmp_path):
     run_dir = run_dir_of(out)
     assert (code, err) == (0, [])
     assert run_dir.parent.parent == tmp_path / "runs"
-    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", ".lock", *FILES]
     assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
     host = summary_of(run_dir)["host"]
     assert host["overrides"] == [*SHORT, "results.events=true"]
@@ -90,7 +93,7 @@ def test_the_same_seed_leaves_the_same_bytes(emu):
 
 def test_results_are_switched_off(emu):
     _, out, _ = emu(*SHORT, "results.report=false")
-    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", "requests.parquet", "summary.json"]
+    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", ".lock", "requests.parquet", "summary.json"]
 
 
 def test_a_sweep_is_a_run_for_each_value(emu, tmp_path):
@@ -140,6 +143,39 @@ def test_wrong_input_starts_nothing(emu, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--experimental-rerun", "job.pickle"], "--experimental-rerun: unpickles a file, which runs what is in it; expected "),
+        (["--config-name", "mine"], "--config-name, --config-path: there is one configuration; expected --config-dir "),
+        (["--config-path", "."], "--config-name, --config-path: there is one configuration; expected --config-dir "),
+        (["--config-dir", "none"], "--config-dir none: no such folder; expected one with folders of groups"),
+        (["--cfg", "job", "+hydra.callbacks.x={_target_: os.system}"], "hydra.callbacks.x._target_=os.system: expected what "),
+        (["--help", "hydra.searchpath=[pkg://antigravity]"], "hydra.searchpath=pkg://antigravity: expected a folder, or "),
+    ],
+)
+def test_flags_that_would_run_something_are_refused(emu, tmp_path, flags, line):
+    code, out, [error] = emu(*flags)
+    assert (code, out) == (2, [])
+    assert error.startswith(f"emu: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_in_a_directory_of_ones_own(emu, tmp_path):
+    (tmp_path / "it's mine/experiment").mkdir(parents=True)
+    (tmp_path / "it's mine/experiment/short.yaml").write_text("# @package _global_\nworkload: {duration_s: 2}\n")
+    code, out, err = emu("--config-dir", "it's mine", "experiment=short", *SHORT[::2])
+    assert (code, err) == (0, [])
+    assert summary_of(run_dir_of(out))["requests"]["submitted"] < 40
+    assert emu("--config-dir", "it's mine", "experiment=short", "seed=-1")[2] == [
+        "emu: seed=-1: expected a whole number from 0 to 2147483647"
+    ]
+
+
+def test_the_version_is_that_of_emu(emu):
+    assert emu("--version") == (0, [f"emu {metadata.version('emu-serving')} (plain Python, not compiled)"], [])
+
+
 @pytest.mark.parametrize(("arguments", "problem"), [(["--fast"], "--fast"), (["seed=1", "-m", "seed=2"], "seed=2")])
 def test_wrong_arguments_are_one_line(emu, arguments, problem):
     line = f"emu: unrecognized arguments: {problem}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help"
@@ -159,14 +195,80 @@ def test_a_directory_that_cannot_be_made(emu):
     assert err == ["emu: /dev/null/run: Not a directory"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
 def test_a_full_disk(emu, tmp_path):
-    run_dir = tmp_path / "full"
-    run_dir.mkdir()
-    (run_dir / "events.msgpack").symlink_to("/dev/full")
-    code, out, err = emu(*SHORT, "results.events=true", f"hydra.run.dir={run_dir}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # more than the configuration, less than the events
+    try:
+        code, out, err = emu(*SHORT, "results.events=true", f"hydra.run.dir={tmp_path / 'full'}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (code, out) == (1, [])
-    assert err == [f"emu: the run in {run_dir} failed: No space left on device"]
+    assert err == [f"emu: the run in {tmp_path / 'full'} failed: File too large"]
+
+
+# --- the directory of a run -------------------------------------------------------------------------------------------
+
+
+def test_a_directory_with_a_run_is_kept_unless_told(emu, tmp_path):
+    there = f"hydra.run.dir={tmp_path / 'my run'}".replace("=", "='") + "'"
+    assert emu(*SHORT, there, "results.events=true")[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, out, err = emu(*SHORT, there, "seed=1")
+    assert (code, out) == (2, [])
+    assert err == [
+        f"emu: hydra.run.dir={tmp_path / 'my run'}: holds .hydra already; expected a new or empty directory, "
+        "or overwrite=true to delete the run that is there"
+    ]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    code, out, err = emu(*SHORT, there, "seed=1", "overwrite=true")
+    assert (code, err) == (0, [])
+    assert sorted(path.name for path in run_dir_of(out).iterdir()) == [".hydra", ".lock", *FILES[1:]]
+    assert summary_of(tmp_path / "my run")["seed"] == 1
+
+
+@pytest.mark.parametrize("stranger", ["thesis.tex", "report.html/", "..part", ".bashrc"])
+def test_a_directory_with_anything_else_is_never_cleared(emu, tmp_path, stranger):
+    place = tmp_path / "home"
+    (place / ".hydra").mkdir(parents=True)
+    (place / stranger).mkdir() if stranger.endswith("/") else (place / stranger).write_text("mine")
+    code, out, err = emu(*SHORT, f"hydra.run.dir={place}", "overwrite=true")
+    assert (code, out) == (2, [])
+    assert err == [
+        f"emu: hydra.run.dir={place}: holds {stranger.rstrip('/')}, which no run leaves; "
+        "overwrite=true deletes the directory of a run and no other"
+    ]
+    assert (place / stranger).exists() and not (place / ".lock").exists()
+
+
+def test_one_result_alone_is_no_run(emu, tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/report.html").write_text("mine")
+    code, _, [error] = emu(*SHORT, "hydra.run.dir=pages", "overwrite=true")
+    assert code == 2
+    assert "holds report.html, but neither .hydra nor the summary.json of a run; " in error
+    assert (tmp_path / "pages/report.html").read_text() == "mine"
+
+
+def test_a_link_is_deleted_and_not_what_it_leads_to(emu, tmp_path):
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run/summary.json").symlink_to(tmp_path / "mine")
+    assert emu(*SHORT, "hydra.run.dir=run", "overwrite=true")[0] == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "run/summary.json").is_symlink()
+
+
+def test_one_run_at_a_time_is_in_a_directory(emu, tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run/.lock"):
+        code, out, err = emu(*SHORT, "hydra.run.dir=run", "overwrite=true")
+    assert (code, out) == (2, [])
+    assert err == [f"emu: hydra.run.dir={tmp_path / 'run'}: another emu is running there; expected another one"]
+
+
+def test_a_sweep_does_not_overwrite(emu, tmp_path):
+    line = "emu: overwrite=true: a sweep goes on in its directory; for a new one set hydra.sweep.dir"
+    assert emu("-m", *SHORT, "overwrite=true", "seed=1,2") == (2, [], [line])
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
@@ -177,7 +279,7 @@ def test_ctrl_c_once_writes_what_there_is(emu, monkeypatch):
     code, out, err = emu("runtime=virtual", "workload.duration_s=200", "results.events=true")
     assert (code, err) == (130, ["emu: interrupted"])
     run_dir = run_dir_of(out)
-    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", *FILES]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", ".lock", *FILES]
     summary = summary_of(run_dir)
     assert (summary["interrupted"], summary["verdict"]) == ("Ctrl-C", "INVALID")
     requests = summary["requests"]
@@ -218,6 +320,19 @@ def test_both_commands_run(tmp_path, command):
     ended = subprocess.run([*COMMANDS[command], *SHORT], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert run_dir_of(ended.stdout.splitlines()).is_dir()
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path):
+    """As tools/emu starts it: neither here nor in the workers of a sweep."""
+    for module in ("msgpack", "yaml", "pyarrow", "xxhash", "emu", "hydra_plugins/evil"):
+        (tmp_path / module).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write('{module} ')")
+    command = [*COMMANDS["python -m emu"], "-m", *SHORT, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "results: 2 VALID" in ended.stdout
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_traceback_where_it_is_asked_for(tmp_path):

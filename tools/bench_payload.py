@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
@@ -81,7 +82,7 @@ def run_once(transfer: str, link_gb_per_s: float, rate_rps: float, dilation: str
         overrides += [f"cluster.prompt_hardware.{nic}", f"cluster.token_hardware.{nic}"]
         overrides += ["results.report=false", "verdict.extrapolated_share=1", f"hydra.run.dir={folder}/run"]
         overrides += ["transfer.layerwise_min_tokens=" + {"layerwise": "1", "serialized": "inf"}[plan]]
-        done = subprocess.run([sys.executable, "-m", "emu", *overrides], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-P", "-m", "emu", *overrides], capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
         return Trial(link_gb_per_s, rate_rps, dilation, plan, json.loads((Path(folder) / "run/summary.json").read_text()))

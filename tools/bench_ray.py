@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def run_once(num_prompt: int, num_token: int, rate_rps: float, duration_s: float
             "results.report=false",
         ]
         overrides += [f"workload.rate_rps={rate_rps}", f"workload.duration_s={duration_s}", f"hydra.run.dir={folder}/run"]
-        done = subprocess.run([sys.executable, "-m", "emu", *overrides], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-P", "-m", "emu", *overrides], capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
         return json.loads((Path(folder) / "run" / "summary.json").read_text())

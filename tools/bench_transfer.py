@@ -29,6 +29,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 import raw_transfer
@@ -188,7 +189,7 @@ def bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "method": __doc__.partition("Method. ")[2],
         "settings": {name: asdict(settings) for name, settings in transports.items()},
         "num_runs": num_runs,
-        "host": host_facts(["emu", "numpy", "ray", *sorted(modules)]),
+        "host": host_facts(["numpy", "ray", *sorted(modules)]),
         "rows": rows,
         "heartbeat": beats,
     }

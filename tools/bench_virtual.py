@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from time import process_time
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from compile import COMPILED, is_current

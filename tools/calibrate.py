@@ -17,7 +17,6 @@ Exit codes: 0, 2 for wrong input, 130 for Ctrl-C.
 """
 
 import argparse
-import json
 import pkgutil
 import re
 import shlex
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +35,7 @@ from emu.core.specs import ModelSpec  # noqa: E402
 from emu.execution.calibration.job import FULL, MAX_CONTEXT, MAX_NUM_SEQS, QUICK, Job  # noqa: E402
 from emu.execution.calibration.progress import progress_lines  # noqa: E402
 from emu.execution.model import Executable, random_model  # noqa: E402
+from emu.files import parse_json, read_text  # noqa: E402
 
 CONF = ROOT / "conf" / "timing"
 MEASUREMENTS = Path("runs/calibrations")
@@ -93,7 +94,7 @@ def job_of(args: argparse.Namespace) -> Job:
         if args.overrides:
             raise InputError(f"{args.overrides[0]}: goes with conf/, not with --config")
         try:
-            config = json.loads(args.config.read_text())
+            config = parse_json(read_text(args.config))
         except (OSError, ValueError) as error:
             raise InputError(f"--config {args.config}: {error}; expected a Hugging Face config.json") from error
         model, hardware_name, block_tokens = random_model(args.model, args.dtype, config), args.hardware, BLOCK_TOKENS
@@ -110,13 +111,18 @@ def job_of(args: argparse.Namespace) -> Job:
 
 def _from_conf(args: argparse.Namespace) -> tuple[ModelSpec, Any, int]:
     try:
-        from emu.build import compose, plain
+        from emu.build import compose, one_line_errors, plain
+        from emu.core.specs import HardwareSpec
+        from emu.targets import check_targets
     except ImportError as error:
         raise InputError(
             f"reading conf/ needs {error.name}, which is not installed; expected --config FILE, see --help"
         ) from error
     overrides = [f"model={args.model}", f"hardware@slo.reference={args.hardware}", *args.overrides]
     values = plain(compose(overrides))
+    with one_line_errors():
+        check_targets("model", values["model"], ModelSpec, {ModelSpec: "model"})
+        check_targets("slo.reference", values["slo"]["reference"], HardwareSpec, {})
     return _made(values["model"]), _made(values["slo"]["reference"]), values["machine"].get("block_tokens", BLOCK_TOKENS)
 
 

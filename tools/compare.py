@@ -2,11 +2,12 @@
 """Print the metrics of two runs side by side: `python tools/compare.py RUN_A RUN_B`, each the directory of a run."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from emu.files import parse_json, read_text
 
 LATENCIES = ("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s")
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
@@ -43,7 +44,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     """The summary of the run in directory `run`. Raises CompareError where there is none."""
     path = run / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = parse_json(read_text(path))
     except OSError as error:
         raise CompareError(f"{path}: {error.strerror}; expected the directory of a run that has ended") from error
     except ValueError as error:

@@ -23,6 +23,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from emu.install import install_command
+
 ROOT = Path(__file__).parents[1]
 COMPILED = ROOT / ".compiled"
 STAMP = "stamp"
@@ -81,7 +83,7 @@ def check_tools() -> None:
     """Raises CannotCompile."""
     for module in ("mypyc", "setuptools"):
         if find_spec(module) is None:
-            raise CannotCompile(f"{module} is missing: pip install -e '.[compile]'")
+            raise CannotCompile(f"{module} is missing: {install_command('compile')}")
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         raise CannotCompile(f"the C compiler {compiler} is missing: install one, or set CC")

@@ -9,8 +9,10 @@ Generative LLM Inference Using Phase Splitting", ISCA 2024.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 import numpy as np

@@ -20,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from emu.build import ConfigError, compose, explain
 from emu.core.setting import SettingError
+from emu.files import write_text
 from emu.provisioning.design import DESIGNS, Design
 from emu.provisioning.ledger import Key, Ledger, opened
 from emu.provisioning.most import Rates
@@ -150,7 +152,7 @@ def write_answers(directory: Path, question: Question, ledger: Ledger, answers: 
         del probe["wall_s"]
     content = {"question": question.as_json(), "answers": answers_json, "probes": probes, "host": host}
     write_json(content, directory / "provision.json")
-    (directory / "provision.html").write_text(render(question, runs, answers, best), encoding="utf-8")
+    write_text(render(question, runs, answers, best), directory / "provision.html")
     for answer in answers:
         if answer.best is not None and not answer.is_compared:
             found = f"{answer.design.name} {answer.best.size} for {answer.best.probe.rate_rps:g} requests/s"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from joblib import Parallel, delayed
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from emu.build import ConfigError
 from emu.core.timing import splitwise_sim
+from emu.files import write_text
 from emu.reproduction.claims import BY_NAME, CLAIMS
 from emu.reproduction.figures import shown_capacities
 from emu.reproduction.finding import Finding, written
@@ -92,9 +94,9 @@ def main() -> int:
             "runs": f"{effort.duration_s:g} s of Poisson arrivals, seed 0{QUICK_NOTE if arguments.quick else ''}",
         }
         page = arguments.output / "report.html"
-        page.write_text(render(findings, lab if has_charts else None, facts), encoding="utf-8")
+        write_text(render(findings, lab if has_charts else None, facts), page)
         results = {"model": arguments.model, "claims": [finding.as_json() for finding in findings]}
-        (arguments.output / "claims.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_text(json.dumps(results, indent=1) + "\n", arguments.output / "claims.json")
     except (ConfigError, OSError) as error:
         print(f"reproduce_paper: {error}", file=sys.stderr)
         return 2

@@ -11,12 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emu.files import write_text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
@@ -59,7 +61,7 @@ def main() -> int:
             raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
         rows = sweep_rows(directory)
         load = load_of(rows, arguments.load)
-        output.write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), encoding="utf-8")
+        write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), output)
     except (SweepError, OSError) as error:
         print(f"sweep_report: {error}", file=sys.stderr)
         return 2

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
 from emu.build import ConfigError, build, compose, plain
@@ -76,7 +77,7 @@ def command_lines(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def run(kind: str, overrides: Sequence[str], run_dir: Path) -> None:
     """Run `emu`. Raises RunFailed with what it printed."""
-    command = [sys.executable, "-m", "emu", *overrides, f"hydra.run.dir={run_dir}"]
+    command = [sys.executable, "-P", "-m", "emu", *overrides, f"hydra.run.dir={run_dir}"]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

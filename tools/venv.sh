@@ -1,6 +1,8 @@
-# Sourced by the other tools. `ensure_venv EXTRAS` makes or repairs .venv beside the repository's root, $root.
+# Sourced by the other tools, by any POSIX shell, with their folder in $tools. `ensure_venv EXTRAS` makes or repairs .venv in the
+# repository's root, $root.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$tools")
+export PYTHONSAFEPATH=1 # nothing is imported from the working directory, which may hold files from anywhere
 venv_python=$root/.venv/bin/python
 is_supported='import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'
 
@@ -21,8 +23,16 @@ find_python() {
     return 1
 }
 
+# Before its distribution was called emu-serving it was emu: both would own the same command.
+forget_old_name() {
+    for found in "$root"/.venv/lib/python*/site-packages/emu-[0-9]*.dist-info; do
+        [ ! -e "$found" ] || "$venv_python" -m pip uninstall -qq --disable-pip-version-check -y emu || return 1
+    done
+    rm -rf "$root/emu.egg-info"
+}
+
 ensure_venv() {
-    local extras=$1 stamp=$root/.venv/installed made_for python
+    local extras="$1" stamp="$root/.venv/installed" made_for python
     made_for=$(cksum <"$root/pyproject.toml")
     # The stamp is written last: an installation that was cut off, or is of another pyproject.toml, has none that fits.
     if "$venv_python" -c "$is_supported" 2>/dev/null && grep -qs "^$made_for .*$extras" "$stamp"; then
@@ -35,6 +45,7 @@ ensure_venv() {
         "$python" -m venv "$root/.venv" || return 1
     fi
     say "installing emu${extras:+[$extras]} and what it needs into .venv (once)"
+    forget_old_name || return 1
     "$venv_python" -m pip install -qq --disable-pip-version-check -e "$root${extras:+[$extras]}" || return 1
     echo "$made_for $extras" >"$stamp"
 }

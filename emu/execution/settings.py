@@ -14,6 +14,7 @@ from emu.core.machine_kind import MachineSpec
 from emu.core.specs import ModelSpec
 from emu.execution.model import Executable
 from emu.execution.prompts import Prompts
+from emu.install import install_command
 
 PROCESS_BYTES = 400_000_000  # of host memory for a process with torch, before the model (torch 2.13 on a CPU)
 CUDA_BLOCK_TOKENS = 128  # the block of keys of torch's flex attention
@@ -120,7 +121,7 @@ class TorchExecution(Execution):
                 f"{context}, the context of model {model.name}"
             )
         if find_spec("torch") is None:
-            raise setting.SettingError("execution=torch needs torch, which is not installed; pip install 'emu[torch]'")
+            raise setting.SettingError(f"execution=torch needs torch, which is not installed; {install_command('torch')}")
         if is_here and self.device == "cpu":
             self._check_memory(cluster)
 

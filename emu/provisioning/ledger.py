@@ -3,15 +3,15 @@
 A search decides by its runs alone. So one that is started again, with the lines that it finds, goes on where it ended.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from emu.build import ConfigError
+from emu.files import LOCK, locked, parse_json, replacing
 from emu.provisioning.design import Size
 from emu.provisioning.probe import Probe
 from emu.results.sweep_table import read_json, write_json
@@ -42,11 +42,11 @@ class Ledger:
         self._path, self._lock = path, Lock()
         self.probes: dict[Key, Probe] = {}
         kept = b""
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else (), start=1):
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else (), start=1):
             if not line.endswith(b"\n"):
                 break  # the process was killed as it wrote
             try:
-                values = json.loads(line)
+                values = parse_json(line)
                 found = Probe.from_json(values["probe"])
                 self.probes[Key(values["design"], Size(*values["size"]), found.rate_rps)] = found
             except (ValueError, TypeError, KeyError):
@@ -54,7 +54,8 @@ class Ledger:
                     f"{path}, line {number}: not a run of a search; expected the file as the search left it"
                 ) from None
             kept += line
-        path.write_bytes(kept)
+        with replacing(path) as temporary:
+            temporary.write_bytes(kept)
         self.num_found = len(self.probes)
 
     def add(self, key: Key, found: Probe) -> None:
@@ -84,9 +85,9 @@ def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[Le
                 raise ConfigError(f"--resume {directory}: another search: {what}")
     else:
         directory.mkdir(parents=True)
-    with (directory / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
+            stack.enter_context(locked(directory / LOCK))
         except BlockingIOError as error:
             raise ConfigError(f"--resume {directory}: another process is searching there; wait for it") from error
         if not resumes:

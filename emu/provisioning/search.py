@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import xxhash
 
 from emu.build import ConfigError, compose, plain
+from emu.install import versions
 from emu.provisioning import least, most
 from emu.provisioning.design import Design, Size
 from emu.provisioning.goodput import bisect
@@ -63,7 +63,7 @@ class Question:
             "overrides": list(self.designs[0].further),
             "configuration": xxhash.xxh3_64_hexdigest(json.dumps(configs, sort_keys=True).encode()),
             "code": code_digest(),
-            "versions": {name: metadata.version(name) for name in ("emu", "numpy")},
+            "versions": versions("numpy"),
         }
 
 

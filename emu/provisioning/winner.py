@@ -8,6 +8,7 @@ import yaml
 
 from emu.build import ConfigError, compose, plain
 from emu.compose import CONF_DIR
+from emu.files import write_text
 
 EXPERIMENT = "experiment"
 
@@ -44,4 +45,4 @@ def write_experiment(path: Path, overrides: Sequence[str], comment: str) -> None
     text = yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
-    path.write_text(f"# @package _global_\n{lines}{text}", encoding="utf-8")
+    write_text(f"# @package _global_\n{lines}{text}", path)

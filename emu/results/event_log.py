@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgpack
 
 from emu.core.codec import decode, encode
+from emu.files import open_new
 
 
 class EventRecord(NamedTuple):
@@ -19,10 +20,11 @@ class EventRecord(NamedTuple):
 
 
 class EventLog:
-    """Appends records to `path`. Used as a context manager, or closed by hand."""
+    """Appends records to a file that becomes `path` when it is closed. Used as a context manager, or closed by hand."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._path, self._temporary = path, open_new(path)
+        self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed by close)
 
     def append(self, party: int, now_s: float, event: tuple, actions: Iterable[tuple]) -> None:
         self.append_packed(pack_record(party, now_s, event, actions))
@@ -33,6 +35,7 @@ class EventLog:
 
     def close(self) -> None:
         self._file.close()
+        self._temporary.replace(self._path)
 
     def __enter__(self) -> "EventLog":
         return self

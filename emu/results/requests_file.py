@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from emu.files import replacing
 from emu.results.columns import Requests
 
 NUMBERS = ("prompt_tokens", "output_tokens", "num_tokens_out", "num_recomputed", "attempts", "evictions")
@@ -38,4 +39,5 @@ def write_requests(requests: Requests, path: Path) -> None:
     table |= {name: pa.array(getattr(requests, name), from_pandas=True) for name in TIMES}  # NaN becomes null
     table["status"] = pa.DictionaryArray.from_arrays(requests.status, STATUSES)
     table["cause"] = pa.DictionaryArray.from_arrays(requests.cause, requests.causes)
-    parquet.write_table(pa.table(table), path, compression="zstd", use_dictionary=["status", "cause"])
+    with replacing(path) as temporary:
+        parquet.write_table(pa.table(table), temporary, compression="zstd", use_dictionary=["status", "cause"])

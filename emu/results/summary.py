@@ -5,13 +5,14 @@ import os
 import platform
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from emu.files import write_text
+from emu.install import versions
 from emu.results import metrics
 from emu.results.columns import Columns
 from emu.results.cost import alive_seconds, cost_and_energy
@@ -114,10 +115,7 @@ def overrun_seconds(columns: Columns, real: Sequence[int]) -> np.ndarray:
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:
     """Write `summary` to `path`, all or nothing: a reader never sees half a file."""
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", path)
 
 
 def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:
@@ -130,17 +128,17 @@ def _machine_counts(record: RunRecord) -> dict[str, dict[str, int]]:
 
 
 def host_facts(packages: Iterable[str]) -> dict[str, Any]:
-    """When and where this is, and with which versions of Python and these packages."""
+    """When and where this is, and with which versions of Python, emu and these packages."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "num_cores": os.cpu_count(),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | versions(*packages),
     }
 
 
 def _host(record: RunRecord) -> dict[str, Any]:
-    packages = ("emu", "numpy", "pyarrow", *(["ray"] if record.runtime == "ray" else []))
+    packages = ("numpy", "pyarrow", *(["ray"] if record.runtime == "ray" else []))
     host = {"wall_s": perf_counter() - record.wall_start} | host_facts(packages)
     if record.fidelity is not None:
         host["dilation"] = record.fidelity.dilation

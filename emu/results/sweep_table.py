@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from emu.files import parse_json, read_text, replacing, write_text
 from emu.results.failures import failure_text
 
 PER_MACHINE = ("utilisation.machines", "shadow")  # a thousand columns for a thousand machines: they stay in the summary
@@ -20,7 +21,7 @@ FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in the file; None where there is none, or something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -28,9 +29,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write `content` to `path`, all or nothing: a reader never sees half a file."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(json.dumps(content, indent=1) + "\n", path)
 
 
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
@@ -61,9 +60,9 @@ def write_sweep_table(sweep_dir: Path) -> Counter[str]:
 
     rows = sweep_rows(sweep_dir)
     columns = {name: _as_column([row[name] for row in rows]) for name in rows[0]}
-    unfinished = sweep_dir / f".{TABLE}.part"
-    parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), unfinished, compression="zstd")
-    unfinished.replace(sweep_dir / TABLE)
+    with replacing(sweep_dir / TABLE) as temporary:
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        parquet.write_table(table, temporary, compression="zstd")
     return Counter(outcome(row) for row in rows)
 
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from emu.core.codec import decode, encode
@@ -33,7 +33,7 @@ def _yield_to_this_thread() -> None:
 class PartySettings:
     """What the driver tells every actor when it makes it. The secret is the run's own; intervals are wall seconds."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)  # Ray prints arguments in tracebacks and logs
     control_latency_s: float
     heartbeat_s: float
     facts_interval_s: float

@@ -20,7 +20,7 @@ from emu.execution.torch_engine.errors import EngineError
 from emu.runtime.errors import RunError, gist
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
-from emu.runtime.ray_nodes import set_environment
+from emu.runtime.ray_start import check_token, starting_ray
 from emu.runtime.real_machine_actor import RealMachineActor, RealMachines
 from emu.runtime.scheduler_actor import SchedulerActor
 from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
@@ -46,14 +46,18 @@ class RayCluster:
 
     def __enter__(self) -> "RayCluster":
         if ray.is_initialized():
+            check_token()
             return self
-        set_environment()
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            if self._address:
-                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
+            with starting_ray(self._address):
+                if self._address:
+                    ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+                else:
+                    ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
+        except RunError:
+            ray.shutdown()
+            raise
         except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
             where = f"join the Ray cluster at runtime.address={self._address}" if self._address else "start Ray"
             raise RunError(f"cannot {where}: {gist(error)}") from error

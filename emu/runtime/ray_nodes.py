@@ -1,7 +1,6 @@
 """Nodes of a Ray cluster: those of a running one, or of one on this host that lasts as long as it is needed."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,20 +8,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from emu.runtime.errors import RunError, gist
-
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 makes wake-ups late beside any busy process
-    # First touch of the store's memory costs far more than the copies that follow: 0.3 against 2.5 GB/s for 16 MiB.
-    "RAY_preallocate_plasma_memory": "1",
-}
-
-
-def set_environment() -> None:
-    """What the Ray that this process starts is to know; variables that are set already stay as they are."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+from emu.runtime.ray_start import check_token, starting_ray
 
 
 @contextmanager
@@ -33,18 +19,22 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
     many bytes. A Ray that this process has joined before is used, and stays. Raises RunError.
     """
     if ray.is_initialized():
+        check_token()
         yield _alive()
         return
-    set_environment()
     logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of other clusters on this host
     cluster = None
     try:
-        if not address:
-            node = {"num_cpus": 1, "object_store_memory": object_store_bytes, "include_dashboard": False}
-            cluster = Cluster(initialize_head=True, head_node_args=node)
-            for _ in range(num_nodes - 1):
-                cluster.add_node(**node)
-        ray.init(address=address or cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        with starting_ray(address):
+            if not address:
+                node = {"num_cpus": 1, "object_store_memory": object_store_bytes, "include_dashboard": False}
+                cluster = Cluster(initialize_head=True, head_node_args=node)
+                for _ in range(num_nodes - 1):
+                    cluster.add_node(**node)
+            ray.init(address=address or cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    except RunError:
+        ray.shutdown()
+        raise
     except Exception as error:  # Ray raises whatever its layers raise: all mean the same to the user
         if cluster is not None:
             cluster.shutdown()

@@ -1,12 +1,12 @@
 """The directory of a sweep: what was asked, which runs are there already, and that one sweep at a time works in it."""
 
-import fcntl
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from emu.build import ConfigError
+from emu.files import LOCK, locked
 from emu.results.sweep_table import SWEEP, finished_summary, read_json, write_json
 from emu.sweep.plan import Run, SweepPlan
 
@@ -20,9 +20,9 @@ def opened(plan: SweepPlan) -> Iterator[list[Run]]:
     """
     directory = plan.directory
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with the process, however it ends
+            stack.enter_context(locked(directory / LOCK))
         except BlockingIOError as error:
             raise ConfigError(f"hydra.sweep.dir={directory}: another emu is sweeping there; wait for it") from error
         wanted, found = plan.as_json(), read_json(directory / SWEEP)

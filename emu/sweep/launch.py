@@ -140,6 +140,9 @@ def _launcher(config: DictConfig, task: SweepRun) -> Launcher:
         slim.hydra.help.template = slim.hydra.hydra_help.template = ""  # every run would get them
         if "ray" in slim.hydra.launcher:  # else Hydra's launcher sets a size, which Ray refuses where it joins a cluster
             slim.hydra.launcher.ray.init.setdefault("object_store_memory", None)
+            from emu.runtime.ray_start import require_token  # loads Ray
+
+            require_token(slim.hydra.launcher.ray.init.get("address") or "")
     callbacks = Callbacks(config)
     callbacks.callbacks.append(_Forgetful())
     context = HydraContext(config_loader=_RunConfigs(), callbacks=callbacks)

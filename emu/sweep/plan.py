@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from emu.build import ConfigError, build, one_line_errors, plain
 from emu.compose import compose, compose_sweep
+from emu.install import install_command, versions
 from emu.workload.workload import Workload
 
 SOURCE_DIR = Path(__file__).parents[1]
 SUBDIR = "${hydra.job.num}"
 LAUNCHERS = "no such option; expected basic (one run after the other), joblib (on all cores) or ray (across a Ray cluster)"
-NO_RAY_LAUNCHER = (
-    "needs Hydra's Ray launcher, which is not installed; "
-    "pip install 'emu[ray-launcher]', in a clone pip install -e '.[ray-launcher]'"
-)
+NO_RAY_LAUNCHER = "needs Hydra's Ray launcher, which is not installed; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class SweepPlan:
         """What decides the results of the runs: equal plans have equal results."""
         fields = ("overrides", "settings", "config", "workload")
         return {
-            "versions": {name: metadata.version(name) for name in ("emu", "numpy")},
+            "versions": versions("numpy"),
             "code": code_digest(),
             "runs": [{field: getattr(run, field) for field in fields} for run in self.runs],
         }
@@ -78,7 +75,8 @@ def plan_sweep(overrides: list[str]) -> SweepPlan:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             if group != "hydra/launcher":
                 raise
-            raise ConfigError(f"hydra/launcher={option}: {LAUNCHERS if option != 'ray' else NO_RAY_LAUNCHER}") from error
+            problem = LAUNCHERS if option != "ray" else NO_RAY_LAUNCHER + install_command("ray-launcher")
+            raise ConfigError(f"hydra/launcher={option}: {problem}") from error
         hydra = config.hydra
         _check(hydra)
         hydra_overrides = [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
@@ -112,6 +110,8 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
         with one_line_errors():
             config = plain(compose([*hydra_overrides, *overrides]).config)
         plan = build(config)
+        if plan.overwrite:
+            raise ConfigError("overwrite=true: a sweep goes on in its directory; for a new one set hydra.sweep.dir")
         if is_parallel and plan.runtime.name == "ray":
             raise ConfigError(
                 "runtime=ray: runs at the same time would take each other's cores and be late; "

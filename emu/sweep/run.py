@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from emu.build import Plan, build, explain, plain
 from emu.compose import compose
+from emu.files import write_text
 from emu.results.distribution import p99_name
 from emu.results.report.quantity import duration
 from emu.results.sweep_table import FAILURE, SUMMARY, write_json
@@ -118,4 +119,4 @@ def _write_config(folder: Path, values: dict[str, Any], overrides: list[str]) ->
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     for name, content in (("config", values), ("overrides", overrides)):
         text = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        write_text(text, folder / f"{name}.yaml")

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from emu.core import setting
+from emu.install import install_command
 
 if TYPE_CHECKING:
     from emu.transfer.transport import Transport
@@ -70,7 +71,7 @@ class TransferSettings(ABC):
         if self.modules and not any(find_spec(module) for module in self.modules):
             raise TransferError(
                 f"transfer={self.name} needs {' or '.join(self.modules)}, which is not installed; "
-                f"pip install 'emu[{self.extra}]', or choose another transfer"
+                f"{install_command(self.extra)}, or choose another transfer"
             )
 
     @abstractmethod

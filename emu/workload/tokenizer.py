@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emu.install import install_command
 from emu.workload.workload import WorkloadError
 
 
@@ -18,7 +19,7 @@ def token_ids(texts: Sequence[str], path: Path) -> list[np.ndarray]:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise WorkloadError(
-            f"workload.tokenizer={path}: the library tokenizers is not installed; expected pip install 'emu[torch]'"
+            f"workload.tokenizer={path}: the library tokenizers is not installed; expected {install_command('torch')}"
         ) from error
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():

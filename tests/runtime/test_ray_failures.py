@@ -64,7 +64,7 @@ def test_a_run_that_loses_its_scheduler_ends_with_what_was_recorded(rehearse):
 
 def start_run(*overrides: str, cwd: Path) -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "emu", *overrides]
+    command = [sys.executable, "-P", "-m", "emu", *overrides]
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -81,10 +81,29 @@ def wait_for_line(process: subprocess.Popen, text: str) -> None:
     raise AssertionError(f"ended with {process.wait()} before it said {text!r}")
 
 
-def test_ctrl_c_keeps_the_record_and_leaves_no_process(tmp_path):
+def poison(folder: Path) -> None:
+    """Modules that actors import, and that say so when they are imported from this folder."""
+    for module in ("psutil", "xxhash", "msgpack", "emu"):
+        (folder / f"{module}.py").write_text(f"open({str(folder / 'imported')!r}, 'a').write('{module} ')")
+
+
+def assert_nobody_gets_in(members: list[psutil.Process], folder: Path) -> None:
+    """Not over the network: with a token, on loopback. Not by a file: nothing is imported from the working directory."""
+    servers = [process for process in members if process.name() in ("raylet", "gcs_server")]
+    assert {process.environ()["RAY_AUTH_MODE"] for process in servers} == {"token"}
+    connections = [connection for process in members for connection in process.net_connections("inet")]
+    listening = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert not (folder / "imported").exists()
+
+
+def test_ctrl_c_keeps_the_record_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    poison(tmp_path)
     run = start_run(*BASE, "workload.duration_s=60", cwd=tmp_path)
     wait_for_line(run, "requests ended")
     members = family(run)
+    assert_nobody_gets_in(members, tmp_path)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: the whole process group
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emu.install import install_command
+
 ROOT = Path(__file__).parents[2]
 CONVERSATION = ["workload.rate_rps=8", "workload.duration_s=10", "results.events=true"]
 SPLIT = ["cluster=splitwise_hh", "cluster.num_prompt=3", "cluster.num_token=2", *CONVERSATION]
@@ -44,7 +46,8 @@ def compiled(tool, tmp_path_factory):
 def run(package: Path, folder: Path, overrides: list[str]) -> dict[str, object]:
     """What a run with the `emu` of `package` leaves, but for what it says of the host."""
     command = [sys.executable, "-m", "emu", "runtime=virtual", "results.report=false", *overrides, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(package)}
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     left = {name: (folder / name).read_bytes() for name in ("requests.parquet", "events.msgpack")}
     return left | {"summary": {**json.loads((folder / "summary.json").read_text()), "host": None}}
@@ -73,7 +76,7 @@ def test_without_mypy_it_says_what_to_install(tool, tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as exit_:
         tool.main()
     assert exit_.value.code == 2
-    assert capsys.readouterr().err == "compile.py: mypyc is missing: pip install -e '.[compile]'\n"
+    assert capsys.readouterr().err == f"compile.py: mypyc is missing: {install_command('compile')}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -145,6 +145,6 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     settings = transfer_settings(NixlSettings, "nixl")
     monkeypatch.setattr(NixlSettings, "modules", ("nixl_for_no_cuda", "nixl_of_tomorrow"))
     with pytest.raises(
-        TransferError, match=r"transfer=nixl needs nixl_for_no_cuda or nixl_of_tomorrow, .* pip install 'emu\[nixl\]'"
+        TransferError, match=r"transfer=nixl needs nixl_for_no_cuda or nixl_of_tomorrow, .* pip install -e '\.\[nixl\]'"
     ):
         settings.check()

@@ -4,6 +4,7 @@ import pytest
 
 from emu.build import build, compose
 from emu.core.setting import SettingError
+from emu.install import install_command
 from emu.runtime.errors import RunError
 from emu.transfer import settings as transfer_settings
 from emu.transfer.settings import TransferError
@@ -57,7 +58,7 @@ def test_a_run_does_not_start_without_what_moves_its_payloads(name, module, monk
         plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False))
     extra = "nixl" if name == "nixl" else "torch"
     assert str(refused.value) == (
-        f"transfer={name} needs {module}, which is not installed; pip install 'emu[{extra}]', or choose another transfer"
+        f"transfer={name} needs {module}, which is not installed; {install_command(extra)}, or choose another transfer"
     )
 
 

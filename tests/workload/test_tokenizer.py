@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from emu.install import install_command
 from emu.workload.trace import Trace
 from emu.workload.workload import WorkloadError
 
@@ -83,5 +84,5 @@ def test_a_file_that_is_no_tokenizer_is_one_line(checkpoint, path, content):
 
 def test_without_the_library_it_says_what_to_install(path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    expected = f"workload.tokenizer={tmp_path}: the library tokenizers is not installed; expected pip install 'emu[torch]'"
+    expected = f"workload.tokenizer={tmp_path}: the library tokenizers is not installed; expected {install_command('torch')}"
     assert refused(path, tmp_path) == expected

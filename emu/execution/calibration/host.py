@@ -1,6 +1,5 @@
 """timing=host: what this host itself takes, measured when it is first asked for."""
 
-import fcntl
 import hashlib
 import os
 import pickle
@@ -21,6 +20,8 @@ from emu.core.timing.provenance import Provenance
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.job import QUICK, Job
 from emu.execution.model import Executable
+from emu.files import locked, read_text
+from emu.install import install_command
 
 FOLDER = Path("runs/calibrations")
 KEPT_KEYS = {"source", "date", "error", "tensor_parallel", "fits"}  # without one of them a calibration is made anew
@@ -106,8 +107,8 @@ def digest(job: Job) -> str:
 def _kept(path: Path) -> dict[str, Any] | None:
     """The calibration in the file; None where there is none, or one that does not tell where it comes from."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        content = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return content if isinstance(content, dict) and content.keys() >= KEPT_KEYS else None
 
@@ -115,15 +116,14 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def _calibrate(job: Job, path: Path) -> dict[str, Any]:
     """Measure, write the file, and return its content."""
     if find_spec("torch") is None:
-        raise TimingError("timing=host needs torch, which is not installed; pip install 'emu[torch]'")
+        raise TimingError(f"timing=host needs torch, which is not installed; {install_command('torch')}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
+    with locked(path.with_suffix(".lock"), waits=True):  # others that need the same calibration
         if kept := _kept(path):
             return kept
         task = (job, path, path.with_suffix(".jsonl"), "timing=host")
         process = subprocess.Popen(
-            [sys.executable, "-m", "emu.execution.calibration"],
+            [sys.executable, "-P", "-m", "emu.execution.calibration"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(EMU.parent), os.environ.get("PYTHONPATH"))))},

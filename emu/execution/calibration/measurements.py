@@ -10,6 +10,7 @@ import numpy as np
 
 from emu.core.timing.probe import DECODE, trimmed_mean
 from emu.execution.calibration.step_shape import StepShape
+from emu.files import parse_json, read_text, write_text
 
 NUM_AROUND = 7  # measurements before and after one, whose probes tell the host's speed then: some 5 seconds
 
@@ -48,22 +49,26 @@ class MeasurementFile:
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
         self._path = path
         self.done: list[Measurement] = []
-        lines = path.read_text().split("\n") if path.exists() else []
+        lines = read_text(path).split("\n") if path.exists() else []
         complete = lines[:-1]  # a line that was being written when the process died lacks its end
         if not complete:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(subject) + "\n")
+            write_text(json.dumps(subject) + "\n", path)
             return
         if lines[-1]:
-            path.write_text("".join(f"{line}\n" for line in complete))
-        found = json.loads(complete[0])
+            write_text("".join(f"{line}\n" for line in complete), path)
+        try:
+            found = dict(parse_json(complete[0]))
+            done = [_read(parse_json(line)) for line in complete[1:]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise CalibrationError(f"{path}: not the measurements of a calibration; delete it") from error
         if found != json.loads(json.dumps(subject)):
             keys = [key for key in {**found, **subject} if found.get(key) != json.loads(json.dumps(subject.get(key)))]
             raise CalibrationError(
                 f"{path}: holds an unfinished calibration of something else ({', '.join(keys)} differ); "
                 "delete it, or calibrate by another name"
             )
-        self.done = [_read(json.loads(line)) for line in complete[1:]]
+        self.done = done
 
     def add(self, measurement: Measurement) -> None:
         self.done.append(measurement)

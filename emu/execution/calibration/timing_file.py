@@ -14,6 +14,7 @@ from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.holdout import RegionError
 from emu.execution.calibration.job import Job
 from emu.execution.calibration.neighbour import BUSY_SHARE
+from emu.files import write_text
 
 SIZES = {"prefill": "tokens", "decode": "sequences", "mixed": "tokens"}
 
@@ -24,9 +25,7 @@ def write_timing(job: Job, target: Path, measurements: Path, command: str, say: 
     """
     unfinished = measurements.with_suffix(".unfinished.jsonl")
     calibration = calibrate(job, unfinished, say)
-    temporary = target.with_suffix(".new")
-    temporary.write_text(timing_yaml(target.stem, job, calibration, command))
-    temporary.replace(target)
+    write_text(timing_yaml(target.stem, job, calibration, command), target)
     unfinished.replace(measurements)
     return calibration
 

@@ -4,13 +4,13 @@ One network has four names there: Llama, Mistral without a sliding window, Qwen2
 each head of q and k). What a configuration asks for beyond that is refused rather than left out.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emu.execution.torch_engine.errors import EngineError
+from emu.files import parse_json, read_text
 
 # By architecture what a key is where config.json lacks it, as in transformers' configuration class of that name.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -24,6 +24,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
     "Qwen3ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
 }
+MAX_SIZE = 1 << 20  # of one dimension, far beyond any model
+MAX_POSITIONS = MAX_VOCAB = (1 << 31) - 1  # token ids and positions are 32-bit
+MAX_NUMBER = 1e12
 ROPE_TYPES = ("default", "linear", "llama3")
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -109,11 +112,11 @@ class Architecture:
         head_dim = values.whole("head_dim", hidden_size // num_heads)
         if head_dim % 2:
             raise values.error("head_dim", "an even number", head_dim)
-        max_positions = values.whole("max_position_embeddings")
+        max_positions = values.whole("max_position_embeddings", high=MAX_POSITIONS)
         has_bias = values.flag("attention_bias") if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") else False
         return cls(
             name=name,
-            vocab_size=values.whole("vocab_size"),
+            vocab_size=values.whole("vocab_size", high=MAX_VOCAB),
             hidden_size=hidden_size,
             intermediate_size=values.whole("intermediate_size"),
             num_layers=values.whole("num_hidden_layers"),
@@ -159,16 +162,16 @@ class _Values:
         value = self.get(key) if value is None else value
         return ArchitectureError(f"{self._place}: {key}={value}: expected {expected}")
 
-    def whole(self, key: str, default: int | None = None) -> int:
+    def whole(self, key: str, default: int | None = None, high: int = MAX_SIZE) -> int:
         value = self.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(key, "a whole number > 0", "missing" if value is None else value)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
+            raise self.error(key, f"a whole number from 1 to {high}", "missing" if value is None else value)
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-            raise self.error(key, "a number > 0", "missing" if value is None else value)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_NUMBER:
+            raise self.error(key, f"a number > 0, at most {MAX_NUMBER:g}", "missing" if value is None else value)
         return float(value)
 
     def flag(self, key: str) -> bool:
@@ -180,7 +183,8 @@ class _Values:
 
 def _name(config: Mapping[str, Any], place: str) -> str:
     # A configuration that was saved without a model has no `architectures`.
-    names = config.get("architectures") or [f"{config.get('model_type', '').capitalize()}ForCausalLM"]
+    names = config.get("architectures") or [f"{str(config.get('model_type', '')).capitalize()}ForCausalLM"]
+    names = [str(name) for name in names] if isinstance(names, list) else [str(names)]
     if len(names) != 1 or names[0] not in DEFAULTS:
         raise ArchitectureError(f"{place}: architectures={', '.join(names)}: expected one of {', '.join(DEFAULTS)}")
     return names[0]
@@ -194,13 +198,15 @@ def _refuse_what_is_not_computed(values: _Values, name: str) -> None:
         raise values.error("hidden_act", "silu")
     if values.get("partial_rotary_factor", 1.0) != 1.0:
         raise values.error("partial_rotary_factor", "1.0")
-    max_positions = values.whole("max_position_embeddings")
-    if name == "MistralForCausalLM" and values.whole("sliding_window", max_positions) < max_positions:
+    max_positions = values.whole("max_position_embeddings", high=MAX_POSITIONS)
+    if name == "MistralForCausalLM" and values.whole("sliding_window", max_positions, MAX_POSITIONS) < max_positions:
         raise values.error("sliding_window", "null, or max_position_embeddings or more")
     if name.startswith("Qwen") and values.get("use_sliding_window", False):
         raise values.error("use_sliding_window", "false")
-    if name.startswith("Qwen") and set(values.get("layer_types", ())) - {"full_attention"}:
-        raise values.error("layer_types", "full_attention alone", ",".join(sorted(set(values.get("layer_types")))))
+    layer_types = values.get("layer_types", [])
+    if name.startswith("Qwen") and (not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types)):
+        named = layer_types if isinstance(layer_types, list) else [layer_types]
+        raise values.error("layer_types", "full_attention alone", ",".join(sorted({str(kind) for kind in named})))
 
 
 def _rope(values: _Values, max_positions: int) -> Rope:
@@ -229,14 +235,14 @@ def _rope(values: _Values, max_positions: int) -> Rope:
         factor,
         inner.number(f"{key}.low_freq_factor"),
         inner.number(f"{key}.high_freq_factor"),
-        inner.whole(f"{key}.original_max_position_embeddings", original_max_positions),
+        inner.whole(f"{key}.original_max_position_embeddings", original_max_positions, MAX_POSITIONS),
     )
 
 
 def _eos_ids(values: _Values) -> tuple[int, ...]:
     given = values.get("eos_token_id", [])
     ids = given if isinstance(given, list) else [given]
-    if not all(isinstance(token, int) for token in ids):
+    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token <= MAX_VOCAB for token in ids):
         raise values.error("eos_token_id", "a token id, or a list of them")
     return tuple(ids)
 
@@ -253,7 +259,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArchitectureError(f"{folder}: no such folder; expected a Hugging Face checkpoint: config.json and safetensors")
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_text(path))
     except OSError as error:
         raise ArchitectureError(f"{path}: {error.strerror}; expected a Hugging Face checkpoint's {name}") from error
     except ValueError as error:

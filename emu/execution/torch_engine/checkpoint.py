@@ -10,6 +10,7 @@ from torch import Tensor
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.transformer import Transformer
 from emu.execution.torch_engine.weight_files import weight_files
+from emu.install import install_command
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -59,7 +60,9 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise EngineError(f"{folder}: reading a checkpoint needs the library safetensors: pip install safetensors") from error
+        raise EngineError(
+            f"{folder}: reading a checkpoint needs the library safetensors: {install_command('torch')}"
+        ) from error
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from emu.execution.torch_engine.errors import EngineError
+from emu.install import install_command
 
 
 class Text:
@@ -12,7 +13,7 @@ class Text:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise EngineError("text prompts need the library tokenizers: pip install tokenizers") from error
+            raise EngineError(f"text prompts need the library tokenizers: {install_command('torch')}") from error
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
             raise EngineError(f"{path}: no such file; a prompt as text needs it, one as token ids does not")

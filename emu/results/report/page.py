@@ -1,11 +1,15 @@
 """The report of a run: one HTML page that needs nothing but itself."""
 
+import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from emu.files import write_text
 from emu.results.columns import Columns
 from emu.results.report.batches import batches_section
 from emu.results.report.handover import handover_section
@@ -21,6 +25,13 @@ from emu.results.report.shadow import shadow_section
 from emu.results.report.style import CSS, SCRIPT
 from emu.results.run_record import RunRecord
 
+# Charts place things by style attributes, which no hash covers.
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
+    f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; base-uri 'none'; form-action 'none'\">"
+)
+# Control characters, and halves of surrogate pairs, which stand for bytes of a path that are no UTF-8.
+NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 NOTES = (
     "TTFT: arrival to first token. TBT: each gap between two consecutive tokens of a request, over all gaps. "
     "TPOT: a request's (last − first token) / (tokens − 1). E2E: arrival to last token. p50, p90, p99: percentiles.",
@@ -45,7 +56,7 @@ def write_report(
     arguments give the same bytes.
     """
     run = Run(record, columns, summary, warmup_s, settings or {}, overrides)
-    path.write_text(render(run, title or _title(record)), encoding="utf-8")
+    write_text(render(run, title or _title(record)), path)
 
 
 def render(run: Run, title: str) -> str:
@@ -70,14 +81,15 @@ def render(run: Run, title: str) -> str:
 
 
 def document(title: str, sections: Sequence[str], further_css: str = "") -> str:
-    """A whole page of these sections, which are HTML."""
+    """A whole page of these sections, which are HTML. It loads nothing, and runs no script but its own."""
     body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}{further_css}</style></head>\n"
         f"<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
     )
+    return NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _title(record: RunRecord) -> str:
