@@ -19,9 +19,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from emu.build import ConfigError, Plan, build, compose, explain
-from emu.compose import CONF_DIR, CONFIG_NAME
+from emu.compose import CONF_DIR, CONFIG_NAME, quoted, refuse_environment
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs
 from emu.results.report import write_report
@@ -38,7 +39,8 @@ from emu.sweep.directory import opened
 from emu.sweep.launch import launch
 from emu.sweep.plan import plan_sweep
 
-USER_ERRORS = (ConfigError, HydraException, RunError, OSError)
+INPUT_ERRORS = (ConfigError, HydraException, OmegaConfBaseException)
+USER_ERRORS = (*INPUT_ERRORS, RunError, OSError)
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def main() -> None:
         if shows_traceback:
             traceback.print_exception(error)
         print(f"emu: {explain(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError | HydraException) else 1
+        return 2 if isinstance(error, INPUT_ERRORS) else 1
 
     try:
         sys.exit(run_command(report))
@@ -63,6 +65,8 @@ def main() -> None:
 
 def run_command(report: Callable[[Exception], int]) -> int:
     """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
+    refuse_environment()
+    sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]  # Hydra reads it
     parser = get_args_parser()
     parser.error = _refuse_arguments
     args = parser.parse_args()

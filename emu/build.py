@@ -6,6 +6,7 @@ are checked against its annotations here. What range a value may have, the const
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from emu.workload.prediction import Prediction
 from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
+MAX_WORD = 300  # characters of a word on an error line: a path may have some 250
 TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -107,7 +109,7 @@ def build(config: DictConfig | dict[str, Any]) -> Plan:
     values = config if isinstance(config, dict) else plain(config)
     with one_line_errors():
         _check_node("", values, make_plan)
-        return make_plan(**_instantiate(values))
+        return make_plan(**_instantiate("", values))
 
 
 def build_transfer(overrides: list[str]) -> TransferSettings:
@@ -115,18 +117,32 @@ def build_transfer(overrides: list[str]) -> TransferSettings:
     values = plain(compose(overrides))["transfer"]
     with one_line_errors():
         _check_value("transfer", values, TransferSettings)
-        return _instantiate(values)
+        return _instantiate("transfer", values)
 
 
-def _instantiate(node: Any) -> Any:
-    """The object that a node of a checked configuration stands for. As `hydra.utils.instantiate` of the plain kind, which
-    takes 20 ms for a whole configuration."""
+def _instantiate(place: str, node: Any) -> Any:
+    """The object that a node of a checked configuration, at `place` in it, stands for.
+
+    As `hydra.utils.instantiate` of the plain kind, which takes 20 ms for a whole configuration. Raises ConfigError.
+    """
     if isinstance(node, list):
-        return [_instantiate(item) for item in node]
+        return [_instantiate(f"{place}[{index}]", item) for index, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    values = {key: _instantiate(value) for key, value in node.items() if key not in HYDRA_KEYS}
-    return pkgutil.resolve_name(node["_target_"])(**values) if "_target_" in node else values
+    prefix = f"{place}." if place else ""
+    values = {key: _instantiate(f"{prefix}{key}", value) for key, value in node.items() if key not in HYDRA_KEYS}
+    if "_target_" not in node:
+        return values
+    try:
+        return pkgutil.resolve_name(node["_target_"])(**values)
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(_as_typed(str(error), place, values)) from error
+
+
+def _as_typed(text: str, place: str, values: dict[str, Any]) -> str:
+    """An error line of a constructor, which knows its group's name and not its place, with the key that the user types."""
+    found = re.match(r"(\w+)\.(\w+)", text)
+    return f"{place}.{found[2]}{text[found.end() :]}" if found and found[2] in values else text
 
 
 def make_plan(
@@ -201,32 +217,47 @@ def make_plan(
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what Hydra, OmegaConf and the constructors raise into ConfigError."""
+    """Turns what Hydra, OmegaConf, the constructors and files that they read raise into ConfigError."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
 
 
 def explain(error: Exception) -> str:
-    """What is wrong, in one line for the user."""
+    """What is wrong, in one line for the user, on which control characters and very long words do no harm."""
+    text = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: f"{word[0][: MAX_WORD - 20]}...{word[0][-17:]}", _explanation(error))
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _explanation(error: Exception) -> str:
     cause = error.__cause__
     match error:
         case MissingConfigException(missing_cfg_file=str(path)):
             group, _, option = path.rpartition("/")
-            return f"{group}={option}: no such option; expected one of {', '.join(composition.options(group))}"
+            allowed = composition.options(group.partition("@")[0])
+            return f"{group}={option}: no such option; expected one of {', '.join(allowed)}"
         case OverrideParseException():
-            return f"{error.override}: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{{}}"
+            return _unparsed(error.override)
         case MissingMandatoryValue(full_key=str(key)):
             return f"{key} is required: set {key}=..."
         case OSError(filename=str(path), strerror=str(problem)):
             return f"{path}: {problem}"
         case OmegaConfBaseException(full_key=str(key)):
-            return f"{key}: {str(error).splitlines()[0]}"
+            return f"{key}: {str(error).splitlines()[0].removeprefix('ValueError raised while resolving interpolation: ')}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
     hints = ("To append to", "See http")
     return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints))
+
+
+def _unparsed(override: str) -> str:
+    """What is wrong with an override that Hydra's grammar does not take, with the characters that may be to blame."""
+    expected = "expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"
+    _, _, value = override.partition("=")
+    to_blame = dict.fromkeys(re.findall(r"""[\x00-\x1f\x7f=,:()\[\]{}'"]""", value))
+    found = f"the value has {' '.join(to_blame)}; " if to_blame else ""
+    return f"{override}: {found}{expected}"
 
 
 def _unknown_key(key: str, siblings: list[str], target: str | None) -> str:

@@ -131,6 +131,28 @@ def test_wrong_arguments_are_one_line(emu, arguments, problem):
     assert emu(*arguments) == (2, [], [line])
 
 
+def test_paths_of_any_language_and_at_home(emu, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "Zuhause"))
+    path = tmp_path / "Zuhause/Überlast.csv"
+    path.parent.mkdir()
+    path.write_text("arrival_timestamp,prompt_size,token_size\n0,5,5\n")
+    code, out, err = emu("runtime=virtual", "workload=trace", "workload.path=~/Überlast.csv", "hydra.run.dir=~/Läufe/1")
+    assert (code, err) == (0, [])
+    assert run_dir_of(out) == tmp_path / "Zuhause/Läufe/1"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["hydra.run.dir=${oc.env:SECRET}"], ["--cfg", "job", "--resolve", "seed=${oc.env:SECRET}"]]
+)
+def test_the_environment_gets_into_no_output(emu, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    code, out, err = emu(*arguments, *SHORT)
+    assert code == 2
+    assert [line.partition(": ${oc.env:...} is not allowed: ")[0] for line in err] in (["emu: hydra.run.dir"], ["emu: seed"])
+    assert "s3cr3t" not in "".join([*out, *err])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_configuration_is_shown_and_not_run(emu, tmp_path):
     code, out, _ = emu("--cfg", "job", "runtime=virtual", "seed=7")
     assert code == 0

@@ -29,7 +29,7 @@ def parse_faults(faults: Iterable[Mapping[str, Any]], machines: Iterable[Machine
         if not isinstance(fault, Mapping) or set(fault) != {"machine", "at_s"}:
             raise FaultError(f"{place}={fault}: expected {{machine: NAME, at_s: SECONDS}}")
         name, at_s = fault["machine"], fault["at_s"]
-        if name not in by_name:
+        if not isinstance(name, str) or name not in by_name:
             raise FaultError(f"{place}.machine={name}: no such machine; there are {', '.join(by_name)}")
         if not isinstance(at_s, Real) or isinstance(at_s, bool) or not 0 <= at_s < float("inf"):
             raise FaultError(f"{place}.at_s={at_s}: expected a number of seconds >= 0")
