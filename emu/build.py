@@ -68,6 +68,9 @@ class Runtime(Protocol):
     control_latency_s: float
     report_period_s: float
 
+    def check(self, num_machines: int, transfer: TransferSettings) -> None:
+        """Raises ValueError where this environment, or the cluster to join, lacks what a run of so many machines needs."""
+
     def run(self, rehearsal: Rehearsal) -> RunRecord: ...
 
 
@@ -169,6 +172,9 @@ def make_plan(
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
+    is_real = isinstance(execution, TorchExecution)
+    if is_real:
+        execution.check_runtime(runtime, transfer.payload_scale)
     requests = prediction.apply(workload.build(seed), seed)
     if metrics.warmup_s > requests.arrival_s[-1]:
         raise ConfigError(
@@ -179,6 +185,15 @@ def make_plan(
         raise ConfigError("placement=direct_decode needs predicted output lengths: set prediction=noisy")
     if machine.wants_oracle:
         machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
+    power.check(model)
+    names = [name for name, *_ in cluster.machines()]
+    planned_faults = tuple(parse_faults(faults, names))
+    runtime.check(len(names), transfer)
+    if is_real:
+        most_tokens = int((requests.prompt_tokens + requests.output_tokens).max())
+        execution.check(model, machine, names, most_tokens)
+        execution.prompts(model, requests.prompt_tokens, requests.prompt_ids, seed)
+    # Last: timing=host measures this host for a minute. All that needs no timing is checked by now.
     parts = Cluster(
         model=model,
         machines=cluster.build(model, timing, machine),
@@ -192,11 +207,8 @@ def make_plan(
         contention=transfer.contention,
         layers_per_piece=transfer.layers_per_piece,
     )
-    power.check(model)
-    if isinstance(execution, TorchExecution):
-        execution.check_runtime(runtime, transfer.payload_scale)
-        execution.check(parts, int((requests.prompt_tokens + requests.output_tokens).max()), is_here=not runtime.address)
-        execution.prompts(parts.model, requests.prompt_tokens, requests.prompt_ids, seed)
+    if is_real and not runtime.address:
+        execution.check_host(parts)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
@@ -206,7 +218,7 @@ def make_plan(
         transfer=transfer,
         max_drain_s=metrics.max_drain_s,
         overrun_s=verdict.late_s,
-        faults=tuple(parse_faults(faults, parts.machines)),
+        faults=planned_faults,
         execution=execution,
     )
     return Plan(runtime, rehearse, len(requests), metrics, verdict, service_levels, power, results, require_valid)

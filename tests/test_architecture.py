@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Who may import whom, by the longest prefix of a module's name; its own package is always allowed.
 MAY_IMPORT = {
     "emu.__main__": {"emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.extras": {"emu.sweep", "emu.build", "emu.core"},
     "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
     "emu.reproduction": {"emu.provisioning", "emu.build", "emu.runtime", "emu.results", "emu.core"},
     "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},

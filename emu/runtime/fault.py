@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from emu.core.machine_kind import MachineSpec
-
 
 class FaultError(ValueError):
     """A fault that cannot happen. The text is for the user."""
@@ -20,9 +18,9 @@ class Fault:
     at_s: float
 
 
-def parse_faults(faults: Iterable[Mapping[str, Any]], machines: Iterable[MachineSpec]) -> list[Fault]:
+def parse_faults(faults: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Fault]:
     """Read `[{machine: d0, at_s: 10}, ...]`. Raises FaultError naming the entry, its value and what is allowed."""
-    by_name = {spec.name: spec.index for spec in machines}
+    by_name = {name: index for index, name in enumerate(names)}
     parsed = []
     for position, fault in enumerate(faults):
         place = f"faults[{position}]"

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.utils import estimate_available_memory
 from ray.cluster_utils import Cluster
 
+from emu.core.setting import SettingError
 from emu.runtime.errors import RunError, gist
+from emu.runtime.ray_address import check_address
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -25,6 +28,21 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def check_room(num_machines: int, actor_memory_bytes: int, object_store_bytes: int) -> None:
+    """Raises SettingError where a Ray started on this host would have too little memory for the actors of a run.
+
+    Ray's own estimate, which it declares as its resource `memory` less the object store.
+    """
+    left = max(0, estimate_available_memory() - object_store_bytes)
+    room = int(left // actor_memory_bytes)
+    if num_machines + 1 > room:
+        raise SettingError(
+            f"runtime.actor_memory_bytes={actor_memory_bytes}: {num_machines} machines and the scheduler do not fit this host, "
+            f"which has {left / 1e9:.2f} GB of memory left beside runtime.object_store_bytes={object_store_bytes}; expected "
+            f"at most {max(0, room - 1)} machines, or less for each of them"
+        )
+
+
 @contextmanager
 def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator[list[str]]:
     """A context in which this process has joined a Ray cluster; its value are the IDs of the nodes that are alive.
@@ -35,6 +53,11 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
     if ray.is_initialized():
         yield _alive()
         return
+    if address:
+        try:
+            check_address("--address", address)
+        except SettingError as error:
+            raise RunError(str(error)) from error
     set_environment()
     logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of other clusters on this host
     cluster = None

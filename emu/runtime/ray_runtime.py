@@ -19,10 +19,12 @@ from emu.runtime.errors import RunError, gist
 from emu.runtime.interrupt import Interrupt
 from emu.runtime.pace import AUTO, Pace, choose_pace
 from emu.runtime.party import PartySettings
+from emu.runtime.ray_address import check_address
 from emu.runtime.ray_cluster import RayCluster
+from emu.runtime.ray_nodes import check_room
 from emu.runtime.real_machine_actor import RealMachines
 from emu.runtime.rehearsal import Rehearsal
-from emu.transfer.settings import TransferError
+from emu.transfer.settings import TransferSettings
 
 T = TypeVar("T")
 
@@ -63,15 +65,20 @@ class RayRuntime:
         self.heartbeat_s = setting.positive("runtime.heartbeat_s", heartbeat_s)
         self.facts_interval_s = setting.positive("runtime.facts_interval_s", facts_interval_s)
 
+    def check(self, num_machines: int, transfer: TransferSettings) -> None:
+        """Raises SettingError or TransferError where no Ray answers at `address`, or this environment lacks what `transfer`
+        needs or this host the memory for so many machines."""
+        if self.address:
+            check_address("runtime.address", self.address)
+        elif not ray.is_initialized():
+            check_room(num_machines, self.actor_memory_bytes, self.object_store_bytes)
+        transfer.check(0 if self.address else num_machines)
+
     def run(self, rehearsal: Rehearsal) -> RunRecord:
         """Run to the end and return the record. Raises RunError where it cannot start; a later failure ends the record early.
 
         To be called in the main thread: Ctrl-C ends a run with its record, and one that has not started without.
         """
-        try:
-            rehearsal.transfer.check()
-        except TransferError as missing:
-            raise RunError(str(missing)) from missing
         with contextlib.ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
             rehearsal.on_status("starting Ray")

@@ -98,7 +98,7 @@ def digest(job: Job) -> str:
 
 def _calibrate(job: Job, path: Path) -> None:
     if find_spec("torch") is None:
-        raise TimingError("timing=host needs torch, which is not installed; pip install 'emu[torch]'")
+        raise setting.MissingExtra("timing=host needs torch, which is not installed; pip install 'emu[torch]'", "torch")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # others that need the same calibration wait for it
