@@ -6,9 +6,11 @@ traceback. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ct
 
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -33,7 +35,7 @@ from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_tab
 from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
 from emu.runtime import interrupt
-from emu.runtime.errors import RunError
+from emu.runtime.errors import NotStartedError, RunError
 from emu.runtime.prediction_interval import prediction_interval
 from emu.sweep.directory import opened
 from emu.sweep.launch import launch
@@ -102,7 +104,11 @@ def run(plan: Plan) -> int:
     run_dir = Path(job.runtime.output_dir)
     with ProgressDisplay(plan.num_requests) as display:
         settled = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=False))
-        summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
+        try:
+            summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
+        except NotStartedError:
+            _remove_what_hydra_made(run_dir)
+            raise
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
     if summary["interrupted"] == interrupt.CAUSE:
@@ -110,6 +116,14 @@ def run(plan: Plan) -> int:
     if summary["interrupted"]:
         raise RunError(f"the run ended early: {summary['interrupted']}")
     return int(plan.require_valid and summary["verdict"] != VALID)
+
+
+def _remove_what_hydra_made(run_dir: Path) -> None:
+    """Leave nothing of a run that did not start, and everything that was there before."""
+    shutil.rmtree(run_dir / ".hydra", ignore_errors=True)
+    (run_dir / "events.msgpack").unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        run_dir.rmdir()
 
 
 def sweep(overrides: list[str]) -> int:

@@ -44,6 +44,7 @@ from emu.workload.prediction import Prediction
 from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
+OMEGACONFS_LEAD = "ValueError raised while resolving interpolation: "  # before what a resolver raises
 MAX_WORD = 300  # characters of a word on an error line: a path may have some 250
 TYPE_NAMES = {
     int: "a whole number",
@@ -256,11 +257,11 @@ def _explanation(error: Exception) -> str:
         case OSError(filename=str(path), strerror=str(problem)):
             return f"{path}: {problem}"
         case OmegaConfBaseException(full_key=str(key)):
-            return f"{key}: {str(error).splitlines()[0].removeprefix('ValueError raised while resolving interpolation: ')}"
+            return f"{key}: {str(error).splitlines()[0].removeprefix(OMEGACONFS_LEAD)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
     hints = ("To append to", "See http")
-    return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints))
+    return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints)).removeprefix(OMEGACONFS_LEAD)
 
 
 def _unparsed(override: str) -> str:

@@ -59,4 +59,5 @@ class Virtual:
             fidelity=None,
             interrupted="" if run.is_complete else CAUSE,
             wall_start=wall_start,
+            faults=tuple((fault.machine, fault.at_s) for fault in rehearsal.faults),
         )
