@@ -261,7 +261,8 @@ def _explanation(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
     hints = ("To append to", "See http")
-    return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints)).removeprefix(OMEGACONFS_LEAD)
+    lines = str(error).removeprefix(OMEGACONFS_LEAD).splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith(hints))
 
 
 def _unparsed(override: str) -> str:
