@@ -6,11 +6,12 @@ traceback. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ct
 
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -21,9 +22,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from emu.build import ConfigError, Plan, build, compose, explain
-from emu.compose import CONF_DIR, CONFIG_NAME, quoted, run_directory
+from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environment, run_directory
 from emu.install import emu_version, is_compiled
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs
@@ -37,14 +39,14 @@ from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
 from emu.run_directory import RunDirectoryError, opened
 from emu.runtime import interrupt
-from emu.runtime.errors import RunError
+from emu.runtime.errors import NotStartedError, RunError
 from emu.runtime.prediction_interval import prediction_interval
 from emu.sweep.directory import opened as opened_sweep
 from emu.sweep.launch import launch
 from emu.sweep.plan import plan_sweep
 
-WRONG_INPUT = (ConfigError, RunDirectoryError, HydraException)
-USER_ERRORS = (*WRONG_INPUT, RunError, OSError)
+INPUT_ERRORS = (ConfigError, RunDirectoryError, HydraException, OmegaConfBaseException)
+USER_ERRORS = (*INPUT_ERRORS, RunError, OSError)
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
         if shows_traceback:
             traceback.print_exception(error)
         print(f"emu: {explain(error)}", file=sys.stderr)
-        return 2 if isinstance(error, WRONG_INPUT) else 1
+        return 2 if isinstance(error, INPUT_ERRORS) else 1
 
     try:
         sys.exit(run_command(report))
@@ -69,6 +71,8 @@ def main() -> None:
 
 def run_command(report: Callable[[Exception], int]) -> int:
     """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
+    refuse_environment()
+    sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]  # Hydra reads it
     # "resolve": ours takes the place of Hydra's --version, which tells that of Hydra.
     parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.error = _refuse_arguments
@@ -90,7 +94,7 @@ def run_command(report: Callable[[Exception], int]) -> int:
         # Asked for once: the time is part of it. Hydra writes there before it calls back.
         place = Path(run_directory(overrides)).absolute()
         stack.enter_context(opened(place, plan.overwrite))
-        sys.argv.append(f"hydra.run.dir={quoted(str(place))}")
+        sys.argv.append(f"hydra.run.dir={as_value(str(place))}")
 
     def run_job(job_config: DictConfig) -> None:
         try:
@@ -121,7 +125,7 @@ def _search_path(config_dir: str | None) -> list[str]:
     """The override that has options looked for there, too."""
     if not config_dir:
         return []
-    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]"]
+    return [f"hydra.searchpath=[{as_value(f'file://{Path(config_dir).absolute()}')}]"]
 
 
 def _refuse_arguments(message: str) -> NoReturn:
@@ -136,7 +140,11 @@ def run(plan: Plan) -> int:
         print(note, flush=True)
     with ProgressDisplay(plan.num_requests) as display:
         settled = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=False))
-        summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
+        try:
+            summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
+        except NotStartedError:
+            _remove_what_hydra_made(run_dir)
+            raise
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
     if summary["interrupted"] == interrupt.CAUSE:
@@ -144,6 +152,14 @@ def run(plan: Plan) -> int:
     if summary["interrupted"]:
         raise RunError(f"the run ended early: {summary['interrupted']}")
     return int(plan.require_valid and summary["verdict"] != VALID)
+
+
+def _remove_what_hydra_made(run_dir: Path) -> None:
+    """Leave nothing of a run that did not start, and everything that was there before."""
+    shutil.rmtree(run_dir / ".hydra", ignore_errors=True)
+    (run_dir / "events.msgpack").unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        run_dir.rmdir()
 
 
 def sweep(overrides: list[str]) -> int:

@@ -7,6 +7,7 @@ are checked against its annotations here. What range a value may have, the const
 import inspect
 import math
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
 MAX_UNASKED_WALL_S = 600.0  # a trace may take so long on the wall clock without anyone having said how much of it is meant
+OMEGACONFS_LEAD = "ValueError raised while resolving interpolation: "  # before what a resolver raises
+MAX_WORD = 300  # characters of a word on an error line: a path may have some 250
 TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -69,6 +72,9 @@ class Runtime(Protocol):
     logs_events: bool
     control_latency_s: float
     report_period_s: float
+
+    def check(self, num_machines: int, transfer: TransferSettings) -> None:
+        """Raises ValueError where this environment, or the cluster to join, lacks what a run of so many machines needs."""
 
     def run(self, rehearsal: Rehearsal) -> RunRecord: ...
 
@@ -116,7 +122,7 @@ def build(config: DictConfig | dict[str, Any]) -> Plan:
     with one_line_errors():
         _check_targets(values)
         _check_node("", values, make_plan)
-        return make_plan(**_instantiate(values))
+        return make_plan(**_instantiate("", values))
 
 
 def build_transfer(overrides: list[str]) -> TransferSettings:
@@ -125,18 +131,32 @@ def build_transfer(overrides: list[str]) -> TransferSettings:
     with one_line_errors():
         targets.check_targets("transfer", values, TransferSettings, _folders())
         _check_value("transfer", values, TransferSettings)
-        return _instantiate(values)
+        return _instantiate("transfer", values)
 
 
-def _instantiate(node: Any) -> Any:
-    """The object that a node of a checked configuration stands for. As `hydra.utils.instantiate` of the plain kind, which
-    takes 20 ms for a whole configuration."""
+def _instantiate(place: str, node: Any) -> Any:
+    """The object that a node of a checked configuration, at `place` in it, stands for.
+
+    As `hydra.utils.instantiate` of the plain kind, which takes 20 ms for a whole configuration. Raises ConfigError.
+    """
     if isinstance(node, list):
-        return [_instantiate(item) for item in node]
+        return [_instantiate(f"{place}[{index}]", item) for index, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    values = {key: _instantiate(value) for key, value in node.items() if key not in HYDRA_KEYS}
-    return pkgutil.resolve_name(node["_target_"])(**values) if "_target_" in node else values
+    prefix = f"{place}." if place else ""
+    values = {key: _instantiate(f"{prefix}{key}", value) for key, value in node.items() if key not in HYDRA_KEYS}
+    if "_target_" not in node:
+        return values
+    try:
+        return pkgutil.resolve_name(node["_target_"])(**values)
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(_as_typed(str(error), place, values)) from error
+
+
+def _as_typed(text: str, place: str, values: dict[str, Any]) -> str:
+    """An error line of a constructor, which knows its group's name and not its place, with the key that the user types."""
+    found = re.match(r"(\w+)\.(\w+)", text)
+    return f"{place}.{found[2]}{text[found.end() :]}" if found and found[2] in values else text
 
 
 def make_plan(
@@ -164,11 +184,14 @@ def make_plan(
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
+    is_real = isinstance(execution, TorchExecution)
+    if is_real:
+        execution.check_runtime(runtime, transfer.payload_scale)
     requests = prediction.apply(workload.build(seed), seed)
-    machines = cluster.build(model, timing, machine)
+    notes = _notes(requests, runtime)
     # The overflow of placement=splitwise may by chance prefill and decode on one machine: not to be relied on.
     both_phases = bool(faults) or getattr(placement, "decodes_where_prefilled", False)
-    requests = _possible(requests, largest(machines, machine, both_phases), workload.skip_impossible)
+    requests = _possible(requests, largest(cluster.machines(), model, machine, both_phases), workload.skip_impossible)
     if metrics.warmup_s > requests.arrival_s[-1]:
         raise ConfigError(
             f"metrics.warmup_s={metrics.warmup_s:g}: no request would count; "
@@ -178,9 +201,18 @@ def make_plan(
         raise ConfigError("placement=direct_decode needs predicted output lengths: set prediction=noisy")
     if machine.wants_oracle:
         machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
+    power.check(model)
+    names = [name for name, *_ in cluster.machines()]
+    planned_faults = tuple(parse_faults(faults, names))
+    runtime.check(len(names), transfer)
+    if is_real:
+        most_tokens = int((requests.prompt_tokens + requests.output_tokens).max())
+        execution.check(model, machine, names, most_tokens)
+        execution.prompts(model, requests.prompt_tokens, requests.prompt_ids, seed)
+    # Last: timing=host measures this host for a minute. All that needs no timing is checked by now.
     parts = Cluster(
         model=model,
-        machines=machines,
+        machines=cluster.build(model, timing, machine),
         kind=machine,
         placement=placement,
         batching=batching,
@@ -192,12 +224,8 @@ def make_plan(
         layers_per_piece=transfer.layers_per_piece,
         timing=timing.provenance,
     )
-    notes = _notes(requests, runtime)
-    power.check(model)
-    if isinstance(execution, TorchExecution):
-        execution.check_runtime(runtime, transfer.payload_scale)
-        execution.check(parts, int((requests.prompt_tokens + requests.output_tokens).max()), is_here=not runtime.address)
-        execution.prompts(parts.model, requests.prompt_tokens, requests.prompt_ids, seed)
+    if is_real and not runtime.address:
+        execution.check_host(parts)
     service_levels = ServiceLevels.of(slo, timing, model)
     rehearse = partial(
         Rehearsal,
@@ -207,7 +235,7 @@ def make_plan(
         transfer=transfer,
         max_drain_s=metrics.max_drain_s,
         overrun_s=verdict.late_s,
-        faults=tuple(parse_faults(faults, parts.machines)),
+        faults=planned_faults,
         execution=execution,
     )
     settings = (metrics, verdict, service_levels, power, results, require_valid, overwrite)
@@ -255,34 +283,50 @@ def _possible(requests: Workload, limits: tuple[Capacity, Capacity], skip: bool)
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what Hydra, OmegaConf and the constructors raise into ConfigError."""
+    """Turns what Hydra, OmegaConf, the constructors and files that they read raise into ConfigError."""
     try:
         yield
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply; expected at most some tens of levels") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
 
 
 def explain(error: Exception) -> str:
-    """What is wrong, in one line for the user."""
+    """What is wrong, in one line for the user, on which control characters and very long words do no harm."""
+    text = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: f"{word[0][: MAX_WORD - 20]}...{word[0][-17:]}", _explanation(error))
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _explanation(error: Exception) -> str:
     cause = error.__cause__
     match error:
         case MissingConfigException(missing_cfg_file=str(path)):
             group, _, option = path.rpartition("/")
-            return f"{group}={option}: no such option; expected one of {', '.join(composition.options(group))}"
+            allowed = composition.options(group.partition("@")[0])
+            return f"{group}={option}: no such option; expected one of {', '.join(allowed)}"
         case OverrideParseException():
-            return f"{error.override}: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{{}}"
+            return _unparsed(error.override)
         case MissingMandatoryValue(full_key=str(key)):
             return f"{key} is required: set {key}=..."
         case OSError(filename=str(path), strerror=str(problem)):
             return f"{path}: {problem}"
         case OmegaConfBaseException(full_key=str(key)):
-            return f"{key}: {str(error).splitlines()[0]}"
+            return f"{key}: {str(error).splitlines()[0].removeprefix(OMEGACONFS_LEAD)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
     hints = ("To append to", "See http")
-    return " ".join(line.strip() for line in str(error).splitlines() if not line.startswith(hints))
+    lines = str(error).removeprefix(OMEGACONFS_LEAD).splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith(hints))
+
+
+def _unparsed(override: str) -> str:
+    """What is wrong with an override that Hydra's grammar does not take, with the characters that may be to blame."""
+    expected = "expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"
+    _, _, value = override.partition("=")
+    to_blame = dict.fromkeys(re.findall(r"""[\x00-\x1f\x7f=,:()\[\]{}'"]""", value))
+    found = f"the value has {' '.join(to_blame)}; " if to_blame else ""
+    return f"{override}: {found}{expected}"
 
 
 def _unknown_key(key: str, siblings: list[str], target: str | None) -> str:

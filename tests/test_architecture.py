@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "emu.__main__": {
         *("emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.run_directory", "emu.runtime", "emu.results"),
     },
+    "emu.extras": {"emu.sweep", "emu.build", "emu.core"},
     "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
     "emu.reproduction": {"emu.provisioning", "emu.build", "emu.runtime", "emu.results", "emu.core"},
     "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},

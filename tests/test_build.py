@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import ConfigError, build, compose, explain
 from emu.compose import CONF_DIR
 
 VIRTUAL = "runtime=virtual"
@@ -39,7 +39,7 @@ def cluster_of(*overrides):
             "Could not override 'hardware'. Did you mean to override one of hardware@cluster.prompt_hardware, ",
         ),
         (["seed"], "seed: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"),
-        (["seed==1"], "seed==1: expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"),
+        (["seed==1"], "seed==1: the value has =; expected KEY=VALUE, with quotes around a value that has spaces or any of "),
         (["seed=${nope}"], "seed: Interpolation key 'nope' not found"),
         (["seed=-1"], "seed=-1: expected a whole number from 0 to 2147483647"),
         (["seed=1.5"], "seed=1.5: expected a whole number"),
@@ -67,7 +67,7 @@ def cluster_of(*overrides):
         (["placement=splitwise_sim", "machine=paged"], "placement=splitwise_sim needs machine=splitwise_sim"),
         (["machine.watermark=2"], "machine.watermark=2: expected a number from 0 to 1"),
         (["cluster.prompt_hardware=3"], "cluster.prompt_hardware=3: expected an option of this group, or settings below it"),
-        (["cluster.prompt_hardware.nic_bytes_per_s=0"], "hardware.nic_bytes_per_s=0: expected a number > 0"),
+        (["cluster.prompt_hardware.nic_bytes_per_s=0"], "cluster.prompt_hardware.nic_bytes_per_s=0: expected a number > 0"),
         (
             ["model=bloom_176b", "cluster.prompt_hardware.memory_fraction=0.5"],
             "model bloom_176b does not fit hardware dgx_h100: weights 352.5 GB + activation reserve 16.0 GB, "
@@ -113,7 +113,43 @@ def cluster_of(*overrides):
         (["timing.fits.llama2_70b.dgx_h100.decode_s=[]"], "timing.fits.llama2_70b.dgx_h100.decode_s=[]: 0 numbers; expected "),
         (["timing=splitwise_sim", "timing.mixed_factor=-1"], "timing.mixed_factor=-1: expected a number from 0.001 to 1000"),
         (["faults=[{machine: x9, at_s: 1}]"], "faults[0].machine=x9: no such machine; there are p0, p1, p2, p3, d0, d1"),
+        (
+            ["faults=[{machine: [p0], at_s: 1}]"],
+            "faults[0].machine=['p0']: no such machine; there are p0, p1, p2, p3, d0, d1",
+        ),
         (["faults=[{machine: d0, at_s: never}]"], "faults[0].at_s=never: expected a number of seconds >= 0"),
+        # The key is the one that was typed, wherever the value is checked.
+        (["slo.reference.num_gpus=-1"], "slo.reference.num_gpus=-1: expected a number > 0"),
+        (
+            ["placement=direct_decode", "prediction=noisy", "placement.base.max_kv_fraction=5"],
+            "placement.base.max_kv_fraction=5: expected a number from 0 to 1",
+        ),
+        (
+            ["cluster=heterogeneous", "cluster.hardware.dgx_a100.memory_fraction=3"],
+            "cluster.hardware.dgx_a100.memory_fraction=3: expected a number from 0 to 1",
+        ),
+        (
+            ["hardware@cluster.prompt_hardware=best"],
+            "hardware@cluster.prompt_hardware=best: no such option; expected one of cpu_core, dgx_a100, ",
+        ),
+        (["workload.rate_rps=\x07"], "workload.rate_rps=\\x07: the value has \\x07; expected KEY=VALUE, with quotes around a "),
+        (["workload.path=/a=b"], "workload.path=/a=b: the value has =; expected KEY=VALUE, with quotes around a "),
+        (["model.num_kv_heads=3"], "model.num_kv_heads=3: expected a divisor of model.num_heads=64"),
+        (["seed=${oc.env:HOME}"], "seed: ${oc.env:...} is not allowed: results would show the environment; expected the "),
+        (["hardware@cluster.prompt_hardware=[x]"], "hardware@cluster.prompt_hardware=[x]: expected one of cpu_core, "),
+        (["experiment=[[x]]"], "experiment=[[x]]: expected one of, or a list of, iso_cost_code_baseline_a100, "),
+        (
+            ["experiment=[mixed,splitwise_sim]"],
+            "experiment=[mixed,splitwise_sim]: mixed and splitwise_sim exclude each other: "
+            "timing=host against splitwise_sim, placement=random against splitwise_sim; "
+            "expected one of them, or each of these options chosen on the command line",
+        ),
+        (["experiment=[validate,mixed]"], "experiment=[validate,mixed]: validate and mixed exclude each other: "),
+        *(
+            ([f"model={value}"], f"model={value}: expected one of bloom_176b, checkpoint, llama2_70b, llama3_8b, llama_30m")
+            for value in ("[1]", "[null]", "[llama2_70b]", "{a: b}", "null", "5", "true", "''")
+        ),
+        (["model=" + "x" * 5000], f"model={'x' * 274}...{'x' * 16}: expected one of bloom_176b, "),
         (
             ["workload._target_=emu.workload.fixed.Such"],
             "workload._target_=emu.workload.fixed.Such: expected one of emu.workload.empirical.Empirical, "
@@ -124,8 +160,8 @@ def cluster_of(*overrides):
 def test_wrong_input_is_one_line(overrides, line):
     with pytest.raises(ConfigError) as caught:
         plan_of(*overrides)
-    text = str(caught.value)
-    assert "\n" not in text
+    text = explain(caught.value)
+    assert text.isprintable()
     assert text.startswith(line) if line.endswith(" ") else text == line
 
 

@@ -15,6 +15,8 @@ import pytest
 from emu.__main__ import main
 from emu.files import locked
 from emu.progress import ProgressDisplay
+from emu.runtime.errors import NotStartedError
+from emu.runtime.virtual import Virtual
 
 FILES = ["events.msgpack", "report.html", "requests.parquet", "summary.json"]
 SHORT = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=5")
@@ -180,6 +182,51 @@ def test_the_version_is_that_of_emu(emu):
 def test_wrong_arguments_are_one_line(emu, arguments, problem):
     line = f"emu: unrecognized arguments: {problem}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help"
     assert emu(*arguments) == (2, [], [line])
+
+
+def test_a_run_that_cannot_start_leaves_nothing(emu, tmp_path, monkeypatch):
+    def run(runtime, rehearsal):
+        (rehearsal.run_dir / "events.msgpack").touch()
+        raise NotStartedError("an actor did not come up")
+
+    monkeypatch.setattr(Virtual, "run", run)
+    assert emu(*SHORT, "hydra.run.dir=run") == (1, [], ["emu: an actor did not come up"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_death_without_effect_is_told(emu):
+    code, out, _ = emu(*SHORT, "faults=[{machine: p1, at_s: 1}, {machine: p1, at_s: 1.5}, {machine: d0, at_s: 900}]")
+    summary = summary_of(run_dir_of(out))
+    assert (code, summary["machines_died"]) == (0, ["p1"])
+    p1, d0 = summary["faults_without_effect"]
+    assert p1 == {"machine": "p1", "at_s": 1.5, "why": "it was dead from 1.005 s on"}
+    assert (d0["machine"], d0["at_s"], d0["why"]) == ("d0", 900, f"the run ended at {summary['emulated_s']:.4g} s")
+    assert [line for line in out if line.startswith("no effect")] == [
+        "no effect the death of p1 at 1.5 s: it was dead from 1.005 s on",
+        f"no effect the death of d0 at 900 s: {d0['why']}",
+    ]
+
+
+def test_paths_of_any_language_and_at_home(emu, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "Zuhause"))
+    path = tmp_path / "Zuhause/Überlast.csv"
+    path.parent.mkdir()
+    path.write_text("arrival_timestamp,prompt_size,token_size\n0,5,5\n")
+    code, out, err = emu("runtime=virtual", "workload=trace", "workload.path=~/Überlast.csv", "hydra.run.dir=~/Läufe/1")
+    assert (code, err) == (0, [])
+    assert run_dir_of(out) == tmp_path / "Zuhause/Läufe/1"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["hydra.run.dir=${oc.env:SECRET}"], ["--cfg", "job", "--resolve", "seed=${oc.env:SECRET}"]]
+)
+def test_the_environment_gets_into_no_output(emu, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    code, out, err = emu(*arguments, *SHORT)
+    assert code == 2
+    assert len(err) == 1 and "${oc.env:...} is not allowed: results would show the environment" in err[0]
+    assert "s3cr3t" not in "".join([*out, *err])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_configuration_is_shown_and_not_run(emu, tmp_path):

@@ -6,7 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from emu.compose import CONF_DIR, CONFIG_NAME, compose, compose_sweep
+from emu.compose import CONF_DIR, CONFIG_NAME, compose, compose_sweep, quoted
 
 
 def of_hydra(overrides):
@@ -70,3 +70,34 @@ def test_a_sweep_kept_in_a_file(tmp_path):
     assert [[override.input_line for override in job] for job in jobs] == [
         ["seed=5", f"workload.rate_rps={rate}", "+experiment=loads"] for rate in (4, 8)
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "hydras"),
+    [
+        ("workload.path=~/trace.csv", "workload.path='~/trace.csv'"),
+        ("workload.path=/tmp/Überlast.csv", "workload.path='/tmp/Überlast.csv'"),
+        ("workload.path=a&b #1!.csv", "workload.path='a&b #1!.csv'"),
+        ("workload.path=${hydra:job.name}/Ü:1", "workload.path='${hydra:job.name}/Ü:1'"),
+        ("workload.path=C:\\Ü\\", "workload.path='C:\\Ü\\\\'"),
+        ("workload.path=Ü\\,1", "workload.path='Ü,1'"),
+        ("workload.path=Ü.csv,Ä.csv", "workload.path='Ü.csv','Ä.csv'"),
+        ("execution.machines=[Ü,p1]", "execution.machines=['Ü',p1]"),
+        ("faults=[{machine: Ü, at_s: 1}]", "faults=[{machine:'Ü', at_s: 1}]"),
+        ("hydra.run.dir=~/Ü", "hydra.run.dir='/home/me/Ü'"),
+        # As Hydra takes it already.
+        ("workload.path='~/Ü'", "workload.path='~/Ü'"),
+        ("faults=[{machine: p0, at_s: 1}]", "faults=[{machine: p0, at_s: 1}]"),
+        ("~seed", "~seed"),
+    ],
+)
+def test_text_that_hydra_takes_in_quotes_only_is_quoted(monkeypatch, override, hydras):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert quoted(override) == hydras
+
+
+def test_a_path_of_any_language_is_what_was_typed():
+    name = "~/Überlast &#1!ü漢字.csv"
+    assert compose(["workload=trace", f"workload.path={name}"]).config.workload.path == name
+    _, jobs = compose_sweep(["workload=trace", f"workload.path={name},b.csv"])
+    assert [job[-1].value() for job in jobs] == [name, "b.csv"]

@@ -4,16 +4,19 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 
-from emu.core.machine_kind import Capacity, MachineKind, MachineSpec
+from emu.core.machine_kind import Capacity, MachineKind
 from emu.core.pools import Role
+from emu.core.specs import HardwareSpec, ModelSpec
 
 
-def largest(machines: Seq[MachineSpec], kind: MachineKind, both_phases: bool) -> tuple[Capacity, Capacity]:
-    """The largest request that is handed over, and the largest that one machine serves alone, over all machines.
+def largest(
+    machines: Seq[tuple[str, Role, HardwareSpec]], model: ModelSpec, kind: MachineKind, both_phases: bool
+) -> tuple[Capacity, Capacity]:
+    """The largest request that is handed over, and the largest that one machine serves alone, over all `machines`.
 
     Machines serve the phases of their role, or both, if `both_phases`: some placements ask them to, and pools may die out.
     """
-    capacities = [(spec.role, kind.capacity(spec)) for spec in machines]
+    capacities = [(role, kind.capacity(hardware, model)) for _, role, hardware in machines]
 
     def of(*roles: Role) -> list[Capacity]:
         return [capacity for role, capacity in capacities if role in roles or both_phases]

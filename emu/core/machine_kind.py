@@ -80,8 +80,8 @@ class MachineKind(Protocol):
         """See `Cluster` for the last two."""
         ...
 
-    def capacity(self, spec: MachineSpec) -> Capacity:
-        """The largest requests that the machine can serve."""
+    def capacity(self, hardware: HardwareSpec, model: ModelSpec) -> Capacity:
+        """The largest requests that a machine of this hardware can serve. Raises SpecError where the model does not fit it."""
         ...
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:

@@ -40,10 +40,11 @@ class PagedMachines:
         handover = Handover(model.kv_bytes_per_token, num_pieces, spec.timing, layerwise_min_tokens)
         return Machine(spec.index, kv, copy.deepcopy(batching), handover, self.max_held_fraction)
 
-    def capacity(self, spec: MachineSpec) -> Capacity:
+    def capacity(self, hardware: HardwareSpec, model: ModelSpec) -> Capacity:
+        num_blocks = hardware.num_kv_blocks(model, self.block_tokens)
+        num_tokens = num_blocks * self.block_tokens
+        held_tokens = max_held_blocks(self.max_held_fraction, num_blocks) * self.block_tokens
         # The last output token is never cached, and a decode holds a slot for the next: see `Machine` and `KVCache`.
-        num_tokens = spec.num_kv_blocks * self.block_tokens
-        held_tokens = max_held_blocks(self.max_held_fraction, spec.num_kv_blocks) * self.block_tokens
         return Capacity(num_tokens - 1, min(held_tokens, num_tokens - 1), num_tokens + 1)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> MachineLoad:

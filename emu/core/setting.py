@@ -16,6 +16,14 @@ class SettingError(ValueError):
     """A setting that cannot be used. The text is for the user."""
 
 
+class MissingExtra(SettingError):
+    """A setting that needs an extra of this project that is not installed: `extra` is its name."""
+
+    def __init__(self, text: str, extra: str) -> None:
+        super().__init__(text)
+        self.extra = extra
+
+
 def positive(key: str, value: float) -> float:
     return float(_checked(key, value, lambda x: 0 < x < math.inf, "a number > 0"))
 

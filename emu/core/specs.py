@@ -30,6 +30,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):
             setting.positive(f"model.{key}", getattr(self, key))
+        if self.num_heads % self.num_kv_heads:
+            raise SpecError(
+                f"model.num_kv_heads={self.num_kv_heads}: expected a divisor of model.num_heads={self.num_heads}"
+            )
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -10,7 +10,7 @@ import psutil
 
 from emu.core import setting
 from emu.core.cluster import Cluster
-from emu.core.machine_kind import MachineSpec
+from emu.core.machine_kind import MachineKind, MachineSpec
 from emu.core.specs import ModelSpec
 from emu.execution.model import Executable
 from emu.execution.prompts import Prompts
@@ -77,9 +77,12 @@ class TorchExecution(Execution):
         self.probe_interval_s = setting.not_negative("execution.probe_interval_s", probe_interval_s)
 
     def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
+        return self._indices([spec.name for spec in machines])
+
+    def _indices(self, names: Sequence[str]) -> tuple[int, ...]:
         if self.machines == "all":
-            return tuple(range(len(machines)))
-        index_of = {spec.name: spec.index for spec in machines}
+            return tuple(range(len(names)))
+        index_of = {name: index for index, name in enumerate(names)}
         return tuple(index_of[setting.one_of("execution.machines", name, tuple(index_of))] for name in self.machines)
 
     def check_runtime(self, runtime: WallClockRuntime, payload_scale: float | str) -> None:
@@ -98,20 +101,20 @@ class TorchExecution(Execution):
                 "which needs all bytes of a KV cache"
             )
 
-    def check(self, cluster: Cluster, num_tokens: int, is_here: bool) -> None:
-        """Raises SettingError where `cluster` cannot serve requests of up to `num_tokens` tokens, prompt and output, or where
-        this host, if it `is_here`, lacks the memory."""
-        model = cluster.model
+    def check(self, model: ModelSpec, kind: MachineKind, names: Sequence[str], num_tokens: int) -> None:
+        """Raises SettingError where machines of `kind` with these names cannot serve requests of up to `num_tokens` tokens,
+        prompt and output, by executing `model`, and MissingExtra where torch is not installed."""
+        self._indices(names)
         if not isinstance(model.executable, Executable):
             raise setting.SettingError(
                 f"execution=torch: model {model.name} is known by its timing only; expected one that can be executed, such as "
                 "model=llama_30m, model=llama3_8b or model=checkpoint"
             )
-        if not hasattr(cluster.kind, "block_tokens"):
+        if not hasattr(kind, "block_tokens"):
             raise setting.SettingError("execution=torch: expected machine=paged, for KV caches are kept in blocks")
-        if self.device != "cpu" and cluster.kind.block_tokens % CUDA_BLOCK_TOKENS:
+        if self.device != "cpu" and kind.block_tokens % CUDA_BLOCK_TOKENS:
             raise setting.SettingError(
-                f"machine.block_tokens={cluster.kind.block_tokens}: expected a multiple of {CUDA_BLOCK_TOKENS} with "
+                f"machine.block_tokens={kind.block_tokens}: expected a multiple of {CUDA_BLOCK_TOKENS} with "
                 f"execution.device={self.device}, whose attention reads KV caches by as many tokens"
             )
         context = model.executable.architecture.max_positions
@@ -121,9 +124,28 @@ class TorchExecution(Execution):
                 f"{context}, the context of model {model.name}"
             )
         if find_spec("torch") is None:
-            raise setting.SettingError(f"execution=torch needs torch, which is not installed; {install_command('torch')}")
-        if is_here and self.device == "cpu":
-            self._check_memory(cluster)
+            what = f"execution=torch needs torch, which is not installed; {install_command('torch')}"
+            raise setting.MissingExtra(what, "torch")
+
+    def check_host(self, cluster: Cluster) -> None:
+        """Raises SettingError where this host lacks the memory, or the GPUs, for the machines of `cluster` that execute."""
+        machines = [cluster.machines[index] for index in self.real_machines(cluster.machines)]
+        if self.device == "cpu":
+            self._check_memory(cluster, machines)
+            return
+        from emu.execution.torch_engine.device import num_cuda_devices, parse_device
+        from emu.execution.torch_engine.errors import EngineError
+
+        try:
+            parse_device(self.device)
+        except EngineError as error:
+            raise setting.SettingError(f"execution.{error}") from error
+        num_gpus = num_cuda_devices()
+        if len(machines) * self.num_gpus > num_gpus:
+            raise setting.SettingError(
+                f"execution.num_gpus={self.num_gpus:g}: {len(machines)} real machines need {len(machines) * self.num_gpus:g} "
+                f"GPUs, and this host has {num_gpus}; expected fewer real machines, or machines that share a GPU"
+            )
 
     def prompts(self, model: ModelSpec, prompt_tokens: np.ndarray, given: Sequence[np.ndarray] | None, seed: int) -> Prompts:
         """The token ids of all requests. Raises SettingError where one that is `given` is not in the model's vocabulary."""
@@ -140,8 +162,7 @@ class TorchExecution(Execution):
         kv_bytes = spec.num_kv_blocks * cluster.kind.block_tokens * cluster.model.kv_bytes_per_token
         return {"memory": PROCESS_BYTES + cluster.model.weight_bytes + kv_bytes}
 
-    def _check_memory(self, cluster: Cluster) -> None:
-        machines = [cluster.machines[index] for index in self.real_machines(cluster.machines)]
+    def _check_memory(self, cluster: Cluster, machines: Sequence[MachineSpec]) -> None:
         needed = sum(self.needs(cluster, spec)["memory"] for spec in machines)
         had = psutil.virtual_memory().available
         if needed > had:

@@ -57,6 +57,8 @@ class RunRecord:
 
     `real` are the indices of the machines that executed for real, `num_kv_blocks_had` how many KV blocks each of them really
     has, which may be fewer than `MachineSpec.num_kv_blocks` declares.
+
+    `faults` are the planned deaths: index of the machine and second.
     """
 
     runtime: str
@@ -72,6 +74,7 @@ class RunRecord:
     host: dict[str, Any] = field(default_factory=dict)
     real: tuple[int, ...] = ()
     num_kv_blocks_had: Mapping[int, int] = field(default_factory=dict)
+    faults: tuple[tuple[int, float], ...] = ()
 
     @property
     def model(self) -> ModelSpec:

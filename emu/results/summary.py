@@ -23,6 +23,7 @@ from emu.results.handover import handover_figures
 from emu.results.illustration import illustration, timing_facts
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
+from emu.results.planned_deaths import without_effect
 from emu.results.power import PowerMethod
 from emu.results.run_record import RunRecord
 from emu.results.saturation import is_saturated
@@ -90,6 +91,7 @@ def summarize(
         "restarted": int(np.count_nonzero(~requeues.evicted)),
         "dropped": len(columns.drops),
         "machines_died": [record.machines[index].name for index in moves.machine[moves.pool == "dead"]],
+        "faults_without_effect": without_effect(record, moves),
         "pools": metrics.pool_seconds(moves, record.emulated_s),
         "late": metrics.lateness(record.fidelity),
         "timing": {"steps": num_steps, "extrapolated_steps": num_extrapolated, **timing_facts(record, illustrates)},

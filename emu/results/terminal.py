@@ -94,6 +94,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"blocks    {summary['paused']:,} pauses, {summary['evicted']:,} evictions"
     if summary["machines_died"]:
         yield f"died      {', '.join(summary['machines_died'])}"
+    for fault in summary["faults_without_effect"]:
+        yield f"no effect the death of {fault['machine']} at {fault['at_s']:g} s: {fault['why']}"
     if summary["restarted"]:
         yield f"restarts  {summary['restarted']:,} of requests whose machine or KV transfer was lost"
     for kind, late in summary["late"].items():

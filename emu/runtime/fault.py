@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from emu.core.machine_kind import MachineSpec
-
 
 class FaultError(ValueError):
     """A fault that cannot happen. The text is for the user."""
@@ -20,16 +18,16 @@ class Fault:
     at_s: float
 
 
-def parse_faults(faults: Iterable[Mapping[str, Any]], machines: Iterable[MachineSpec]) -> list[Fault]:
+def parse_faults(faults: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Fault]:
     """Read `[{machine: d0, at_s: 10}, ...]`. Raises FaultError naming the entry, its value and what is allowed."""
-    by_name = {spec.name: spec.index for spec in machines}
+    by_name = {name: index for index, name in enumerate(names)}
     parsed = []
     for position, fault in enumerate(faults):
         place = f"faults[{position}]"
         if not isinstance(fault, Mapping) or set(fault) != {"machine", "at_s"}:
             raise FaultError(f"{place}={fault}: expected {{machine: NAME, at_s: SECONDS}}")
         name, at_s = fault["machine"], fault["at_s"]
-        if name not in by_name:
+        if not isinstance(name, str) or name not in by_name:
             raise FaultError(f"{place}.machine={name}: no such machine; there are {', '.join(by_name)}")
         if not isinstance(at_s, Real) or isinstance(at_s, bool) or not 0 <= at_s < float("inf"):
             raise FaultError(f"{place}.at_s={at_s}: expected a number of seconds >= 0")

@@ -5,10 +5,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private.utils import estimate_available_memory
 from ray.cluster_utils import Cluster
 
+from emu.core.setting import SettingError
 from emu.runtime.errors import RunError, gist
+from emu.runtime.ray_address import check_address
 from emu.runtime.ray_start import check_token, starting_ray
+
+
+def check_room(num_machines: int, actor_memory_bytes: int, object_store_bytes: int) -> None:
+    """Raises SettingError where a Ray started on this host would have too little memory for the actors of a run.
+
+    Ray's own estimate, which it declares as its resource `memory` less the object store.
+    """
+    left = max(0, estimate_available_memory() - object_store_bytes)
+    room = int(left // actor_memory_bytes)
+    if num_machines + 1 > room:
+        raise SettingError(
+            f"runtime.actor_memory_bytes={actor_memory_bytes}: {num_machines} machines and the scheduler do not fit this host, "
+            f"which has {left / 1e9:.2f} GB of memory left beside runtime.object_store_bytes={object_store_bytes}; expected "
+            f"at most {max(0, room - 1)} machines, or less for each of them"
+        )
 
 
 @contextmanager
@@ -22,6 +40,11 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
         check_token()
         yield _alive()
         return
+    if address:
+        try:
+            check_address("--address", address)
+        except SettingError as error:
+            raise RunError(str(error)) from error
     logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of other clusters on this host
     cluster = None
     try:

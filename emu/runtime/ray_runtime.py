@@ -15,14 +15,16 @@ from emu.execution.settings import TorchExecution
 from emu.results.event_log import EventLog
 from emu.results.run_record import RunRecord
 from emu.runtime.driver import Driver
-from emu.runtime.errors import RunError, gist
+from emu.runtime.errors import NotStartedError, RunError, gist
 from emu.runtime.interrupt import Interrupt
 from emu.runtime.pace import AUTO, Pace, choose_pace
 from emu.runtime.party import PartySettings
+from emu.runtime.ray_address import check_address
 from emu.runtime.ray_cluster import RayCluster
+from emu.runtime.ray_nodes import check_room
 from emu.runtime.real_machine_actor import RealMachines
 from emu.runtime.rehearsal import Rehearsal
-from emu.transfer.settings import TransferError
+from emu.transfer.settings import TransferSettings
 
 T = TypeVar("T")
 
@@ -63,23 +65,31 @@ class RayRuntime:
         self.heartbeat_s = setting.positive("runtime.heartbeat_s", heartbeat_s)
         self.facts_interval_s = setting.positive("runtime.facts_interval_s", facts_interval_s)
 
+    def check(self, num_machines: int, transfer: TransferSettings) -> None:
+        """Raises SettingError or TransferError where no Ray answers at `address`, or this environment lacks what `transfer`
+        needs or this host the memory for so many machines."""
+        if self.address:
+            check_address("runtime.address", self.address)
+        elif not ray.is_initialized():
+            check_room(num_machines, self.actor_memory_bytes, self.object_store_bytes)
+        transfer.check(0 if self.address else num_machines)
+
     def run(self, rehearsal: Rehearsal) -> RunRecord:
-        """Run to the end and return the record. Raises RunError where it cannot start; a later failure ends the record early.
+        """Run to the end and return the record. Raises NotStartedError; a later failure ends the record early.
 
         To be called in the main thread: Ctrl-C ends a run with its record, and one that has not started without.
         """
         try:
-            rehearsal.transfer.check()
-        except TransferError as missing:
-            raise RunError(str(missing)) from missing
-        with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt())
-            rehearsal.on_status("starting Ray")
-            cluster = stack.enter_context(RayCluster(self.address, self.actor_memory_bytes, self.object_store_bytes))
-            event_log = None
-            if rehearsal.log_events:
-                event_log = stack.enter_context(EventLog(rehearsal.run_dir / "events.msgpack"))
-            return asyncio.run(self._run(rehearsal, cluster, event_log, interrupt))
+            with contextlib.ExitStack() as stack:
+                interrupt = stack.enter_context(Interrupt())
+                rehearsal.on_status("starting Ray")
+                cluster = stack.enter_context(RayCluster(self.address, self.actor_memory_bytes, self.object_store_bytes))
+                event_log = None
+                if rehearsal.log_events:
+                    event_log = stack.enter_context(EventLog(rehearsal.run_dir / "events.msgpack"))
+                return asyncio.run(self._run(rehearsal, cluster, event_log, interrupt))
+        except RunError as error:
+            raise NotStartedError(str(error)) from error
 
     async def _run(
         self, rehearsal: Rehearsal, actors: RayCluster, event_log: EventLog | None, interrupt: Interrupt
@@ -127,6 +137,7 @@ class RayRuntime:
             wall_start=wall_start,
             real=tuple(sorted(actors.num_kv_blocks)),
             num_kv_blocks_had=actors.num_kv_blocks,
+            faults=tuple((fault.machine, fault.at_s) for fault in rehearsal.faults),
             host={
                 "ray": {
                     "version": ray.__version__,

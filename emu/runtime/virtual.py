@@ -10,6 +10,7 @@ from emu.results.run_record import KVStats, RunRecord
 from emu.runtime.interrupt import CAUSE, Interrupt
 from emu.runtime.rehearsal import Progress, Rehearsal
 from emu.runtime.virtual_loop import VirtualRuntime
+from emu.transfer.settings import TransferSettings
 
 
 class Virtual:
@@ -25,6 +26,9 @@ class Virtual:
         self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
         self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
         self.max_num_steps = setting.whole("runtime.max_num_steps", max_num_steps, 1)
+
+    def check(self, num_machines: int, transfer: TransferSettings) -> None:
+        """Nothing: any host will do."""
 
     def run(self, rehearsal: Rehearsal) -> RunRecord:
         """Run to the end, or to Ctrl-C. Raises OSError where the event log cannot be written."""
@@ -55,4 +59,5 @@ class Virtual:
             fidelity=None,
             interrupted="" if run.is_complete else CAUSE,
             wall_start=wall_start,
+            faults=tuple((fault.machine, fault.at_s) for fault in rehearsal.faults),
         )

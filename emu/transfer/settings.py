@@ -18,6 +18,10 @@ class TransferError(ValueError):
     """A transfer setting that cannot be used. The text is for the user."""
 
 
+class MissingTransport(TransferError, setting.MissingExtra):
+    """A transport whose library is not installed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSettings(ABC):
     """What every `conf/transfer/*.yaml` describes.
@@ -66,13 +70,28 @@ class TransferSettings(ABC):
         setting.positive("transfer.timeout_s", self.timeout_s)
         setting.whole("transfer.max_tries", self.max_tries, 1, 100)
 
-    def check(self) -> None:
-        """Raises TransferError where what the transport needs is not installed in this environment."""
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether messages go through GPU memory."""
+        return False
+
+    def check(self, num_machines: int = 0) -> None:
+        """Raises TransferError where this environment lacks what the transport needs, or this host what `num_machines` need.
+
+        0 where the machines are elsewhere.
+        """
         if self.modules and not any(find_spec(module) for module in self.modules):
-            raise TransferError(
+            raise MissingTransport(
                 f"transfer={self.name} needs {' or '.join(self.modules)}, which is not installed; "
-                f"{install_command(self.extra)}, or choose another transfer"
+                f"{install_command(self.extra)}, or choose another transfer",
+                self.extra,
             )
+        if num_machines and self.needs_gpu:
+            self._check_gpus(_num_gpus(), num_machines)
+
+    def _check_gpus(self, num_gpus: int, num_machines: int) -> None:
+        if not num_gpus:
+            raise TransferError(f"transfer={self.name} needs a GPU, which this host has not; choose another transfer")
 
     @abstractmethod
     def make(self, host: str) -> "Transport":
@@ -108,6 +127,18 @@ class TorchDistributedSettings(TransferSettings):
     def name(self) -> str:
         return self.backend
 
+    @property
+    def needs_gpu(self) -> bool:
+        return self.backend == "nccl"
+
+    def _check_gpus(self, num_gpus: int, num_machines: int) -> None:
+        super(TorchDistributedSettings, self)._check_gpus(num_gpus, num_machines)
+        if num_gpus < num_machines:  # NCCL refuses two ranks on one card
+            raise TransferError(
+                f"transfer=nccl needs a GPU for each of the {num_machines} machines, and this host has {num_gpus}; "
+                "choose another transfer"
+            )
+
     def make(self, host: str) -> "Transport":
         from emu.transfer.torch_distributed import TorchDistributed
 
@@ -133,6 +164,14 @@ class NixlSettings(TransferSettings):
         setting.one_of("transfer.device", self.device, ("cpu", "cuda"))
         setting.whole("transfer.descriptor_bytes", self.descriptor_bytes, 64, MAX_BUFFER_BYTES)
 
+    @property
+    def needs_gpu(self) -> bool:
+        return self.device == "cuda"
+
+    def _check_gpus(self, num_gpus: int, num_machines: int) -> None:
+        if not num_gpus:
+            raise TransferError("transfer.device=cuda: this host has no GPU; expected cpu")
+
     def make(self, host: str) -> "Transport":
         from emu.transfer.nixl import Nixl
 
@@ -146,8 +185,16 @@ class CudaIpcSettings(TransferSettings):
     name: ClassVar[str] = "cuda_ipc"
     modules: ClassVar[tuple[str, ...]] = ("torch",)
     extra: ClassVar[str] = "torch"
+    needs_gpu: ClassVar[bool] = True
 
     def make(self, host: str) -> "Transport":
         from emu.transfer.cuda_ipc import CudaIpc
 
         return CudaIpc(self.num_buffers, self.max_message_bytes)
+
+
+def _num_gpus() -> int:
+    """How many GPUs torch sees on this host."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

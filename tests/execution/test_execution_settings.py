@@ -33,12 +33,13 @@ def test_all_machines_execute_or_those_named():
     assert emulated.execution.real_machines(emulated.cluster.machines) == ()
 
 
-def test_what_a_real_machine_declares():
+def test_what_a_real_machine_declares(monkeypatch):
     """Room for its process, its weights and its KV cache; on a GPU the share of it that it takes."""
     rehearsal = rehearsal_of()
     cluster, spec = rehearsal.cluster, rehearsal.cluster.machines[0]
     kv_bytes = spec.num_kv_blocks * 16 * cluster.model.kv_bytes_per_token
     assert rehearsal.execution.needs(cluster, spec)["memory"] > cluster.model.weight_bytes + kv_bytes
+    monkeypatch.setattr(TorchExecution, "check_host", lambda execution, cluster: None)
     on_gpu = rehearsal_of("execution.device=cuda", "execution.num_gpus=0.5", "machine.block_tokens=256")
     assert on_gpu.execution.needs(cluster, spec)["num_gpus"] == 0.5
 

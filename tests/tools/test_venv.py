@@ -16,6 +16,7 @@ case "$1 $2" in
     *python%d*) echo python3.11-venv ;;
     -c*) exit {supported} ;;
     "-m emu") echo "$@${{PYTHONSAFEPATH:+, safe}}" ;;
+    "-m emu.extras") case "$*" in *runtime=virtual*) ;; *) echo torch ;; esac ;;
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     *) echo "$@" ;;
 esac
@@ -65,9 +66,15 @@ def test_torch_comes_with_the_first_start_that_needs_it(use, repository):
     assert use("emu", "seed=1")[1] == [f"{INSTALL} {repository}", "-m emu seed=1, safe"]
     for needs_it in ("experiment=mixed", "experiment=[validate,mixed]", "execution=torch", "transfer=gloo"):
         (repository / ".venv/installed").unlink()
-        assert use("emu", "-q", needs_it)[1] == [f"{INSTALL} {repository}[torch]", f"-m emu -q {needs_it}, safe"]
+        installs = [f"{INSTALL} {repository}", f"{INSTALL} {repository}[torch]"]
+        assert use("emu", "-q", needs_it)[1] == [*installs, f"-m emu -q {needs_it}, safe"]
         assert use("emu", needs_it)[1] == [f"-m emu {needs_it}, safe"]
     assert use("emu", "seed=1")[1] == ["-m emu seed=1, safe"]
+
+
+@pytest.mark.parametrize("refused", ["execution=torch", "experiment=mixed"])
+def test_what_is_refused_installs_no_torch(use, repository, refused):
+    assert use("emu", refused, "runtime=virtual")[1] == [f"{INSTALL} {repository}", f"-m emu {refused} runtime=virtual, safe"]
 
 
 def test_the_tests_need_more_and_bring_what_the_emulator_needs(use, repository):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from emu.build import build, compose
+from emu.build import ConfigError, build, compose
 from emu.core.setting import SettingError
+from emu.extras import missing_extra
 from emu.install import install_command
-from emu.runtime.errors import RunError
 from emu.transfer import settings as transfer_settings
 from emu.transfer.settings import TransferError
 from tests.transfer.settings import settings_named
@@ -51,15 +51,42 @@ def test_what_a_transport_has_of_its_own_is_checked_too(name, changes, line):
 
 
 @pytest.mark.parametrize(("name", "module"), [("gloo", "torch"), ("nixl", "nixl_cu13 or nixl_cu12"), ("cuda_ipc", "torch")])
-def test_a_run_does_not_start_without_what_moves_its_payloads(name, module, monkeypatch, tmp_path):
+def test_nothing_starts_without_what_moves_its_payloads(name, module, monkeypatch):
     monkeypatch.setattr(transfer_settings, "find_spec", lambda module: None)
-    plan = build(compose([f"transfer={name}", "workload=fixed", "workload.duration_s=1"]))
-    with pytest.raises(RunError) as refused:
-        plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False))
+    overrides = [f"transfer={name}", "workload=fixed", "workload.duration_s=1"]
+    with pytest.raises(ConfigError) as refused:
+        build(compose(overrides))
     extra = "nixl" if name == "nixl" else "torch"
+    assert missing_extra(["-q", *overrides]) == missing_extra(["-m", *overrides, "seed=1,2"]) == extra
+    assert missing_extra([*overrides, "runtime=virtual"]) == missing_extra([*overrides, "seed=-1"]) == ""
     assert str(refused.value) == (
         f"transfer={name} needs {module}, which is not installed; {install_command(extra)}, or choose another transfer"
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_gpus", "line"),
+    [
+        (["transfer=nccl"], 0, "transfer=nccl needs a GPU, which this host has not; choose another transfer"),
+        (
+            ["transfer=nccl"],
+            5,
+            "transfer=nccl needs a GPU for each of the 6 machines, and this host has 5; choose another transfer",
+        ),
+        (["transfer=cuda_ipc"], 0, "transfer=cuda_ipc needs a GPU, which this host has not; choose another transfer"),
+        (["transfer=nixl", "transfer.device=cuda"], 0, "transfer.device=cuda: this host has no GPU; expected cpu"),
+    ],
+)
+def test_nothing_starts_without_the_gpus_it_needs(overrides, num_gpus, line, monkeypatch):
+    monkeypatch.setattr(transfer_settings, "find_spec", lambda module: True)
+    monkeypatch.setattr(transfer_settings, "_num_gpus", lambda: num_gpus)
+    short = ["workload=fixed", "workload.duration_s=1"]
+    with pytest.raises(ConfigError) as refused:
+        build(compose([*overrides, *short]))
+    assert str(refused.value) == line
+    build(compose([*overrides, *short, "runtime=virtual"]))
+    monkeypatch.setattr(transfer_settings, "_num_gpus", lambda: 6)
+    build(compose([*overrides, *short]))
 
 
 def test_under_the_virtual_clock_nothing_is_needed(monkeypatch, tmp_path):

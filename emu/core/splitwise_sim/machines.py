@@ -85,9 +85,10 @@ class SplitwiseSimMachines:
             reports_queue=spec.role is not Role.MIXED,
         )
 
-    def capacity(self, spec: MachineSpec) -> Capacity:
+    def capacity(self, hardware: HardwareSpec, model: ModelSpec) -> Capacity:
+        num_tokens = self._kv_bytes(hardware, model) // model.kv_bytes_per_token
         # A prompt takes a token more than it has, and a decode all that it will write.
-        return Capacity(spec.num_kv_blocks - 1, spec.num_kv_blocks - 1, spec.num_kv_blocks)
+        return Capacity(num_tokens - 1, num_tokens - 1, num_tokens)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> SplitwiseSimLoad:
         num_bytes = self._kv_bytes(spec.hardware, model)

@@ -116,7 +116,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def _calibrate(job: Job, path: Path) -> dict[str, Any]:
     """Measure, write the file, and return its content."""
     if find_spec("torch") is None:
-        raise TimingError(f"timing=host needs torch, which is not installed; {install_command('torch')}")
+        raise setting.MissingExtra(f"timing=host needs torch, which is not installed; {install_command('torch')}", "torch")
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock"), waits=True):  # others that need the same calibration
         if kept := _kept(path):

@@ -31,6 +31,11 @@ def parse_device(text: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
+def num_cuda_devices() -> int:
+    """How many CUDA devices torch sees on this host."""
+    return torch.cuda.device_count()
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep for the next step what this one frees, where it can be told (glibc).
 
