@@ -17,7 +17,7 @@ from rich.text import Text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, load_of, settings_of
-from emu.results.sweep_table import SWEEP, is_usable, outcome, read_json, sweep_rows
+from emu.results.sweep_table import SWEEP, is_sweep, is_usable, outcome, read_json, sweep_rows
 
 STYLES = {"VALID": "green", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
@@ -52,7 +52,7 @@ def main() -> int:
     arguments = parser.parse_args()
     directory, output = arguments.sweep_dir, arguments.output or arguments.sweep_dir / "report.html"
     try:
-        if not (read_json(directory / SWEEP) or {}).get("runs"):
+        if not is_sweep(read_json(directory / SWEEP)):
             raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
         rows = sweep_rows(directory)
         load = load_of(rows, arguments.load)

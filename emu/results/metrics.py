@@ -84,8 +84,11 @@ def token_counts(columns: Columns) -> dict[str, int]:
 
 
 def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
-    """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by hardware."""
+    """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by role and hardware."""
     kv, transfers = record.kv, columns.transfers
+    blocks: dict[str, dict[str, int]] = {}
+    for machine in record.machines:
+        blocks.setdefault(str(machine.role), {})[machine.hardware.name] = machine.num_kv_blocks
     return {
         "bytes_modelled": int(transfers.num_tokens.sum()) * record.model.kv_bytes_per_token,
         "bytes_moved": kv.bytes_moved,
@@ -94,7 +97,7 @@ def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
         "verified": kv.verified,
         "overruns": kv.overruns,
         **kv.incidents,
-        "blocks": {machine.hardware.name: machine.num_kv_blocks for machine in record.machines},
+        "blocks": blocks,
     }
 
 

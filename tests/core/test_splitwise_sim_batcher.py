@@ -204,3 +204,8 @@ def test_memory_is_counted():
         memory.reserve(7)
     with pytest.raises(RuntimeError, match="given back twice"):
         memory.release(5)
+
+
+def test_a_task_cannot_come_first_before_it_was_ever_left_out():
+    with pytest.raises(SettingError, match="machine.max_num_skips=0: expected a whole number from 1"):
+        SplitwiseSimMachines({}, 1.0, 1.0, max_num_seqs=1, max_batch_tokens=1, max_num_skips=0)

@@ -69,7 +69,7 @@ def test_every_metric_by_hand():
         "verified": 0,
         "overruns": 0,
         **dict.fromkeys(INCIDENTS, 0),
-        "blocks": {"box": 100},
+        "blocks": {"prefill": {"box": 100}, "decode": {"box": 100}},
     }
     assert summary["pools"] == {"prompt": 6.0, "token": 9.0, "mixed": 2.0, "dead": 1.0}
     assert summary["machines_died"] == ["d1"]
