@@ -27,7 +27,7 @@ def run_table(rows: list[dict]) -> Table:
     settings = settings_of(rows)
     latencies = [(f"{name} {statistic}", f"{metric}_s.{statistic}") for name, metric in METRICS for statistic in ("p50", "p99")]
     table = Table("run", *settings, "outcome", box=None, pad_edge=False)
-    for name in (*(name for name, _ in latencies), "requests/s", "SLOs"):
+    for name in (*(name for name, _ in latencies), "offered/s", "completed/s", "SLOs"):
         table.add_column(name, justify="right")
     for row in rows:
         met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
@@ -37,7 +37,8 @@ def run_table(rows: list[dict]) -> Table:
             *(str(row[name]) for name in settings),
             Text(outcome(row), style=STYLES.get(outcome(row), "red")),
             *figures,
-            count(row.get("throughput_rps")),
+            count(row.get("offered_rps")),
+            count(row.get("completed_rps")),
             met,
             style="" if is_usable(row) else "dim",
         )

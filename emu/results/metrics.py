@@ -51,7 +51,14 @@ def latencies(columns: Columns, warmup_s: float) -> dict[str, dict[str, float | 
     }
 
 
-def throughput_rps(columns: Columns) -> float | None:
+def offered_rps(columns: Columns) -> float | None:
+    """Arrivals over the seconds from the first to the last; None where these are 0: one request, or one burst."""
+    arrival_s = columns.requests.arrival_s[submitted_requests(columns)]
+    span_s = float(np.ptp(arrival_s)) if len(arrival_s) else 0.0
+    return len(arrival_s) / span_s if span_s > 0 else None
+
+
+def completed_rps(columns: Columns) -> float | None:
     """Finished requests over the seconds from the first arrival to the last finish; None if none finished."""
     requests = columns.requests
     finished = requests.status == FINISHED
