@@ -53,6 +53,14 @@ def test_fcfs_makes_all_decodes_wait_up_to_the_limit():
     assert paused(run) == [0, 0, 0, 1, 1, 0, 1, 1]
 
 
+def test_fcfs_counts_pauses_in_a_row():
+    prompts = [(at_s, 100, 1) for at_s in (0.05, 0.25, 0.46)]
+    run = run_on_one_machine(Fcfs(max_batch_tokens=100, max_num_pauses=2), [(0.0, 10, 16), *prompts])
+    # Each prompt waits for the end of the running decode step alone; between them the decode runs and the count starts anew.
+    #   steps to 0.04, 0.07; prompt to 0.17; steps to 0.20, 0.23, 0.26; to 0.36; to 0.39, 0.42, 0.45, 0.48; to 0.58
+    assert run.columns.requests.first_token_s[1:] == exactly([0.17, 0.36, 0.58])
+
+
 @pytest.mark.parametrize("policy", [Fcfs, MixedContinuous])
 def test_a_paused_decode_keeps_its_blocks(policy):
     cluster = make_cluster("m0", batching=policy(max_batch_tokens=100, max_num_pauses=1), latency_s=0.0, num_blocks=9)

@@ -27,7 +27,6 @@ def nothing_runs(tmp_path, monkeypatch):
     [
         (f"faults=[{EVIL}]", f"faults[0]._target_=os.system: {PLAIN}"),
         (f"+slo.x={EVIL}", f"slo.x._target_=os.system: {PLAIN}"),
-        (f"+slo={{x: {EVIL}}}", f"slo.x._target_=os.system: {PLAIN}"),
         (f"+other={{x: [[{EVIL}]]}}", f"other.x[0][0]._target_=os.system: {PLAIN}"),
         (f"+timing.fits.llama2_70b.dgx_h100.x={EVIL}", f"timing.fits.llama2_70b.dgx_h100.x._target_=os.system: {PLAIN}"),
         (f"workload.rate_rps={EVIL}", f"workload.rate_rps._target_=os.system: {PLAIN}"),

@@ -22,7 +22,7 @@ from emu.files import write_text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import SWEEP, is_usable, outcome, read_json, sweep_rows
+from emu.results.sweep_table import SWEEP, is_sweep, is_usable, outcome, read_json, sweep_rows
 
 STYLES = {"VALID": "green", "ILLUSTRATIVE": "cyan", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
@@ -32,7 +32,7 @@ def run_table(rows: list[dict]) -> Table:
     settings = settings_of(rows)
     latencies = [(f"{name} {statistic}", f"{metric}_s.{statistic}") for name, metric in METRICS for statistic in ("p50", "p99")]
     table = Table("run", *settings, "outcome", box=None, pad_edge=False)
-    for name in (*(name for name, _ in latencies), "requests/s", "SLOs"):
+    for name in (*(name for name, _ in latencies), "offered/s", "completed/s", "SLOs"):
         table.add_column(name, justify="right")
     for row in rows:
         met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
@@ -42,7 +42,8 @@ def run_table(rows: list[dict]) -> Table:
             *(str(row[name]) for name in settings),
             Text(outcome(row), style=STYLES.get(outcome(row), "red")),
             *figures,
-            count(row.get("throughput_rps")),
+            count(row.get("offered_rps")),
+            count(row.get("completed_rps")),
             met,
             style="" if is_usable(row) else "dim",
         )
@@ -57,7 +58,7 @@ def main() -> int:
     arguments = parser.parse_args()
     directory, output = arguments.sweep_dir, arguments.output or arguments.sweep_dir / "report.html"
     try:
-        if not (read_json(directory / SWEEP) or {}).get("runs"):
+        if not is_sweep(read_json(directory / SWEEP)):
             raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
         rows = sweep_rows(directory)
         load = load_of(rows, arguments.load)

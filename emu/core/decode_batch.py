@@ -52,6 +52,7 @@ class DecodeBatch:
         if left_out:
             for seq in left_out:
                 seq.num_pauses += 1
+                seq.num_pauses_in_a_row += 1
                 if seq.request_id in self.active:
                     self._deactivate(seq)
                     seq.num_blocks = self._kv.blocks_for(seq.num_cached + 1)
@@ -66,6 +67,7 @@ class DecodeBatch:
             request_id, num_cached = seq.request_id, seq.num_cached
             active[request_id] = seq
             seq.joined_at = step
+            seq.num_pauses_in_a_row = 0
             kv.join(num_cached)
             self._context_tokens += num_cached + 1 - step
             joins.append(make(DecodeJoin, (request_id, seq.attempt, num_cached, seq.num_generated)))

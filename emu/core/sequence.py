@@ -21,6 +21,7 @@ class Sequence:
         "num_chunk",
         "num_generated",
         "num_pauses",
+        "num_pauses_in_a_row",
         "num_prefilled",
         "offer",
         "pull_s",
@@ -45,6 +46,7 @@ class Sequence:
         self.num_prefilled = 0
         self.num_generated = num_generated
         self.num_pauses = 0
+        self.num_pauses_in_a_row = 0  # since it last took part in a step
         self.is_offered = False
 
     @property

@@ -31,7 +31,8 @@ class Probe:
     margins: dict[str, float | None]
     num_requests: int
     num_failed: int
-    throughput_rps: float | None
+    offered_rps: float | None
+    completed_rps: float | None
     num_machines: int
     dollars_per_hour: float
     relative_power: float
@@ -94,7 +95,8 @@ def run(plan: Plan, rate_rps: float) -> Probe:
         margins={name: level["margin"] for name, level in levels.items()},
         num_requests=summary["requests"]["submitted"],
         num_failed=summary["requests"]["failed"],
-        throughput_rps=summary["throughput_rps"],
+        offered_rps=summary["offered_rps"],
+        completed_rps=summary["completed_rps"],
         num_machines=len(hardware),
         dollars_per_hour=sum(spec.price_per_hour for spec in hardware),
         relative_power=sum(spec.relative_power for spec in hardware),

@@ -51,7 +51,14 @@ def latencies(columns: Columns, warmup_s: float) -> dict[str, dict[str, float | 
     }
 
 
-def throughput_rps(columns: Columns) -> float | None:
+def offered_rps(columns: Columns) -> float | None:
+    """Arrivals over the seconds from the first to the last; None where these are 0: one request, or one burst."""
+    arrival_s = columns.requests.arrival_s[submitted_requests(columns)]
+    span_s = float(np.ptp(arrival_s)) if len(arrival_s) else 0.0
+    return len(arrival_s) / span_s if span_s > 0 else None
+
+
+def completed_rps(columns: Columns) -> float | None:
     """Finished requests over the seconds from the first arrival to the last finish; None if none finished."""
     requests = columns.requests
     finished = requests.status == FINISHED
@@ -86,8 +93,11 @@ def token_counts(columns: Columns) -> dict[str, int]:
 
 
 def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
-    """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by hardware."""
+    """`bytes_modelled` counts completed transfers at full size, `blocks` the KV blocks a machine has, by role and hardware."""
     kv, transfers = record.kv, columns.transfers
+    blocks: dict[str, dict[str, int]] = {}
+    for machine in record.machines:
+        blocks.setdefault(str(machine.role), {})[machine.hardware.name] = machine.num_kv_blocks
     return {
         "bytes_modelled": int(transfers.num_tokens.sum()) * record.model.kv_bytes_per_token,
         "bytes_moved": kv.bytes_moved,
@@ -96,7 +106,7 @@ def kv_figures(record: RunRecord, columns: Columns) -> dict[str, Any]:
         "verified": kv.verified,
         "overruns": kv.overruns,
         **kv.incidents,
-        "blocks": {machine.hardware.name: machine.num_kv_blocks for machine in record.machines},
+        "blocks": blocks,
     }
 
 

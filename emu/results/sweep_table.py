@@ -38,6 +38,16 @@ def finished_summary(run_dir: Path) -> dict[str, Any] | None:
     return summary if summary is not None and summary.get("interrupted") == "" else None
 
 
+def is_sweep(content: Mapping[str, Any] | None) -> bool:
+    """True if `content` lists one or more runs as sweep.json does."""
+    runs = (content or {}).get("runs")
+    return (
+        isinstance(runs, list)
+        and bool(runs)
+        and all(isinstance(run, dict) and isinstance(run.get("settings"), dict) and "workload" in run for run in runs)
+    )
+
+
 def sweep_rows(sweep_dir: Path) -> list[dict[str, Any]]:
     """A row a run of the sweep: `run`, its settings, `status` (finished, failed or missing: not run), `error` (why it failed),
     `workload.digest` (equal where the requests are) and the figures of its summary by dotted name.

@@ -65,8 +65,8 @@ def _milliseconds(value_s: float | None) -> str:
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:
     requests, tokens, kv, timing = (summary[key] for key in ("requests", "tokens", "kv", "timing"))
-    throughput = summary["throughput_rps"]
-    rate = "" if throughput is None else f", {throughput:.2f} requests/s"
+    rates = ((summary["offered_rps"], "offered"), (summary["completed_rps"], "completed"))
+    rate = "".join(f", {rps:.2f}/s {name}" for rps, name in rates if rps is not None)
     yield f"requests  {requests['finished']} of {requests['submitted']} finished, {requests['failed']} failed{rate}"
     if requests["skipped"]:
         yield f"skipped   {requests['skipped']:,} requests that fit no machine (workload.skip_impossible=true)"

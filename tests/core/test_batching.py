@@ -19,7 +19,7 @@ def decodes(*num_pauses):
     """Decodes that were paused so often, numbered from 100, earliest arrival first."""
     seqs = [Sequence(100 + number, 1, float(number), 50, 1) for number in range(len(num_pauses))]
     for seq, times in zip(seqs, num_pauses, strict=True):
-        seq.num_pauses = times
+        seq.num_pauses = seq.num_pauses_in_a_row = times
     return seqs
 
 
@@ -65,10 +65,10 @@ def test_fcfs_without_an_admissible_prompt_runs_all_decodes():
     assert next_batch(FCFS, [], decodes(0, 1)) == ([], [])
 
 
-def test_fcfs_gives_decodes_a_step_after_so_many_pauses_and_counts_anew():
+def test_fcfs_gives_decodes_a_step_after_so_many_pauses_in_a_row():
     running = decodes(2, 0)
     assert next_batch(FCFS, prompts(3), running) == ([], [])
-    assert [seq.num_pauses for seq in running] == [0, 0]
+    running[0].num_pauses_in_a_row = 0  # it has taken part in a step since
     assert next_batch(FCFS, prompts(3), running) == ([0], [100, 101])
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from emu.core.setting import SettingError
 from emu.core.splitwise_sim.batcher import Batcher, BatchLimits
+from emu.core.splitwise_sim.machines import SplitwiseSimMachines
 from emu.core.splitwise_sim.memory import Memory
 from emu.core.splitwise_sim.task import Task
 
@@ -204,3 +206,8 @@ def test_memory_is_counted():
         memory.reserve(7)
     with pytest.raises(RuntimeError, match="given back twice"):
         memory.release(5)
+
+
+def test_a_task_cannot_come_first_before_it_was_ever_left_out():
+    with pytest.raises(SettingError, match="max_num_skips=0: expected a whole number from 1"):
+        SplitwiseSimMachines({}, 1.0, 1.0, max_num_seqs=1, max_batch_tokens=1, max_num_skips=0)

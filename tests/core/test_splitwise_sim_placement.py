@@ -200,3 +200,8 @@ def test_a_colocated_cluster_takes_the_shortest_queue_of_all():
 def test_the_limit_is_a_whole_number():
     with pytest.raises(ValueError, match=r"placement\.max_pending_tokens=0: expected a whole number from 1"):
         SplitwiseSim(0)
+
+
+def test_a_cluster_is_colocated_only_if_all_its_machines_are_mixed():
+    assert Cluster("mpd").place(30) == (1, 2)
+    assert Cluster("mm").place(30) == (0, 0)

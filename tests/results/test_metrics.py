@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emu.core.facts import Emit, End, MovePool, Place, RecordTransfer
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
-from emu.results.metrics import latencies, lateness, pool_seconds
+from emu.results.metrics import completed_rps, latencies, lateness, offered_rps, pool_seconds
 from emu.results.run_record import INCIDENTS, Fidelity
 
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
@@ -60,7 +60,8 @@ def test_every_metric_by_hand():
     assert summary["queue_s"] == told(0.25, 0.0, 0.5)
     assert summary["second_token_gap_s"] == told(0.75, 1.0)
     assert summary["decode_start_gap_s"] == told(0.5, 0.5)
-    assert summary["throughput_rps"] == 3 / 5.75
+    assert summary["offered_rps"] == 4 / 3.75
+    assert summary["completed_rps"] == 3 / 5.75
     assert summary["kv"] == {
         "bytes_modelled": 108 * 64,
         "bytes_moved": 0,
@@ -69,7 +70,7 @@ def test_every_metric_by_hand():
         "verified": 0,
         "overruns": 0,
         **dict.fromkeys(INCIDENTS, 0),
-        "blocks": {"box": 100},
+        "blocks": {"prefill": {"box": 100}, "decode": {"box": 100}},
     }
     assert summary["pools"] == {"prompt": 6.0, "token": 9.0, "mixed": 2.0, "dead": 1.0}
     assert summary["machines_died"] == ["d1"]
@@ -192,3 +193,17 @@ clusters = st.sampled_from([("m0", "m1"), ("p0", "d0"), ("p0", "p1", "d0"), ("m0
 def test_any_run(machine_names, requests, faults, num_kv_blocks):
     faults = [(machine % len(machine_names), at_s) for machine, at_s in faults]
     check_against_listed_tokens(run_cluster(machine_names, requests, num_kv_blocks, faults, max_drain_s=20.0))
+
+
+@pytest.mark.parametrize(
+    ("arrivals_s", "offered", "completed"),
+    [((30.0, 31.0), 2.0, 2 / 2.0), ((30.0,), None, 1 / 1.0), ((30.0, 30.0), None, 2 / 2.0)],
+)
+def test_rates_count_from_the_first_arrival_and_a_burst_has_no_offered_rate(arrivals_s, offered, completed):
+    facts = [(at_s, Place(number, 1, 0, 0)) for number, at_s in enumerate(arrivals_s)]
+    for number in range(len(arrivals_s)):
+        at_s = 31.0 + number
+        facts += [prefill(0, at_s - 0.5, at_s, (number, 1, 10, 0), finished=(number,)), (at_s, End(number, 1, ""))]
+    columns = recorded([(at_s, 10, 1) for at_s in arrivals_s], facts).columns()
+    assert offered_rps(columns) == offered
+    assert completed_rps(columns) == completed

@@ -22,7 +22,8 @@ from emu.results.terminal import print_summary
 # The keys that others script against.
 KEYS = (
     *("verdict", "verdict_reasons", "saturated", "requests.submitted", "requests.finished", "requests.failed"),
-    *("tokens.prompt", "tokens.output", "tokens.recomputed", "throughput_rps", "emulated_s", "events", "seed", "pools"),
+    *("tokens.prompt", "tokens.output", "tokens.recomputed", "offered_rps", "completed_rps", "emulated_s"),
+    *("events", "seed", "pools"),
     *("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s", "paused", "evicted"),
     *("kv.bytes_modelled", "kv.bytes_moved", "kv.payload_scale", "kv.transfers", "kv.verified"),
     *(f"kv.{name}" for name in INCIDENTS),
@@ -84,7 +85,7 @@ def test_a_run_that_ended_before_it_began():
     summary = summary_of(record)
     assert (summary["verdict"], summary["verdict_reasons"]) == ("INVALID", ["interrupted: Ctrl-C"])
     assert summary["requests"] == {"submitted": 0, "finished": 0, "failed": 0, "skipped": 0}
-    assert summary["throughput_rps"] is None
+    assert summary["completed_rps"] is None
     assert summary["tbt_s"]["p99"] is None
     json.dumps(summary, allow_nan=False)
 

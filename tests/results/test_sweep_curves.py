@@ -13,7 +13,7 @@ def row(run, design, rate, seed=0, status="finished", verdict="VALID", saturated
     settings = {"run": run, "runtime": "virtual", "cluster": design, "workload.rate_rps": rate, "seed": seed}
     if status != "finished":
         return {**settings, "status": status, "error": "it <broke>"}
-    figures = {"verdict": verdict, "saturated": saturated, "slo.met": met, "ttft_s.p99": p99, "throughput_rps": rate}
+    figures = {"verdict": verdict, "saturated": saturated, "slo.met": met, "ttft_s.p99": p99, "completed_rps": rate}
     slo = {"slo.limits.ttft.p99.value": 3.0, "slo.limits.ttft.p99.limit": 6.0}
     return {**settings, "status": status, "error": "", **figures, **slo}
 

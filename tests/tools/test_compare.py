@@ -23,7 +23,8 @@ def summary(mean=0.1, finished=100, verdict="VALID"):
         "requests": {"submitted": 100, "finished": finished, "failed": 0},
         "tokens": {"prompt": 1000, "output": 2000, "recomputed": 0},
         **{key: figures(mean) for key in latencies},
-        "throughput_rps": 8.0,
+        "offered_rps": 9.0,
+        "completed_rps": 8.0,
         "kv": {"transfers": 100, "bytes_modelled": 12_000_000, "bytes_moved": 0},
         "paused": 0,
         "evicted": 0,
@@ -68,7 +69,7 @@ def test_side_by_side_with_the_difference(compare):
     assert cells(text, "requests.finished") == ["100", "90", "-10", "-10.00", "%"]
     assert cells(text, "kv.bytes_modelled") == ["12,000,000", "12,000,000", "="]
     assert cells(text, "late.messages.late") == ["3", "3", "="]
-    assert cells(text, "throughput_rps") == ["8.000", "8.000", "="]
+    assert cells(text, "completed_rps") == ["8.000", "8.000", "="]
 
 
 def test_from_nothing_there_is_no_percentage(compare):

@@ -36,7 +36,8 @@ def summary(verdict="VALID", saturated=False, met=True):
         "ttft_s": latency,
         "tbt_s": latency,
         "e2e_s": latency,
-        "throughput_rps": 4.0,
+        "offered_rps": 5.0,
+        "completed_rps": 4.0,
         "slo": {"met": met},
         "host": {"wall_s": 1.0},
     }
@@ -76,3 +77,9 @@ def test_wrong_input_is_one_line(tmp_path):
     directory = sweep_of(tmp_path / "sweep", ({"seed": 1}, summary()), ({"seed": 2}, summary()))
     code, _, err = report(directory, "--load", "cluster")
     assert (code, err) == (2, "sweep_report: --load=cluster: expected a number that varies: seed\n")
+
+
+def test_a_sweep_file_whose_entries_are_no_runs_is_one_line(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"runs": [[1]]}')
+    code, _, err = report(tmp_path)
+    assert code == 2 and "no such sweep" in err and err.count("\n") == 1

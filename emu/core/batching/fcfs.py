@@ -19,9 +19,7 @@ class Fcfs:
         self.max_num_pauses = setting.whole("batching.max_num_pauses", max_num_pauses, 0)
 
     def next_batch(self, prompts: Iterable[Sequence], decodes: Seq[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
-        if any(seq.num_pauses >= self.max_num_pauses for seq in decodes):
-            for seq in decodes:
-                seq.num_pauses = 0  # pauses in a row: this step runs them all
+        if any(seq.num_pauses_in_a_row >= self.max_num_pauses for seq in decodes):
             return [], []
         batch = take_prompts(prompts, self.max_batch_tokens)
         return batch, list(decodes) if batch else []

@@ -48,7 +48,7 @@ class SplitwiseSimMachines:
         self.limits = BatchLimits(
             setting.whole("machine.max_num_seqs", max_num_seqs, 1),
             setting.whole("machine.max_batch_tokens", max_batch_tokens, 1),
-            setting.whole("machine.max_num_skips", max_num_skips, 0),
+            setting.whole("machine.max_num_skips", max_num_skips, 1),
         )
         self.oracle: OutputOracle | None = None
 

@@ -3,8 +3,6 @@
 from collections import Counter
 from html import escape
 
-import numpy as np
-
 from emu.results.report import card
 from emu.results.report.latency import latency_table
 from emu.results.report.quantity import SECONDS, count, size
@@ -58,9 +56,9 @@ def figures(run: Run) -> str:
             + (f", {count(unfinished)} unfinished" if unfinished else ""),
         ),
         (
-            _rate(summary["throughput_rps"]),
-            "requests/s finished",
-            f"{_rate(_offered_rps(run))} requests/s arrived",
+            _rate(summary["completed_rps"]),
+            "requests/s completed",
+            f"{_rate(summary['offered_rps'])} requests/s offered",
         ),
         (
             count(tokens["output"]),
@@ -92,12 +90,6 @@ def figures(run: Run) -> str:
 
 def _rate(per_s: float | None) -> str:
     return "–" if per_s is None else f"{per_s:,.2f}"
-
-
-def _offered_rps(run: Run) -> float | None:
-    arrival_s = run.arrival_s[~np.isnan(run.arrival_s)]
-    span_s = float(np.ptp(arrival_s)) if len(arrival_s) else 0.0
-    return (len(arrival_s) - 1) / span_s if span_s > 0 else None
 
 
 def settings_and_latency(run: Run) -> str:

@@ -20,7 +20,8 @@ STATISTICS = ("p50", "p90", "p99")
 UNITS = {"workload.rate_rps": "load (requests/s)", "workload.rate_scale": "speed of the trace"}
 TONES = {"VALID": "good", "ILLUSTRATIVE": "warn", "DEGRADED": "warn", "SATURATED": "warn"}
 FIGURES = (
-    ("Throughput", "Finished requests a second.", "throughput_rps", "requests/s"),
+    ("Offered", "Arrivals a second.", "offered_rps", "requests/s"),
+    ("Completed", "Finished requests a second.", "completed_rps", "requests/s"),
     ("Goodput", "Requests a second within all three p99 objectives.", "slo.goodput_rps", "requests/s"),
     ("Cost", "Per million output tokens.", "cost.dollars.per_million_output_tokens", "$"),
     ("Energy", "Per million output tokens.", "energy.kwh.per_million_output_tokens", "kWh"),
@@ -153,7 +154,8 @@ def _highest(curves: Sequence[Curve], label: str) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     settings = settings_of(rows)
-    header = ["run", *map(escape, settings), "outcome", *_latency_names(), "requests/s", "objectives met", "within p99"]
+    rates = ("offered/s", "completed/s")
+    header = ["run", *map(escape, settings), "outcome", *_latency_names(), *rates, "objectives met", "within p99"]
     return card.table(header, [_cells(row, settings) for row in rows], text_columns=range(len(settings) + 2))
 
 
@@ -172,7 +174,8 @@ def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
         *(escape(str(row[name])) for name in settings),
         result,
         *latencies,
-        count(row.get("throughput_rps")),
+        count(row.get("offered_rps")),
+        count(row.get("completed_rps")),
         met,
         share(row.get("slo.share_within_p99")),
     ]
