@@ -15,7 +15,7 @@ LATENCIES = {
 }
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 WAYS = {"mean TBT": "met_by_mean", "every gap": "met_by_every_gap"}
-STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "INVALID": "bold red"}
+STYLES = {"VALID": "bold green", "DEGRADED": "bold yellow", "ILLUSTRATIVE": "bold yellow", "INVALID": "bold red"}
 
 
 def print_summary(summary: dict[str, Any], file: TextIO | None = None) -> None:
@@ -86,8 +86,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     for kind, late in summary["late"].items():
         if late["count"]:
             yield (
-                f"{kind:<9} {late['late']:,} of {late['count']:,} late, "
-                f"by {late['p99'] * 1e3:.2f} ms at p99, {late['max'] * 1e3:.2f} ms at most"
+                f"{kind:<9} {late['count']:,}; after their due time by "
+                + ", ".join(f"{late[name] * 1e3:.2f} ms ({name})" for name in ("p50", "p90", "p99", "max"))
             )
     yield f"time      {summary['emulated_s']:,.1f} s emulated in {summary['host']['wall_s']:,.2f} s"
 

@@ -13,6 +13,7 @@ from emu.results.report.run import Run
 VERDICTS = {
     "VALID": ("good", "Every check of the run passed: its figures can be used as they stand."),
     "DEGRADED": ("warn", "A check is past its limit, though not by far: use the figures with the reasons below in mind."),
+    "ILLUSTRATIVE": ("warn", "The timing is no measurement: compare such runs among themselves, and quote no figure of them."),
     "INVALID": ("bad", "These figures must not be used, for the reasons below."),
 }
 SATURATED = (
@@ -54,9 +55,9 @@ def figures(run: Run) -> str:
             + (f", {count(unfinished)} unfinished" if unfinished else ""),
         ),
         (
-            _rate(summary["throughput_rps"]),
-            "requests/s finished",
-            f"{_rate(_offered_rps(run))} requests/s arrived",
+            _rate(summary.get("completed_rps", summary.get("throughput_rps"))),
+            "requests/s completed",
+            f"{_rate(summary.get('offered_rps', _offered_rps(run)))} requests/s offered",
         ),
         (
             count(tokens["output"]),
