@@ -7,6 +7,7 @@ A sweep that goes on, or was killed, is shown as far as it is.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from rich.text import Text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, load_of, settings_of
-from emu.results.sweep_table import SWEEP, is_usable, outcome, read_json, sweep_rows
+from emu.results.sweep_table import FAILURE, SUMMARY, SWEEP, is_usable, outcome, read_json, sweep_rows
 
-STYLES = {"VALID": "green", "DEGRADED": "yellow", "SATURATED": "yellow"}
+STYLES = {"VALID": "green", "ILLUSTRATIVE": "yellow", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
 
 def run_table(rows: list[dict]) -> Table:
@@ -27,7 +28,7 @@ def run_table(rows: list[dict]) -> Table:
     settings = settings_of(rows)
     latencies = [(f"{name} {statistic}", f"{metric}_s.{statistic}") for name, metric in METRICS for statistic in ("p50", "p99")]
     table = Table("run", *settings, "outcome", box=None, pad_edge=False)
-    for name in (*(name for name, _ in latencies), "requests/s", "SLOs"):
+    for name in (*(name for name, _ in latencies), "offered/s", "completed/s", "SLOs"):
         table.add_column(name, justify="right")
     for row in rows:
         met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
@@ -37,11 +38,18 @@ def run_table(rows: list[dict]) -> Table:
             *(str(row[name]) for name in settings),
             Text(outcome(row), style=STYLES.get(outcome(row), "red")),
             *figures,
-            count(row.get("throughput_rps")),
+            count(row.get("offered_rps")),
+            count(row.get("completed_rps", row.get("throughput_rps"))),
             met,
             style="" if is_usable(row) else "dim",
         )
     return table
+
+
+def page_of(run_dir: Path, start: Path) -> dict[str, str]:
+    """The run's page, or the file that says how it ended, relative to `start`; nothing where there is none."""
+    files = (run_dir / name for name in ("report.html", SUMMARY, FAILURE))
+    return next(({"page": os.path.relpath(file, start)} for file in files if file.exists()), {})
 
 
 def main() -> int:
@@ -55,6 +63,7 @@ def main() -> int:
         if not (read_json(directory / SWEEP) or {}).get("runs"):
             raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
         rows = sweep_rows(directory)
+        rows = [row | page_of(directory / str(row["run"]), output.parent) for row in rows]
         load = load_of(rows, arguments.load)
         output.write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), encoding="utf-8")
     except (SweepError, OSError) as error:

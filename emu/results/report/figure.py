@@ -75,6 +75,13 @@ class Figure:
         if text:
             self._legend.append(f"<li>{symbol}{SHAPES[shape]}</g></svg>{escape(text)}</li>")
 
+    def label(self, x: float, y: float, text: str) -> None:
+        """A few words beside a point: to its left where it is near the right edge."""
+        px, py = float(self.x.pixels(np.array(x))), float(self.y.pixels(np.array(y)))
+        is_right = px > RIGHT - 60
+        place = f'class="end" x="{px - 7:.1f}"' if is_right else f'x="{px + 7:.1f}"'
+        self._marks.append(f'<text {place} y="{py - 6:.1f}">{escape(text)}</text>')
+
     def svg(self, title: str) -> str:
         plot = json.dumps({"x": _axis_json(self.x), "y": _axis_json(self.y), "unit": list(self._labels)})
         return (
