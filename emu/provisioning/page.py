@@ -20,6 +20,7 @@ from emu.results.report.scale import Scale
 from emu.results.report.sweep import COLOURS
 
 COST, POWER, RATE = "machines ($/h)", "rated power (x DGX-A100)", "requests/s"
+LINE, BEST = "; the line joins those that no other betters.", "; no line: one betters all others."
 MAX_NUM_LABELLED = 12  # points: of more only those on the front have their size beside them
 NOTES = (
     "A size carries a rate if its run meets all nine SLOs, is neither INVALID nor SATURATED, and no request failed. Room: "
@@ -104,9 +105,9 @@ def _pareto(question: Question, probes: Mapping[Key, Probe]) -> list[str]:
         return [card.empty("", "No size within the caps carried its rate.")]
     points = {key: (probe.dollars_per_hour, probe.relative_power, probe.rate_rps) for key, probe in met.items()}
     if len(question.rates_rps) == 1 and question.objective != THROUGHPUT:
-        note = f"Every size that carries {question.rates_rps[0]:g} requests/s; the line joins those that no other betters."
+        note = f"Every size that carries {question.rates_rps[0]:g} requests/s"
         return [_chart("Power against cost", note, question, points, (0, 1), (COST, POWER), lower_is_better=True)]
-    note = "Every run that carried its rate; the line joins those that no other betters."
+    note = "Every run that carried its rate"
     return [
         _chart("Throughput against cost", note, question, points, (0, 2), (COST, RATE)),
         _chart("Throughput against power", note, question, points, (1, 2), (POWER, RATE)),
@@ -134,15 +135,16 @@ def _chart(
         figure.line(front[:, 0], sign * front[:, 1], "Pareto front", "muted")
     on_front = set(map(tuple, front.tolist()))
     for index, design in enumerate(question.designs):
-        of_design: dict[tuple[float, float], list[str]] = {}
-        for key in points:
-            if key.design == design.name:
-                of_design.setdefault((points[key][axes[0]], points[key][axes[1]]), []).append(str(key.size))
-        for number, ((a, b), sizes) in enumerate(of_design.items()):
+        of_design = dict.fromkeys((points[key][axes[0]], points[key][axes[1]]) for key in points if key.design == design.name)
+        for number, (a, b) in enumerate(of_design):
             figure.marker(a, b, "circle", COLOURS[index % len(COLOURS)], "" if number else design.name)
-            if (a, sign * b) in on_front or len(points) <= MAX_NUM_LABELLED:
-                figure.label(a, b, "/".join(dict.fromkeys(sizes)))
-    return card.chart(title, note, figure)
+    sizes: dict[tuple[float, float], list[str]] = {}  # designs can meet in a point
+    for key, point in points.items():
+        sizes.setdefault((point[axes[0]], point[axes[1]]), []).append(str(key.size))
+    for (a, b), named in sizes.items():
+        if (a, sign * b) in on_front or len(points) <= MAX_NUM_LABELLED:
+            figure.label(a, b, ", ".join(dict.fromkeys(named)))
+    return card.chart(title, f"{note}{LINE if len(front) > 1 else BEST}", figure)
 
 
 def _heat_maps(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer]) -> list[str]:

@@ -44,7 +44,7 @@ a { color: var(--blue); }
 .tile span { color: var(--muted); font-size: 12.5px; line-height: 1.45; display: block; }
 .columns { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); gap: 16px; margin-top: 16px; }
 .columns.first { grid-template-columns: minmax(0, 8fr) minmax(0, 6fr); margin-top: 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); gap: 16px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
 .card { padding: 14px 16px; margin: 0; min-width: 0; }
 .card > .note { margin-top: 1px; }
 .wide { margin-top: 16px; }

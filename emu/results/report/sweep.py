@@ -33,7 +33,7 @@ CSS = """
 .marker.hollow { fill: var(--card); stroke: var(--ink); }
 .tone { font-weight: 600; color: var(--tone); background: none; }
 tr:has(.refused) td, tr:has(.refused) th { color: var(--muted); }
-td.text { max-width: 340px; overflow-wrap: anywhere; }
+td.text { overflow-wrap: anywhere; } .tone { white-space: nowrap; } .reason { display: block; min-width: 220px; }
 .lines { margin: -6px 0 12px; }
 .best { font-weight: 700; color: var(--good); }
 """
@@ -194,7 +194,7 @@ def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
         number,
         *(escape(str(row[name])) for name in settings),
         result,
-        escape(reason),
+        f'<span class="reason">{escape(reason)}</span>' if reason else "",
         *latencies,
         count(row.get("offered_rps")),
         count(row.get("completed_rps", row.get("throughput_rps"))),
