@@ -229,6 +229,8 @@ def write_results(
             settings=settings,
             overrides=overrides,
             warmup_s=warmup_s,
+            command=shlex.join(["emu", *sys.argv[1:]]),
+            reference=plan.service_levels.timing,
         )
     summary["host"]["wall_s"] = perf_counter() - record.wall_start
     write_summary(summary, run_dir / "summary.json")

@@ -8,6 +8,7 @@ A sweep that goes on, or was killed, is shown as far as it is.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from emu.files import write_text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import SWEEP, is_sweep, is_usable, outcome, read_json, sweep_rows
+from emu.results.sweep_table import FAILURE, SUMMARY, SWEEP, is_sweep, is_usable, outcome, read_json, sweep_rows
 
 STYLES = {"VALID": "green", "ILLUSTRATIVE": "cyan", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
@@ -50,6 +51,12 @@ def run_table(rows: list[dict]) -> Table:
     return table
 
 
+def page_of(run_dir: Path, start: Path) -> dict[str, str]:
+    """The run's page, or the file that says how it ended, relative to `start`; nothing where there is none."""
+    files = (run_dir / name for name in ("report.html", SUMMARY, FAILURE))
+    return next(({"page": os.path.relpath(file, start)} for file in files if file.exists()), {})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR")
@@ -61,6 +68,7 @@ def main() -> int:
         if not is_sweep(read_json(directory / SWEEP)):
             raise SweepError(f"{directory / SWEEP}: no such sweep; expected the directory that emu -m printed")
         rows = sweep_rows(directory)
+        rows = [row | page_of(directory / str(row["run"]), output.parent) for row in rows]
         load = load_of(rows, arguments.load)
         write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), output)
     except (SweepError, OSError) as error:

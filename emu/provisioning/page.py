@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 
+from emu.build import compose, plain
 from emu.provisioning import heat_map
 from emu.provisioning.design import Size
 from emu.provisioning.ledger import Key
@@ -19,6 +20,8 @@ from emu.results.report.scale import Scale
 from emu.results.report.sweep import COLOURS
 
 COST, POWER, RATE = "machines ($/h)", "rated power (x DGX-A100)", "requests/s"
+LINE, BEST = "; the line joins those that no other betters.", "; no line: one betters all others."
+MAX_NUM_LABELLED = 12  # points: of more only those on the front have their size beside them
 NOTES = (
     "A size carries a rate if its run meets all nine SLOs, is neither INVALID nor SATURATED, and no request failed. Room: "
     "limit over value less one, of the SLO that has the least; negative where it is missed.",
@@ -33,6 +36,7 @@ def render(question: Question, probes: Mapping[Key, Probe], answers: Sequence[An
     sections = [
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(_subtitle(question, probes))}</p></header>',
         card.section("What was found", card.box("", "", _table(answers, best))),
+        card.section("What was asked", card.box("", "", card.facts(_asked(question)))),
         card.section("Pareto front", card.charts(*_pareto(question, probes))),
         card.section("Sizes that were run", *_heat_maps(question, probes, answers)),
         f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in (*illustrations(probes.values()), *NOTES))}</footer>",
@@ -48,6 +52,24 @@ def illustrations(probes: Iterable[Probe]) -> list[str]:
 def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:
     further = " ".join(question.designs[0].further)
     return f"within the SLOs and at most {question.caps}; {len(probes)} runs; {further}"
+
+
+def _asked(question: Question) -> dict[str, str]:
+    """Model, timing, seeds and margin by name, as the configuration of the first design has them."""
+    design, asked = question.designs[0], question.as_json()
+    config = plain(compose(design.overrides(design.smallest)))
+    seeds = asked.get("seeds", config.get("seed"))
+    timing = config.get("timing", {})
+    facts = {
+        "model": config.get("model", {}).get("name"),
+        "timing": timing.get("name") or str(timing.get("_target_", "")).rpartition(".")[2],
+        "timing's source": timing.get("source"),
+        "seeds": ", ".join(map(str, seeds)) if isinstance(seeds, list | tuple) else seeds,
+        "margin": f"{100 * asked['margin']:g} %" if asked.get("margin") is not None else "none asked for",
+        "caps": question.caps,
+        "further": " ".join(design.further),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _table(answers: Sequence[Answer], best: Sequence[Answer]) -> str:
@@ -88,9 +110,9 @@ def _pareto(question: Question, probes: Mapping[Key, Probe]) -> list[str]:
         return [card.empty("", "No size within the caps carried its rate.")]
     points = {key: (probe.dollars_per_hour, probe.relative_power, probe.rate_rps) for key, probe in met.items()}
     if len(question.rates_rps) == 1 and question.objective != THROUGHPUT:
-        note = f"Every size that carries {question.rates_rps[0]:g} requests/s; the line joins those that no other betters."
+        note = f"Every size that carries {question.rates_rps[0]:g} requests/s"
         return [_chart("Power against cost", note, question, points, (0, 1), (COST, POWER), lower_is_better=True)]
-    note = "Every run that carried its rate; the line joins those that no other betters."
+    note = "Every run that carried its rate"
     return [
         _chart("Throughput against cost", note, question, points, (0, 2), (COST, RATE)),
         _chart("Throughput against power", note, question, points, (1, 2), (POWER, RATE)),
@@ -114,12 +136,20 @@ def _chart(
     )
     sign = -1 if lower_is_better else 1
     front = np.array(pareto_front([(a, sign * b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]))
-    figure.line(front[:, 0], sign * front[:, 1], "Pareto front", "muted")
+    if len(front) > 1:  # one point has no line, and so no legend
+        figure.line(front[:, 0], sign * front[:, 1], "Pareto front", "muted")
+    on_front = set(map(tuple, front.tolist()))
     for index, design in enumerate(question.designs):
         of_design = dict.fromkeys((points[key][axes[0]], points[key][axes[1]]) for key in points if key.design == design.name)
         for number, (a, b) in enumerate(of_design):
             figure.marker(a, b, "circle", COLOURS[index % len(COLOURS)], "" if number else design.name)
-    return card.chart(title, note, figure)
+    sizes: dict[tuple[float, float], list[str]] = {}  # designs can meet in a point
+    for key, point in points.items():
+        sizes.setdefault((point[axes[0]], point[axes[1]]), []).append(str(key.size))
+    for (a, b), named in sizes.items():
+        if (a, sign * b) in on_front or len(points) <= MAX_NUM_LABELLED:
+            figure.label(a, b, ", ".join(dict.fromkeys(named)))
+    return card.chart(title, f"{note}{LINE if len(front) > 1 else BEST}", figure)
 
 
 def _heat_maps(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer]) -> list[str]:

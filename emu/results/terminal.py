@@ -101,8 +101,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     for kind, late in summary["late"].items():
         if late["count"]:
             yield (
-                f"{kind:<9} {late['late']:,} of {late['count']:,} late, "
-                f"by {late['p99'] * 1e3:.2f} ms at p99, {late['max'] * 1e3:.2f} ms at most"
+                f"{kind:<9} {late['count']:,}; after their due time by "
+                + ", ".join(f"{late[name] * 1e3:.2f} ms ({name})" for name in ("p50", "p90", "p99", "max"))
             )
     yield f"time      {summary['emulated_s']:,.1f} s emulated in {summary['host']['wall_s']:,.2f} s"
 

@@ -167,7 +167,7 @@ def test_the_terminal_shows_the_verdict_first_and_no_colour_to_a_file():
     assert "died      d0\n" in text
     assert summary["restarted"] > 0
     assert f"restarts  {summary['restarted']} of requests whose machine or KV transfer was lost" in text
-    assert "messages  1 of 2 late, by 247.50 ms at p99, 250.00 ms at most" in text
+    assert "messages  2; after their due time by 125.00 ms (p50), 225.00 ms (p90), 247.50 ms (p99), 250.00 ms (max)" in text
 
 
 def test_the_terminal_tells_where_the_gap_goes():

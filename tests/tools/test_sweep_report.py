@@ -83,3 +83,26 @@ def test_a_sweep_file_whose_entries_are_no_runs_is_one_line(tmp_path):
     (tmp_path / "sweep.json").write_text('{"runs": [[1]]}')
     code, _, err = report(tmp_path)
     assert code == 2 and "no such sweep" in err and err.count("\n") == 1
+
+
+def test_the_page_begins_with_the_runs_their_reasons_machines_and_cost(tmp_path):
+    evil = "<script>alert('x')</script>"
+    cost = {"dollars": {"total": 3.5, "per_million_output_tokens": 71.9}}
+    machines = {"machines": {"prefill": {"dgx": 4}, "decode": {"dgx": 2}}}
+    given = {"offered_rps": 8.25, "completed_rps": 4.5, "cost": cost, "model": "llama"} | machines
+    runs = [
+        ({"cluster": evil, "workload.rate_rps": 4}, summary() | given),
+        ({"cluster": evil, "workload.rate_rps": 8}, summary("INVALID") | given | {"verdict_reasons": [evil, "second"]}),
+        ({"cluster": evil, "workload.rate_rps": 9}, f"the disk is {evil}"),
+    ]
+    directory = sweep_of(tmp_path / "sweep", *runs)
+    (directory / "0" / "report.html").touch()
+    assert report(directory)[0] == 0
+    page = (directory / "report.html").read_text()
+    assert page.index("<h2>Runs</h2>") < page.index("<h2>What all runs share</h2>") < page.index("<h2>Latency</h2>")
+    assert page.count("<script>") == 1 and "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;; second" in page
+    assert '<a href="0/report.html">0</a>' in page and '<a href="1/summary.json">1</a>' in page
+    assert '<a href="2/failure.json">2</a>' in page
+    assert "4 prefill dgx, 2 decode dgx" in page and "<td>71.90</td>" in page and "<td>8.25</td><td>4.50</td>" in page
+    assert "<dt>model</dt><dd>llama</dd>" in page
+    assert "must not be compared" in page[page.index("<h3>TTFT p50</h3>") :].split("</figure>")[0]

@@ -32,7 +32,7 @@ def _decode_batches(run: Run) -> str:
     figure = run.figure(float(num_decodes.max()), "decodes in a step")
     figure.line(timeline.middles_s, largest, "largest", "grey")
     figure.line(timeline.middles_s, mean, "mean, by time", "orange")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     average = float(((end_s - start_s) * num_decodes).sum() / max(1e-12, (end_s - start_s).sum()))
     note = f"Over machines that decode. Mean {average:.1f}, largest {num_decodes.max():,}."
     return card.chart("Decode batch size", note, figure)
@@ -49,7 +49,7 @@ def _prefill_batches(run: Run) -> str:
     figure = run.figure(float(tokens.max()), "prompt tokens in a step")
     figure.steps(timeline.edges_s, timeline.highest(start_s, tokens), "largest", "grey")
     figure.steps(timeline.edges_s, mean, "mean", "blue")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     note = f"Steps with prompts. Mean {tokens.mean():,.0f} tokens of {batches.num_prefills[prefills].mean():.2f} prompts."
     return card.chart("Prompt tokens a step", note, figure)
 
@@ -68,7 +68,7 @@ def _active_tokens(run: Run) -> str:
             with np.errstate(invalid="ignore", divide="ignore"):
                 mean = np.where(machines > 1e-6, timeline.occupancy(*times, tokens[of_role]) / machines, np.nan)
             figure.line(timeline.middles_s, mean, f"{role} machines", colour)
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart(title, "Mean by time, over the machines in a step.", figure)
 
 

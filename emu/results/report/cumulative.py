@@ -8,10 +8,10 @@ from emu.results.report import card
 from emu.results.report.curve import Curve
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.quantity import TimeUnit, duration, unit_of
-from emu.results.report.scale import Scale
+from emu.results.report.scale import TailScale
 
 PERCENTILES = (("p50", 0.50, "circle"), ("p90", 0.90, "square"), ("p99", 0.99, "diamond"))
-SHARE_AXIS = Scale(0.0, 100.0, BOTTOM, TOP, per_unit=100.0)
+SHARE_AXIS = TailScale(BOTTOM, TOP)
 LONG_TAIL = 12.0  # a linear axis to the maximum would squeeze the median into the first 8 % of the width
 
 
@@ -36,6 +36,19 @@ def comparison_chart(title: str, note: str, curves: Sequence[tuple[str, str, Cur
         values, shares = curve.points()
         p50, p99 = (duration(curve.percentile(q)) for q in (50, 99))
         figure.line(np.maximum(values, floor_s), shares, name, colour, legend=f"{name}: p50 {p50}, p99 {p99}")
+    return card.chart(title, note, figure)
+
+
+def ratio_chart(title: str, note: str, curve: Curve, colour: str, limits: Mapping[str, float]) -> str:
+    """A distribution of ratios with the limits of its p50, p90 and p99: the curve has to pass to the left of each."""
+    if not len(curve):
+        return card.empty(title, "Nothing to show: no request got this far.")
+    low, high = curve.quantile(0.001), max(float(curve.values[-1]), *limits.values())
+    log = low > 0 and high > LONG_TAIL * max(curve.quantile(0.5), 1e-9)
+    figure = Figure(x_scale(low, high, log).rounded(), SHARE_AXIS, "times" + ", logarithmic" * log, "share at or below (%)")
+    figure.line(*curve.points(), title, colour, legend="")
+    for name, share, _ in PERCENTILES:
+        figure.marker(limits[name], share, "bar", "red", f"{name} limit {limits[name]:g}")
     return card.chart(title, note, figure)
 
 

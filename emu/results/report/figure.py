@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from emu.results.report.scale import Scale
+from emu.results.report.scale import Scale, TailScale
 
 WIDTH, HEIGHT = 400, 216
 LEFT, RIGHT, TOP, BOTTOM = 44.0, WIDTH - 12.0, 26.0, HEIGHT - 40.0
@@ -25,7 +25,7 @@ def y_scale(high: float, log: bool = False) -> Scale:
 class Figure:
     """One plot area. Marks are drawn in the order of the calls; `svg` closes the drawing."""
 
-    def __init__(self, x: Scale, y: Scale, x_label: str, y_label: str) -> None:
+    def __init__(self, x: Scale, y: Scale | TailScale, x_label: str, y_label: str) -> None:
         self.x, self.y = x, y
         self._labels = (x_label, y_label)
         self._marks: list[str] = []
@@ -61,11 +61,11 @@ class Figure:
         self._marks.append(f'<path class="area pale {colour}" d="{path}"/>')
         self._legend.append(_legend_item("square pale", colour, name))
 
-    def vertical(self, x: float, name: str) -> None:
-        """A thin vertical line over the whole height."""
-        px = float(self.x.pixels(np.array(x)))
-        self._marks.append(f'<path class="vertical" d="M{px:.1f} {TOP}V{BOTTOM}"/>')
-        self._legend.append(_legend_item("dashes", "muted", name))
+    def vertical(self, x: Sequence[float], name: str, colour: str) -> None:
+        """Thin vertical lines over the whole height, one item in the legend."""
+        path = "".join(f"M{px:.1f} {TOP}V{BOTTOM}" for px in self.x.pixels(np.array(x)).tolist())
+        self._marks.append(f'<path class="vertical {colour}" d="{path}"/>')
+        self._legend.append(_legend_item("dashes", colour, name))
 
     def marker(self, x: float, y: float, shape: str, colour: str, text: str) -> None:
         """A point of the shape `circle`, `square` or `diamond`, told in the legend as `text`, unless that is ''."""
@@ -74,6 +74,13 @@ class Figure:
         symbol = f'<svg class="symbol" viewBox="-6 -6 12 12" aria-hidden="true"><g class="marker {colour}">'
         if text:
             self._legend.append(f"<li>{symbol}{SHAPES[shape]}</g></svg>{escape(text)}</li>")
+
+    def label(self, x: float, y: float, text: str) -> None:
+        """A few words beside a point: to its left where it is near the right edge."""
+        px, py = float(self.x.pixels(np.array(x))), float(self.y.pixels(np.array(y)))
+        is_right = px > RIGHT - 60
+        place = f'class="end" x="{px - 7:.1f}"' if is_right else f'x="{px + 7:.1f}"'
+        self._marks.append(f'<text {place} y="{py - 6:.1f}">{escape(text)}</text>')
 
     def svg(self, title: str) -> str:
         plot = json.dumps({"x": _axis_json(self.x), "y": _axis_json(self.y), "unit": list(self._labels)})
@@ -103,6 +110,7 @@ class Figure:
 SHAPES = {
     "circle": '<circle r="4.5"/>',
     "square": '<path d="M-4 -4H4V4H-4Z"/>',
+    "bar": '<path d="M-1.2 -6H1.2V6H-1.2Z"/>',
     "diamond": '<path d="M0 -5.5L5.5 0L0 5.5L-5.5 0Z"/>',
 }
 
@@ -116,7 +124,9 @@ def _outline(px: np.ndarray, below: np.ndarray, above: np.ndarray) -> str:
     return "M" + _points(px, above) + "L" + _points(px[::-1], below[::-1]) + "Z"
 
 
-def _axis_json(scale: Scale) -> list[float]:
+def _axis_json(scale: Scale | TailScale) -> list[float]:
+    if isinstance(scale, TailScale):
+        return [scale.start_px, scale.end_px, scale.low, scale.high, 2]
     return [scale.start_px, scale.end_px, scale.low, scale.high, int(scale.log)]
 
 

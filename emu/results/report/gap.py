@@ -71,7 +71,7 @@ def _bars(means: Mapping[str, Mapping[str, float]], requests: Mapping[str, int],
             f"<dt>{escape(name)}<small>{count(requests[name])} request{'s' if requests[name] != 1 else ''}</small></dt>"
             f'<dd><span class="stack" style="{style}">{"".join(parts)}</span><b>{unit.text(total_s)}</b></dd>'
         )
-    legend = "".join(f'<li><i class="square {LOOKS[span][0]}"></i>{span}</li>' for span in spans)
+    legend = "".join(f'<li><i class="square {LOOKS[span][0]}"></i>{escape(span)}</li>' for span in spans)
     return f'<dl class="stacks">{"".join(rows)}</dl><ul class="legend">{legend}</ul>'
 
 

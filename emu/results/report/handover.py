@@ -23,7 +23,7 @@ def _bytes_so_far(run: Run) -> str:
     total = np.concatenate([[0.0], np.cumsum(timeline.sums(run.columns.transfers.received_s, _num_bytes(run)))])
     figure = run.figure(total[-1] / 1e9, "GB")
     figure.line(timeline.edges_s, total / 1e9, "handed over, as modelled", "green")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("KV bytes handed over", _moved_note(run), figure)
 
 
@@ -42,7 +42,7 @@ def _rate(run: Run) -> str:
     rate = timeline.sums(run.columns.transfers.received_s, _num_bytes(run)) / timeline.width_s
     figure = run.figure(rate.max() / 1e9, "GB/s")
     figure.steps(timeline.edges_s, rate / 1e9, "received, as modelled", "green")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("Hand-over rate", f"Summed over all links, per {run.rate_width}.", figure)
 
 

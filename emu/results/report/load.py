@@ -22,7 +22,7 @@ def _request_rate(run: Run) -> str:
     failed = requests.status == FAILED
     if failed.any():
         figure.steps(timeline.edges_s, timeline.sums(requests.end_s[failed]) / timeline.width_s, "failed", "purple")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("Requests arrived and finished", f"Per {run.rate_width}.", figure)
 
 
@@ -33,7 +33,7 @@ def _token_rate(run: Run) -> str:
     figure = run.figure(max(prompt.max(), output.max()), "tokens/s")
     figure.steps(timeline.edges_s, prompt, "prompt tokens prefilled", "blue")
     figure.steps(timeline.edges_s, output, "output tokens", "orange")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("Token throughput", f"Per {run.rate_width}, at the end of their steps.", figure)
 
 
@@ -48,7 +48,7 @@ def _phases(run: Run) -> str:
     ]
     figure = run.figure(np.sum([heights for heights, _, _ in layers], axis=0).max(), "requests")
     figure.stack(timeline.middles_s, [layer for layer in layers if layer[0].any()])
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("Requests by phase", "Mean number at each moment.", figure)
 
 
@@ -60,7 +60,7 @@ def queue_chart(run: Run) -> str:
     figure.line(timeline.middles_s, prompts, "prompts waiting for prefill", "blue")
     if len(transfers):
         figure.line(timeline.middles_s, handovers, "hand-overs waiting for KV blocks", "green")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     peak = _peak(run.arrival_s, _prefilled_s(run))
     return card.chart(
         "Queue lengths",

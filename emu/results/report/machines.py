@@ -26,7 +26,7 @@ def _pools(run: Run) -> str:
             layers.append((timeline.level(moves.time_s, entered.astype(float) - left), pool, colour))
     figure = run.figure(len(run.record.machines), "machines")
     figure.stack(timeline.middles_s, layers)
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     spent = (f"{pool} {count(round(pool_s))}" for pool, pool_s in run.summary["pools"].items() if pool_s)
     return card.chart("Machines by pool", f"Machine-seconds: {', '.join(spent)}.", figure)
 
@@ -49,7 +49,7 @@ def _busy(run: Run) -> str:
             of_role = run.machine_roles[batches.machine] == role
             busy = timeline.occupancy(batches.start_s[of_role], run.batch_end_s[of_role]) / num_machines
             figure.steps(timeline.edges_s, 100 * busy, f"{role} machines", colour)
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("Busy machines", "By role, whatever the pool; a dead one counts as idle.", figure)
 
 
@@ -60,5 +60,5 @@ def _context(run: Run) -> str:
     num_bytes = timeline.occupancy(batches.start_s, run.batch_end_s, mean_tokens) * run.record.model.kv_bytes_per_token
     figure = run.figure(num_bytes.max() / 1e9, "GB")
     figure.line(timeline.middles_s, num_bytes / 1e9, "KV cache read by one step of every machine", "green")
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart("KV cache of running decodes", "Summed over the machines.", figure)

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from emu.core.timing.model import TimingModel
 from emu.files import write_text
 from emu.results.columns import Columns
 from emu.results.report.batches import batches_section
@@ -18,6 +19,7 @@ from emu.results.report.latency import latency_section
 from emu.results.report.lateness import lateness_section
 from emu.results.report.load import load_section
 from emu.results.report.machines import machines_section
+from emu.results.report.origin import bottleneck, failures, origin
 from emu.results.report.overview import figures, settings_and_latency, verdict_banner
 from emu.results.report.run import Run
 from emu.results.report.service_levels import service_level_section
@@ -49,13 +51,15 @@ def write_report(
     title: str = "",
     settings: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
+    command: str = "",
+    reference: TimingModel | None = None,
 ) -> None:
     """Write the report to `path`; `columns` are those of the record's recorder, `summary` is made of them and `warmup_s`.
 
-    `settings` are further lines of "What was run", name to value; `overrides` are those of the command line. The same
-    arguments give the same bytes.
+    `settings` are further lines of "What was run", name to value; `overrides` are those of the command line,
+    `command` is all of it, `reference` the timing that slowdowns are against. The same arguments give the same bytes.
     """
-    run = Run(record, columns, summary, warmup_s, settings or {}, overrides)
+    run = Run(record, columns, summary, warmup_s, settings or {}, overrides, command, reference)
     write_text(render(run, title or _title(record)), path)
 
 
@@ -64,7 +68,10 @@ def render(run: Run, title: str) -> str:
     sections = (
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>',
         verdict_banner(run),
+        origin(run),
         figures(run),
+        bottleneck(run),
+        failures(run),
         settings_and_latency(run),
         service_level_section(run),
         latency_section(run),

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from emu.core.machine_kind import MachineSpec
+from emu.core.timing.model import TimingModel
 from emu.results.columns import FINISHED, Columns
 from emu.results.ledger import Ledger, handover_ledger
 from emu.results.metrics import measured_requests
@@ -16,8 +18,10 @@ from emu.results.report.scale import Scale
 from emu.results.report.timeline import Timeline
 from emu.results.run_record import RunRecord
 from emu.results.shadow import Shadow, shadows
+from emu.results.slowdown import Slowdowns, slowdowns
 from emu.results.speed import probe_ratios
 
+MAX_NUM_NAMED = 3  # machines in a legend
 ROLES = {"prefill": "blue", "decode": "orange", "mixed": "purple"}
 
 
@@ -31,6 +35,8 @@ class Run:
     warmup_s: float
     settings: Mapping[str, str]
     overrides: Sequence[str]
+    command: str = ""
+    reference: TimingModel | None = None
 
     @cached_property
     def end_s(self) -> float:
@@ -60,6 +66,11 @@ class Run:
     @cached_property
     def measured(self) -> np.ndarray:
         return measured_requests(self.columns, self.warmup_s)
+
+    @cached_property
+    def slowdowns(self) -> Slowdowns | None:
+        """Against the reference machine of the objectives; None where that has no timing, or nothing was measured."""
+        return slowdowns(self.columns, self.measured, self.reference) if self.reference and self.measured.any() else None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -107,8 +118,16 @@ class Run:
         x = x_scale(0.0, self.end_s * unit.per_s, per_unit=unit.per_s)
         return Figure(x, y, f"time since the run's start ({unit.name})", y_label)
 
-    def mark_last_arrival(self, figure: Figure) -> None:
-        """Tell the load from the drain that follows it, where there is any to speak of."""
+    def mark_events(self, figure: Figure) -> None:
+        """Mark the last arrival, where a drain follows it, and each death of a machine."""
         last_arrival_s = float(self.columns.requests.arrival_s[-1])
         if last_arrival_s < 0.98 * self.end_s:
-            figure.vertical(last_arrival_s, "last arrival")
+            figure.vertical([last_arrival_s], "last arrival", "muted")
+        died = {machine.name: self.death_s(machine.index) for machine in self.machines_that_died}
+        if died:
+            names = f"{', '.join(died)} died" if len(died) <= MAX_NUM_NAMED else f"{len(died)} machines died"
+            figure.vertical(list(died.values()), names, "red")
+
+    @cached_property
+    def machines_that_died(self) -> list[MachineSpec]:
+        return [machine for machine in self.record.machines if self.death_s(machine.index) is not None]

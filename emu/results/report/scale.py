@@ -75,6 +75,31 @@ class Scale:
         return list(zip(self.pixels(np.array(values) / self.per_unit).tolist(), labels, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class TailScale:
+    """Maps shares to pixels: evenly from 0 to 0.9, from there evenly in the logarithm of what is left, to 0.999 and above.
+
+    The style's script takes pixels back to shares by the same constants.
+    """
+
+    start_px: float
+    end_px: float
+    low: float = 0.0
+    high: float = 100.0
+
+    def pixels(self, data: np.ndarray) -> np.ndarray:
+        """Pixels of shares of one."""
+        shares = np.clip(data, 0.0, 1.0)
+        tail = 0.6 + 0.2 * (-np.log10(np.maximum(1 - shares, 1e-3)) - 1)
+        return self.start_px + np.where(shares < 0.9, shares / 1.5, tail) * (self.end_px - self.start_px)
+
+    def ticks(self, num_labels: int) -> list[tuple[float, str]]:
+        """Places in pixels with their labels, in percent."""
+        labels = ("0", "25", "50", "75", "90", "99", "≥ 99.9")
+        shares = np.array([0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999])
+        return list(zip(self.pixels(shares).tolist(), labels, strict=True))
+
+
 def _round_log(value: float, up: bool) -> float:
     """The next of 1, 2 and 5 x 10^k at or above `value`, or at or below it."""
     power = 10.0 ** math.floor(math.log10(value))

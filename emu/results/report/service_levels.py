@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emu.results.report import card
+from emu.results.report.cumulative import ratio_chart
+from emu.results.report.curve import Curve
 from emu.results.report.quantity import NONE, count, duration
 from emu.results.report.run import Run
 from emu.results.slo import STATISTICS
@@ -20,7 +22,22 @@ TOTALS = {
 
 def service_level_section(run: Run) -> str:
     boxes = f'<div class="columns first">{_objectives(run.summary["slo"])}{_cost(run)}</div>'
-    return card.section("Service levels and cost", boxes)
+    return card.section("Service levels and cost", boxes, _slowdowns(run))
+
+
+def _slowdowns(run: Run) -> str:
+    """The distributions that the objectives are about, with their limits; '' where none was judged."""
+    slow, slo = run.slowdowns, run.summary["slo"]
+    if slow is None or slo["met"] is None:
+        return ""
+    tbt = Curve.of(slow.tbt) if slo["tbt"] == "mean" else Curve.of(slow.gaps, slow.gap_weights)
+    curves = {"ttft": (Curve.of(slow.ttft), "blue"), "tbt": (tbt, "orange"), "e2e": (Curve.of(slow.e2e), "purple")}
+    charts = []
+    for metric, (curve, colour) in curves.items():
+        limits = {name: level["limit"] for name, level in slo["limits"][metric].items()}
+        note = "An objective holds where the curve passes to the left of its bar."
+        charts.append(ratio_chart(f"{metric.upper()} slowdown", note, curve, colour, limits))
+    return f'<div class="wide">{card.charts(*charts)}</div>'
 
 
 def _objectives(slo: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """How long the steps of each real machine took over what its timing model says. Nothing to say where all are emulated."""
 
+from html import escape
+
 import numpy as np
 
 from emu.results.report import card
@@ -20,7 +22,7 @@ def shadow_section(run: Run) -> str:
     roles = {machine.name: machine.role for machine in run.record.machines}
     shown = sorted(run.shadows, key=_drift, reverse=True)[:MAX_NUM_SHOWN]
     cards = [_chart(run, shadow, ROLES[roles[shadow.machine]]) for shadow in run.shadows if shadow in shown]
-    speed = f'<p class="note">Speed of the real machines: {speed_text(run.summary["speed"])}.</p>'
+    speed = f'<p class="note">Speed of the real machines: {escape(speed_text(run.summary["speed"]))}.</p>'
     return card.section("Real machines and their timing models", speed, card.charts(*cards))
 
 
@@ -45,7 +47,7 @@ def _chart(run: Run, shadow: Shadow, colour: str) -> str:
     figure.band(times_s, low, high, "p10 to p90", colour)
     figure.line(times_s, middle, "median", colour)
     _probes(run, shadow.machine, figure)
-    run.mark_last_arrival(figure)
+    run.mark_events(figure)
     return card.chart(title, _note(shadow), figure)
 
 

@@ -36,14 +36,15 @@ b.good, b.bad { color: var(--tone); }
 .badge { display: inline-block; margin-left: 10px; padding: 2px 10px; border-radius: 99px; font-size: 12.5px; font-weight: 600;
   letter-spacing: .04em; vertical-align: 4px; color: var(--tone); border: 1.5px solid var(--tone); background: var(--tint); }
 
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; margin-top: 16px; }
+a { color: var(--blue); }
 .tile, .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
 .tile { padding: 12px 16px; }
 .tile b { display: block; font-size: 22px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 12.5px; line-height: 1.45; display: block; }
 .columns { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); gap: 16px; margin-top: 16px; }
 .columns.first { grid-template-columns: minmax(0, 8fr) minmax(0, 6fr); margin-top: 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); gap: 16px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
 .card { padding: 14px 16px; margin: 0; min-width: 0; }
 .card > .note { margin-top: 1px; }
 .wide { margin-top: 16px; }
@@ -86,7 +87,7 @@ figure { position: relative; }
 .line { stroke: var(--ink); stroke-width: 1.8; fill: none; stroke-linejoin: round; }
 .area { fill: var(--ink); fill-opacity: .82; }
 .area.pale { fill-opacity: .25; }
-.vertical { stroke: var(--muted); stroke-dasharray: 2 3; }
+.vertical { stroke: var(--ink); stroke-dasharray: 2 3; }
 .cursor { stroke: var(--text); stroke-opacity: .45; }
 .marker { fill: var(--ink); stroke: var(--card); stroke-width: 1.2; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 3px 16px; margin: 6px 0 0; padding: 0; font-size: 12.5px; }
@@ -101,13 +102,25 @@ figure { position: relative; }
   font-size: 12px; line-height: 1.45; white-space: nowrap; }
 footer { margin-top: 32px; padding-top: 14px; border-top: 1px solid var(--rule); font-size: 12.5px; }
 footer p + p { margin-top: 4px; }
-@media print { body { background: #fff; } .card, .tile { break-inside: avoid; } * { print-color-adjust: exact; } }
+@page { size: A4; margin: 9mm; }
+@media print { :root { color-scheme: light; } body { background: #fff; font-size: 10px; line-height: 1.35; }
+  main { max-width: none; padding: 0; } .card, .tile, .verdict { break-inside: avoid; } * { print-color-adjust: exact; }
+  h1 { font-size: 17px; } h2 { font-size: 13px; margin: 10px 0 5px; break-after: avoid; } h3 { font-size: 11px; }
+  .charts { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 6px; }
+  .tiles { grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 6px; }
+  .tile { padding: 5px 8px; } .tile b { font-size: 14px; }
+  .columns, .columns.first { grid-template-columns: minmax(0, 1fr); gap: 6px; margin-top: 6px; } .card { padding: 6px 8px; }
+  .verdict { margin: 8px 0; padding: 8px 12px; } .verdict h2 { font-size: 15px; } .wide { margin-top: 6px; }
+  table, dl, code, .legend, .note, .tile span, th small, td small, thead th { font-size: 8.5px; } th, td { padding: 2px 4px; }
+  dl { gap: 2px 10px; } .scroll { overflow: visible; } footer { margin-top: 8px; padding-top: 6px; font-size: 8.5px; } }
 """
 
-# A path holds pixels; the axes in data-plot ([first pixel, last pixel, low, high, is log]) take them back to values.
+# A path holds pixels; the axes in data-plot ([first pixel, last pixel, low, high, 1: log, 2: TailScale]) take
+# them back to values.
 SCRIPT = """
 const value = ([a, b, low, high, log], px) => {
   const t = (px - a) / (b - a);
+  if (log === 2) return t < .6 ? 150 * t : 100 - 10 ** (1 - (t - .6) * 5);
   return log ? low * (high / low) ** t : low + t * (high - low);
 };
 const short = (v) => Number(v.toPrecision(3)).toLocaleString("en", {maximumFractionDigits: 6});

@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from emu.results.report import card
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
-from emu.results.report.quantity import count, share, unit_of
+from emu.results.report.quantity import NONE, count, share, unit_of
 from emu.results.report.scale import Scale
 from emu.results.sweep_curves import Curve, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import is_usable, outcome
+from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome
 
 COLOURS = ("blue", "orange", "green", "purple", "yellow", "grey")
 METRICS = (("TTFT", "ttft"), ("TBT", "tbt"), ("E2E", "e2e"))
@@ -32,9 +33,11 @@ CSS = """
 .marker.hollow { fill: var(--card); stroke: var(--ink); }
 .tone { font-weight: 600; color: var(--tone); background: none; }
 tr:has(.refused) td, tr:has(.refused) th { color: var(--muted); }
+td.text { overflow-wrap: anywhere; } .tone { white-space: nowrap; } .reason { display: block; min-width: 220px; }
 .lines { margin: -6px 0 12px; }
 .best { font-weight: 700; color: var(--good); }
 """
+SHARED = ("model", "runtime", "seed", "timing.name", "timing.source", "timing.date", "timing.error", "workload.path")
 NOTES = (
     "TTFT: arrival to first token. TBT: every gap between two tokens of a request. E2E: arrival to last token. Slowdown: a "
     "request's latency over that of the same request alone on the reference machine; the dashed red line is its objective.",
@@ -52,12 +55,13 @@ def render_sweep(rows: Sequence[Mapping[str, Any]], title: str, load: str | None
     curves = curves_of(rows, load) if load else []
     sections = [
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(_subtitle(rows))}</p></header>',
+        card.section("Runs", card.box("", "", _table(rows))),
+        _shared(rows),
         *(
             _charts(curves, load)
             if load
             else [card.empty("", "No number but the seed varies: there is nothing to draw against.")]
         ),
-        card.section("Runs", card.box("", "", _table(rows))),
         f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in (*illustrations(rows), *NOTES))}</footer>",
     ]
     return document(title, sections, CSS)
@@ -112,11 +116,12 @@ def _chart(
     loads = [load for curve in curves for load in curve.loads]
     high = max(known.max(), 1.15 * limit if limit else 0.0) * per_unit
     figure = Figure(
-        x_scale(min(loads), max(loads) * (1 + 1e-9)).rounded(),
+        _loads(min(loads), max(loads)),
         Scale(0.0, high, BOTTOM, TOP, False, per_unit).rounded(),
         label,
         unit_name,
     )
+    is_told = False
     for index, (curve, y) in enumerate(zip(curves, values, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
         style = f"{colour} dashed" if index >= len(COLOURS) else colour
@@ -125,10 +130,18 @@ def _chart(
             if not np.isnan(value):
                 figure.marker(load, value, "circle", colour, "")
         for load, value in curve.refused(key):
-            figure.marker(load, value, "square", f"{colour} hollow", "")
+            text = "" if is_told else "must not be compared"
+            figure.marker(load, value, "square", f"{colour} hollow", text)
+            is_told = True
     if limit:
         figure.line(np.array([min(loads), max(loads)]), np.array([limit, limit]), f"objective: {limit:g}", "slo")
     return card.chart(title, note, figure)
+
+
+def _loads(low: float, high: float) -> Scale:
+    """The axis of the loads: it ends where the data end, apart from half a marker."""
+    room = 0.03 * (high - low) or 0.05 * abs(high) or 1.0
+    return x_scale(low - room, high + room)
 
 
 def _limit(curves: Sequence[Curve], key: str) -> float | None:
@@ -152,11 +165,19 @@ def _highest(curves: Sequence[Curve], label: str) -> str:
     return card.box("", note, card.table(["", escape(label)], rows))
 
 
+def _shared(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What all runs have in common, said once: '' where that is nothing."""
+    names = [*list(rows[0])[1 : list(rows[0]).index("status")], *SHARED]
+    same = {name: {str(row[name]) for row in rows if row.get(name) not in (None, "")} for name in names}
+    facts = {name: values.pop() for name, values in same.items() if len(values) == 1 and name not in settings_of(rows)}
+    return card.section("What all runs share", card.box("", "", card.facts(facts))) if facts else ""
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     settings = settings_of(rows)
-    rates = ("offered/s", "completed/s")
-    header = ["run", *map(escape, settings), "outcome", *_latency_names(), *rates, "objectives met", "within p99"]
-    return card.table(header, [_cells(row, settings) for row in rows], text_columns=range(len(settings) + 2))
+    header = ["run", *map(escape, settings), "outcome", "reasons", *_latency_names()]
+    header += ["offered/s", "completed/s", "objectives met", "within p99", "machines", "$", "$ / M output tokens"]
+    return card.table(header, [_cells(row, settings) for row in rows], text_columns=range(len(settings) + 3))
 
 
 def _latency_names() -> list[str]:
@@ -165,20 +186,36 @@ def _latency_names() -> list[str]:
 
 def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
     tone, refused = TONES.get(outcome(row), "bad"), "" if is_usable(row) else " refused"
-    reason = row["error"] or row.get("verdict_reasons") or ""
-    result = f'<span class="tone {tone}{refused}" title="{escape(str(reason))}">{outcome(row)}</span>'
+    reason = str(row["error"] or "; ".join(filter(None, map(row.get, ("verdict_reasons", "failures")))))
+    result = f'<span class="tone {tone}{refused}">{escape(outcome(row))}</span>'
+    page = quote(row.get("page") or f"{row['run']}/{SUMMARY if row['status'] == FINISHED else FAILURE}")
+    number = str(row["run"]) if row["status"] == MISSING else f'<a href="{page}">{row["run"]}</a>'
     latencies = [_duration(row.get(f"{metric}_s.{statistic}")) for _, metric in METRICS for statistic in ("p50", "p99")]
     met = {True: "yes", False: "no"}.get(row.get("slo.met"), "–")
     return [
-        str(row["run"]),
+        number,
         *(escape(str(row[name])) for name in settings),
         result,
+        f'<span class="reason">{escape(reason)}</span>' if reason else "",
         *latencies,
         count(row.get("offered_rps")),
         count(row.get("completed_rps")),
         met,
         share(row.get("slo.share_within_p99")),
+        _machines(row),
+        _amount(row.get("cost.dollars.total")),
+        _amount(row.get("cost.dollars.per_million_output_tokens")),
     ]
+
+
+def _machines(row: Mapping[str, Any]) -> str:
+    """Such as '4 prefill dgx_h100, 2 decode dgx_h100'."""
+    counts = {name.removeprefix("machines."): num for name, num in row.items() if name.startswith("machines.") and num}
+    return escape(", ".join(f"{num:g} {name.replace('.', ' ')}" for name, num in counts.items())) or NONE
+
+
+def _amount(dollars: float | None) -> str:
+    return NONE if dollars is None else f"{dollars:,.2f}" if dollars >= 0.01 else f"{dollars:.3g}"
 
 
 def _duration(seconds: float | None) -> str:

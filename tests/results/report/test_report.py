@@ -20,6 +20,7 @@ from emu.core.timing.constant import ConstantTiming
 from emu.results.power import RatedPower
 from emu.results.recorder import Recorder
 from emu.results.report import write_report
+from emu.results.report.origin import bottleneck_text
 from emu.results.run_record import Fidelity, KVStats, RunRecord
 from emu.results.slo import ServiceLevels, SloSettings
 from emu.results.summary import summarize
@@ -218,7 +219,8 @@ def test_the_same_run_gives_the_same_bytes(report, tmp_path):
 
 def test_the_page_needs_nothing_but_itself(report):
     page = report(record(["prefill", "decode"], workload()))
-    assert not re.search(r"(src|href)=|url\(|@import|https?://(?!www\.w3\.org)", page)
+    assert re.findall(r'href="([^"]*)"', page) == ["summary.json", "requests.parquet"]  # beside it
+    assert not re.search(r"src=|url\(|@import|https?://(?!www\.w3\.org)", page)
 
 
 def test_many_requests_do_not_make_a_large_page(report):
@@ -327,3 +329,52 @@ def test_the_warm_up_is_left_out_of_the_distributions(report):
     run = record(["prefill", "decode"], workload(20))
     assert "Finished requests: 20." in report(run)
     assert "Finished requests that arrived after the first 0.50 s: 10." in report(run, warmup_s=0.5)
+
+
+def test_the_top_says_where_the_figures_come_from(report):
+    evil = "<script>\x07alert('x')</script>"
+    run = record(["prefill", "decode"], workload())
+    load = {"path": evil, "start_s": 10.0, "duration_s": 60.0, "requests": 162, "requests_in_file": 12031}
+    load |= {"file_span_s": 3537.0, "unused_columns": [evil]}
+    timing = {"name": evil, "source": "paper", "date": "2024", "error": "3 %", "steps": 1, "extrapolated_steps": 0}
+    failures = [{"cause": evil, "count": 3, "first_request": 17}]
+    faults = [{"machine": evil, "at_s": 99.0, "why": "after the last event"}]
+    changed = {"workload": load, "timing": timing, "failures": failures, "faults_without_effect": faults}
+    page = report(run, changed | {"verdict": "ILLUSTRATIVE"}, command=f"emu seed=7 {evil}")
+    text = "".join(Outline(page).text)
+    assert page.count("<script>") == 1 and "<script>\x07" not in page
+    assert f"emu seed=7 {evil}" in text and f"{evil}; source: paper; date: 2024; error: 3 %" in text
+    assert f"{evil}: 162 of 12,031 requests, 10.00 to 70.00 s of 3,537 s; columns not used: {evil}" in text
+    assert "Failed requests" in text and f"{evil}317" in text and "after the last event" in text
+    assert "ILLUSTRATIVE" in text
+
+
+def test_a_death_is_marked_in_every_chart_over_time(report):
+    page = report(record(["prefill", "decode", "decode"], workload(), faults=[(1, 1.5)]))
+    figures = [figure for figure in re.findall(r"<figure.*?</figure>", page) if "time since the run" in figure]
+    assert len(figures) == 12
+    assert all("m1 died" in figure and 'class="vertical red"' in figure for figure in figures)
+
+
+def test_limits_stand_in_the_distributions_of_slowdowns(report):
+    run = record(["prefill", "decode"], workload())
+    charts = plots(report(run, reference=TIMING))
+    assert {"TTFT slowdown", "TBT slowdown", "E2E slowdown"} <= set(charts)
+    page = report(run, reference=TIMING)
+    assert all(f"{name} limit {limit}" in page for name, limit in (("p50", "2"), ("p90", "3"), ("p99", "6")))
+
+
+@pytest.mark.parametrize(
+    ("roles", "text"),
+    [
+        ({}, ""),
+        (
+            {"prefill": [0.023, 0.23], "decode": [0.999]},
+            "The token machines limit the cluster: token machines 100 % busy; prompt machines 2.3 % to 23 % busy.",
+        ),
+        ({"mixed": [0.1, 0.1]}, "No role is at its limit: mixed machines 10 % busy."),
+        ({"prefill": [0.99, 0.1]}, "Some prompt machines are at their limit, not all: prompt machines 10 % to 99 % busy."),
+    ],
+)
+def test_one_sentence_says_what_limits_the_cluster(roles, text):
+    assert bottleneck_text(roles) == text

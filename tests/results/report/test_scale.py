@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.results.report.scale import Scale
+from emu.results.report.scale import Scale, TailScale
 
 RANGES = st.tuples(st.floats(1e-6, 1e9), st.floats(0, 1e9)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -46,3 +46,9 @@ def test_pixels_follow_the_unit_of_the_axis_and_end_with_it():
 def test_nearly_equal_values_still_have_an_axis():
     scale = Scale(28.4, 28.4 * (1 + 1e-14), 0, 100).rounded()
     assert (scale.low, scale.high) == (0.0, 30.0)
+
+
+def test_a_tail_has_as_much_room_a_decade():
+    scale = TailScale(0.0, 100.0)
+    assert scale.pixels(np.array([0.0, 0.45, 0.9, 0.99, 0.999, 1.0])).tolist() == pytest.approx([0, 30, 60, 80, 100, 100])
+    assert [label for _, label in scale.ticks(6)][-3:] == ["90", "99", "≥ 99.9"]
