@@ -71,6 +71,7 @@ def main() -> None:
 
 def run_command(report: Callable[[Exception], int]) -> int:
     """Check the command line, then let Hydra make the directory of the run and call back. Returns the exit code."""
+    command = shlex.join(["emu", *sys.argv[1:]])
     refuse_environment()
     sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]  # Hydra reads it
     # "resolve": ours takes the place of Hydra's --version, which tells that of Hydra.
@@ -98,7 +99,7 @@ def run_command(report: Callable[[Exception], int]) -> int:
 
     def run_job(job_config: DictConfig) -> None:
         try:
-            exit_codes.append(run(plan if job_config == config else build(job_config)))
+            exit_codes.append(run(plan if job_config == config else build(job_config), command))
         except USER_ERRORS as error:
             exit_codes.append(report(error))
 
@@ -132,7 +133,7 @@ def _refuse_arguments(message: str) -> NoReturn:
     raise ConfigError(f"{message}; expected emu [FLAGS] [KEY=VALUE ...], flags first; see emu --help")
 
 
-def run(plan: Plan) -> int:
+def run(plan: Plan, command: str) -> int:
     """A run by itself: its progress, its results in the directory that Hydra made, its summary. Returns the exit code."""
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
@@ -141,7 +142,7 @@ def run(plan: Plan) -> int:
     with ProgressDisplay(plan.num_requests) as display:
         settled = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=False))
         try:
-            summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display)
+            summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display, command)
         except NotStartedError:
             _remove_what_hydra_made(run_dir)
             raise
@@ -195,21 +196,26 @@ def rehearse_in_sweep(plan: Plan, run_dir: Path, overrides: list[str], choices: 
 
 
 def rehearse(
-    plan: Plan, run_dir: Path, overrides: list[str], choices: dict[str, str], display: ProgressDisplay | None = None
+    plan: Plan,
+    run_dir: Path,
+    overrides: list[str],
+    choices: dict[str, str],
+    display: ProgressDisplay | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Run and write the results into `run_dir`; return the summary. Raises RunError."""
     shows = {} if display is None else {"on_progress": display.show, "on_status": display.say}
     try:
         record = plan.runtime.run(plan.rehearse(run_dir=run_dir, log_events=plan.results.events, **shows))
-        return write_results(plan, record, run_dir, overrides, choices)
+        return write_results(plan, record, run_dir, overrides, choices, command)
     except OSError as error:
         raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
 
 
 def write_results(
-    plan: Plan, record: RunRecord, run_dir: Path, overrides: list[str], choices: dict[str, str]
+    plan: Plan, record: RunRecord, run_dir: Path, overrides: list[str], choices: dict[str, str], command: str = ""
 ) -> dict[str, Any]:
-    """Write the files of the run; return its summary. Raises OSError."""
+    """Write the files of the run; return its summary. `command` is what was typed, '' for `emu OVERRIDES`. Raises OSError."""
     record.host.update(overrides=overrides, run_dir=str(run_dir))
     warmup_s = plan.metrics.warmup_s
     interval = prediction_interval(plan.rehearse(run_dir=run_dir, log_events=False), record, warmup_s)
@@ -229,7 +235,7 @@ def write_results(
             settings=settings,
             overrides=overrides,
             warmup_s=warmup_s,
-            command=shlex.join(["emu", *sys.argv[1:]]),
+            command=command or shlex.join(["emu", *overrides]),
             reference=plan.service_levels.timing,
         )
     summary["host"]["wall_s"] = perf_counter() - record.wall_start
