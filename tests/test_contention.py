@@ -44,6 +44,16 @@ def test_prompts_of_one_batch_share_the_nic_of_their_source():
     assert received_s(run) == exactly([0.347, 0.307])
 
 
+def test_transfers_that_end_together_go_on_in_the_order_of_their_requests():
+    run = simulate(make_cluster("p0 d0", contention=True), [(0.1, 10, 1), (0.1, 100, 2), (0.1, 100, 6)])
+    # The two longer prompts run together from 0.115 to 0.315 and leave from 0.325 with half of p0's NIC each: through at 0.525.
+    # The earlier request decodes first, alone; the other joins at the next boundary.
+    earlier_s, later_s = received_s(run)
+    assert earlier_s == later_s == exactly(0.527)
+    assert run.tokens_s(1) == exactly([0.315, 0.557])
+    assert run.tokens_s(2)[:2] == exactly([0.315, 0.587])
+
+
 def test_a_dead_source_gives_up_its_share():
     run = simulate(make_cluster("p0 p1 d0", contention=True), [(0.0, 100, 2), (0.0, 100, 2)], deaths={"p0": 0.165})
     # Both flows at half from 0.115. The scheduler knows at 0.170 and the network at 0.175: 30 tokens of request 1 have come by

@@ -5,6 +5,7 @@ import pytest
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
+from emu.core.timing.constant import ConstantTiming
 from tests.clusters import exactly, make_cluster, simulate
 
 
@@ -59,6 +60,17 @@ def test_fcfs_counts_pauses_in_a_row():
     # Each prompt waits for the end of the running decode step alone; between them the decode runs and the count starts anew.
     #   steps to 0.04, 0.07; prompt to 0.17; steps to 0.20, 0.23, 0.26; to 0.36; to 0.39, 0.42, 0.45, 0.48; to 0.58
     assert run.columns.requests.first_token_s[1:] == exactly([0.17, 0.36, 0.58])
+
+
+def test_a_lone_prompt_waits_for_the_step_in_flight_and_no_more():
+    """However many came before it. `simulate` has the steps one by one as well."""
+    cluster = make_cluster("m0", batching=Fcfs(2048, max_num_pauses=4), timing=ConstantTiming(1.37e-4, 0.0313), latency_s=0.0)
+    run = simulate(cluster, [(0.0, 100, 400), *((float(second), 500, 1) for second in range(1, 11))])
+    # Request 0: prefill to 0.0137; its 32nd step ends at 1.0153. Prompt 1, of 0.0685 s, to 1.0838; 30 steps to 2.0228.
+    # Prompt 2 to 2.0913; 30 steps to 3.0303. To 3.0988; 29 to 4.0065. To 4.075; 30 to 5.014. To 5.0825; 30 to 6.0215.
+    # To 6.09; 30 to 7.029. To 7.0975; 29 to 8.0052. To 8.0737; 30 to 9.0127. To 9.0812; 30 to 10.0202.
+    waits_s = run.columns.requests.prefill_start_s[1:] - run.columns.requests.arrival_s[1:]
+    assert waits_s == exactly([0.0153, 0.0228, 0.0303, 0.0065, 0.014, 0.0215, 0.029, 0.0052, 0.0127, 0.0202])
 
 
 @pytest.mark.parametrize("policy", [Fcfs, MixedContinuous])

@@ -55,7 +55,7 @@ class Forecast:
         flow.announced_s = self.end_s + self.latency_s
         if now_s >= self.until_s:
             flow.rate = min(self.left)
-            flow.bytes_left = flow.rate * (self.end_s - now_s)
+            flow.bytes_left = self.last_bytes - flow.rate * (now_s - self.until_s)
         elif now_s >= self.caught_up_s:
             flow.rate = flow.demand = self.production
             flow.bytes_left -= flow.rate * (now_s - self.first_s)

@@ -37,8 +37,8 @@ class LoadDrift:
         max_kv_share: float,
         min_kv_share: float,
     ) -> None:
-        self.check_s = setting.positive("repurposing.check_s", check_s)
-        self.sustain_s = setting.positive("repurposing.sustain_s", sustain_s)
+        self.check_s = setting.period_s("repurposing.check_s", check_s)
+        self.sustain_s = setting.seconds("repurposing.sustain_s", sustain_s)
         self.max_prompt_tokens = setting.positive("repurposing.max_prompt_tokens", max_prompt_tokens)
         self.min_prompt_tokens = setting.between("repurposing.min_prompt_tokens", min_prompt_tokens, 0, max_prompt_tokens)
         self.max_kv_share = setting.between("repurposing.max_kv_share", max_kv_share, 0, 1)

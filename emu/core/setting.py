@@ -9,6 +9,11 @@ from collections.abc import Callable
 from numbers import Real
 
 MAX_WHOLE = 2**31 - 1
+# Beyond these, sums, products and quotients of settings no longer stay finite and times no longer advance.
+LEAST, MOST = 1e-9, 1e18
+MOST_S = 1e9  # thirty years
+LEAST_PERIOD_S = 1e-4  # of what is done again and again
+LEAST_BYTES_PER_S = 1.0
 BINARY_UNITS = {None: 0, "KiB": 10, "MiB": 20, "GiB": 30}
 
 
@@ -24,16 +29,45 @@ class MissingExtra(SettingError):
         self.extra = extra
 
 
-def positive(key: str, value: float) -> float:
-    return float(_checked(key, value, lambda x: 0 < x < math.inf, "a number > 0"))
+def positive(key: str, value: float, least: float = LEAST, most: float = MOST) -> float:
+    _checked(key, value, lambda x: 0 < x < math.inf, "a number > 0")
+    return between(key, value, least, most)
 
 
 def positive_or_inf(key: str, value: float) -> float:
-    return float(_checked(key, value, lambda x: x > 0, "a number > 0, or inf"))
+    _checked(key, value, lambda x: x > 0, "a number > 0, or inf")
+    expected = f"a number from {LEAST:g} to {MOST:g}, or inf"
+    return float(_checked(key, value, lambda x: LEAST <= x <= MOST or x == math.inf, expected))
 
 
-def not_negative(key: str, value: float) -> float:
-    return float(_checked(key, value, lambda x: 0 <= x < math.inf, "a number >= 0"))
+def not_negative(key: str, value: float, least: float = LEAST, most: float = MOST) -> float:
+    """A number that is 0 or from `least` to `most`."""
+    _checked(key, value, lambda x: 0 <= x < math.inf, "a number >= 0")
+    return float(_checked(key, value, lambda x: x == 0 or least <= x <= most, f"0, or a number from {least:g} to {most:g}"))
+
+
+def seconds(key: str, value: float) -> float:
+    """How long something lasts, at least a nanosecond."""
+    return positive(key, value, most=MOST_S)
+
+
+def seconds_or_zero(key: str, value: float) -> float:
+    """How long something lasts, which may be no time at all."""
+    return not_negative(key, value, most=MOST_S)
+
+
+def period_s(key: str, value: float) -> float:
+    """After how many seconds something is done again."""
+    return positive(key, value, LEAST_PERIOD_S, MOST_S)
+
+
+def period_s_or_zero(key: str, value: float) -> float:
+    """After how many seconds something is done again, or 0, which is a case of its own."""
+    return not_negative(key, value, LEAST_PERIOD_S, MOST_S)
+
+
+def bytes_per_s(key: str, value: float) -> float:
+    return positive(key, value, LEAST_BYTES_PER_S)
 
 
 def between(key: str, value: float, low: float, high: float) -> float:

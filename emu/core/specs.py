@@ -31,9 +31,7 @@ class ModelSpec:
         for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):
             setting.positive(f"model.{key}", getattr(self, key))
         if self.num_heads % self.num_kv_heads:
-            raise SpecError(
-                f"model.num_kv_heads={self.num_kv_heads}: expected a divisor of model.num_heads={self.num_heads}"
-            )
+            raise SpecError(f"model.num_kv_heads={self.num_kv_heads}: expected a divisor of model.num_heads={self.num_heads}")
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -66,10 +64,13 @@ class HardwareSpec:
     price_per_hour: float
 
     def __post_init__(self) -> None:
-        for key in ("num_gpus", "hbm_bytes_per_gpu", "hbm_bytes_per_s", "nic_bytes_per_s", "gpu_power_w", "relative_power"):
+        for key in ("num_gpus", "hbm_bytes_per_gpu", "gpu_power_w", "relative_power"):
             setting.positive(f"hardware.{key}", getattr(self, key))
-        for key in ("activation_reserve_bytes", "link_latency_s", "price_per_hour"):
+        for key in ("hbm_bytes_per_s", "nic_bytes_per_s"):
+            setting.bytes_per_s(f"hardware.{key}", getattr(self, key))
+        for key in ("activation_reserve_bytes", "price_per_hour"):
             setting.not_negative(f"hardware.{key}", getattr(self, key))
+        setting.seconds_or_zero("hardware.link_latency_s", self.link_latency_s)
         setting.between("hardware.memory_fraction", self.memory_fraction, 0, 1)
 
     def kv_capacity_bytes(self, model: ModelSpec) -> int:

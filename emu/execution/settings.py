@@ -74,7 +74,7 @@ class TorchExecution(Execution):
         self.output = setting.one_of("execution.output", output, ("forced", "eos"))
         self.temperature = setting.not_negative("execution.temperature", temperature)
         self.top_p = setting.between("execution.top_p", top_p, 1e-6, 1)
-        self.probe_interval_s = setting.not_negative("execution.probe_interval_s", probe_interval_s)
+        self.probe_interval_s = setting.period_s_or_zero("execution.probe_interval_s", probe_interval_s)
 
     def real_machines(self, machines: Sequence[MachineSpec]) -> tuple[int, ...]:
         return self._indices([spec.name for spec in machines])

@@ -68,10 +68,10 @@ class Batches:
     num_steps: np.ndarray  # int32
     start_s: np.ndarray
     num_decodes: np.ndarray  # int32
-    context_tokens: np.ndarray  # int32
+    context_tokens: np.ndarray  # int64
     num_paused: np.ndarray  # int32
     num_prefills: np.ndarray  # int32
-    prefill_tokens: np.ndarray  # int32: summed over the prompts of the batch
+    prefill_tokens: np.ndarray  # int64: summed over the prompts of the batch
     prompt_tokens: np.ndarray  # int32: one entry a prompt
     prompt_tokens_before: np.ndarray  # int32: likewise
 
@@ -131,7 +131,7 @@ class Steps:
 
     @property
     def context_tokens(self) -> np.ndarray:
-        steps_into_batch = np.arange(len(self), dtype=np.int32) - self._spread(self.batches.first_step)
+        steps_into_batch = np.arange(len(self), dtype=np.int64) - self._spread(self.batches.first_step)
         return self._spread(self.batches.context_tokens) + steps_into_batch * self.num_decodes
 
 

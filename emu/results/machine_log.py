@@ -7,7 +7,8 @@ import numpy as np
 from emu.core.batch import Batch, Prefill
 from emu.results.rows import RowFormat
 
-BATCH = RowFormat("first_step num_decodes context_tokens num_paused num_prefills", "start_s")
+# A machine's decodes may attend to more than 2^31 tokens in all.
+BATCH = RowFormat("first_step num_decodes num_paused num_prefills", "start_s", longs="context_tokens")
 PREFILL = RowFormat(" ".join(Prefill._fields))
 STRETCH = RowFormat("request_id attempt first_step last_step first_token")
 _JOIN = RowFormat("request_id attempt first_step first_token")
@@ -44,7 +45,7 @@ class MachineLog:
                 if finished:  # with its prefill: it never joined
                     prefilled = {prefill[0] for prefill in prefills}
                     finished = tuple([request_id for request_id in finished if request_id not in prefilled])
-            self.batches += _pack_batch(step, num_decodes, context_tokens, num_paused, len(prefills), start_s)
+            self.batches += _pack_batch(step, num_decodes, num_paused, len(prefills), context_tokens, start_s)
         step_ends_s.fromlist(boundaries_s)
         for request_id in finished:
             self._leaves += _pack_leave(request_id, len(step_ends_s) - 1)

@@ -57,6 +57,11 @@ class Recorder:
         """By machine, what records the fields of an Emit but the first: half of all facts, from a loop that can spare none."""
         return [log.emit for log in self._machines]
 
+    @property
+    def num_steps(self) -> int:
+        """How many steps were recorded so far."""
+        return sum(len(machine.step_ends_s) for machine in self._machines)
+
     def _on_move_payload(self, now_s: float, fact: MovePayload) -> None:
         self._payloads.append(fact)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class RowFormat:
-    """The columns of a row by their names: `ints` of 32 bits, then `floats` of 64.
+    """The columns of a row by their names: `ints` of 32 bits, then `longs` and `floats` of 64.
 
     A row is appended to a bytearray by `packed += format.pack(*values)`; `unpack` shows them as
     a structured array, after which nothing can be appended.
@@ -14,9 +14,10 @@ class RowFormat:
 
     __slots__ = ("_dtype", "pack")
 
-    def __init__(self, ints: str, floats: str = "") -> None:
-        self.pack = Struct(f"={len(ints.split())}i{len(floats.split())}d").pack
-        self._dtype = np.dtype([(name, np.int32) for name in ints.split()] + [(name, np.float64) for name in floats.split()])
+    def __init__(self, ints: str, floats: str = "", longs: str = "") -> None:
+        columns = ((ints, "i", np.int32), (longs, "q", np.int64), (floats, "d", np.float64))
+        self.pack = Struct("=" + "".join(f"{len(names.split())}{code}" for names, code, _ in columns)).pack
+        self._dtype = np.dtype([(name, dtype) for names, _, dtype in columns for name in names.split()])
 
     def unpack(self, packed: bytearray) -> np.ndarray:
         return np.frombuffer(packed, self._dtype)

@@ -14,8 +14,8 @@ class MetricsSettings:
     max_drain_s: float
 
     def __post_init__(self) -> None:
-        setting.not_negative("metrics.warmup_s", self.warmup_s)
-        setting.not_negative("metrics.max_drain_s", self.max_drain_s)
+        setting.seconds_or_zero("metrics.warmup_s", self.warmup_s)
+        setting.seconds_or_zero("metrics.max_drain_s", self.max_drain_s)
 
 
 @dataclass(frozen=True, slots=True)

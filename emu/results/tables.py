@@ -42,7 +42,7 @@ def step_table(logs: Sequence[MachineLog]) -> Steps:
                 name: np.ascontiguousarray(batches[name])
                 for name in ("start_s", "num_decodes", "context_tokens", "num_paused", "num_prefills")
             },
-            prefill_tokens=np.bincount(batch_of_prompt, prompt_tokens, len(machine)).astype(np.int32),
+            prefill_tokens=np.bincount(batch_of_prompt, prompt_tokens, len(machine)).astype(np.int64),
             prompt_tokens=prompt_tokens,
             prompt_tokens_before=before,
         ),

@@ -53,8 +53,8 @@ class RayRuntime:
         heartbeat_s: float,
         facts_interval_s: float,
     ) -> None:
-        self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
-        self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
+        self.control_latency_s = setting.seconds_or_zero("runtime.control_latency_s", control_latency_s)
+        self.report_period_s = setting.period_s_or_zero("runtime.report_period_s", report_period_s)
         if isinstance(dilation, str) and dilation != AUTO:
             raise setting.SettingError(f"runtime.dilation={dilation}: expected auto or a number > 0")
         self.dilation = dilation if dilation == AUTO else setting.positive("runtime.dilation", dilation)
@@ -62,8 +62,8 @@ class RayRuntime:
         self.host = host
         self.actor_memory_bytes = setting.whole("runtime.actor_memory_bytes", actor_memory_bytes, 1, 1 << 50)
         self.object_store_bytes = setting.whole("runtime.object_store_bytes", object_store_bytes, 80_000_000, 1 << 50)
-        self.heartbeat_s = setting.positive("runtime.heartbeat_s", heartbeat_s)
-        self.facts_interval_s = setting.positive("runtime.facts_interval_s", facts_interval_s)
+        self.heartbeat_s = setting.period_s("runtime.heartbeat_s", heartbeat_s)
+        self.facts_interval_s = setting.period_s("runtime.facts_interval_s", facts_interval_s)
 
     def check(self, num_machines: int, transfer: TransferSettings) -> None:
         """Raises SettingError or TransferError where no Ray answers at `address`, or this environment lacks what `transfer`

@@ -23,8 +23,8 @@ class Virtual:
     logs_events = False
 
     def __init__(self, control_latency_s: float, report_period_s: float, max_num_steps: int) -> None:
-        self.control_latency_s = setting.not_negative("runtime.control_latency_s", control_latency_s)
-        self.report_period_s = setting.not_negative("runtime.report_period_s", report_period_s)
+        self.control_latency_s = setting.seconds_or_zero("runtime.control_latency_s", control_latency_s)
+        self.report_period_s = setting.period_s_or_zero("runtime.report_period_s", report_period_s)
         self.max_num_steps = setting.whole("runtime.max_num_steps", max_num_steps, 1)
 
     def check(self, num_machines: int, transfer: TransferSettings) -> None:

@@ -35,11 +35,14 @@ from emu.core.messages import (
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
+from emu.runtime.errors import RunError
 from emu.runtime.fault import Fault
 from emu.runtime.node import BOUNDARY, Node, TellSteps
 from emu.workload.workload import Workload
 
 EVENTS_A_LOOK = 4000  # at whether the run is to go on
+# In so many, and 100 for each request, a request gets on: a step takes a few events, and all that end at once no more.
+EVENTS_TO_GET_ON = 10_000_000
 
 
 class _Node(Node):
@@ -101,6 +104,7 @@ class VirtualRuntime:
         self._due_s: dict[tuple[int, int], float] = {}
         self._sources: dict[tuple[int, int], int] = {}
         self._has_faults = bool(faults)
+        self._checked = (-inf, -1, -1, -1)  # time, unfinished requests, the newest of them, steps: at the last check
         for seq, fault in enumerate(faults, start=1):
             died = MachineDied(fault.machine, KILLED_BY_FAULTS)
             heappush(self._heap, (fault.at_s, DRIVER, seq, fault.machine, fault))
@@ -113,7 +117,7 @@ class VirtualRuntime:
     def run(self, goes_on: Callable[[float], bool] = lambda now_s: True) -> VirtualRun:
         """Run to the end, or until `goes_on(now_s)`, asked now and then, says no: what is unfinished then fails.
 
-        Not re-entrant: one run an object.
+        Not re-entrant: one run an object. Raises RunError where events follow each other for ever and no request gets on.
         """
         was_enabled = gc.isenabled()
         gc.disable()  # nothing here makes cycles, and collections would scan every live message again and again
@@ -132,11 +136,19 @@ class VirtualRuntime:
         facts, special, due_s, latency_s = self._recorder.handlers, self._special, self._due_s, self._latency_s
         unfinished = RunEnded(drain_cause(self._max_drain_s))
         arrivals = enumerate(self._workload.rows())
-        last_s, num_events, num_at_look = 0.0, 0, 0
+        last_s, num_events, next_look, next_check = 0.0, 0, EVENTS_A_LOOK, 0
         action: Any  # a tuple of the type that it is asked for
         have_all_arrived = False
         while heap:
             now_s, sender, _, receiver, event = heappop(heap)
+            if seq > next_look:
+                next_look = seq + EVENTS_A_LOOK
+                if not goes_on(now_s):
+                    self._end(RunEnded(unfinished_cause("as the run was interrupted")), now_s)
+                    return VirtualRun(now_s, num_events + 1, is_complete=False)
+                if seq > next_check:
+                    next_check = seq + EVENTS_TO_GET_ON + 100 * len(self._workload)
+                    self._check_progress(now_s, have_all_arrived)
             if receiver >= 0:
                 node = nodes[receiver]
                 if event is BOUNDARY:
@@ -160,11 +172,6 @@ class VirtualRuntime:
                         num_events += 1
                 actions = node.handle(event, now_s)
             elif receiver == SCHEDULER:
-                if num_events > num_at_look + EVENTS_A_LOOK:
-                    num_at_look = num_events
-                    if not goes_on(now_s):
-                        self._end(RunEnded(unfinished_cause("as the run was interrupted")), now_s)
-                        return VirtualRun(now_s, num_events + 1, is_complete=False)
                 if sender == DRIVER:
                     kind = type(event)
                     if kind is RequestArrived or kind is RunStarted:
@@ -215,6 +222,18 @@ class VirtualRuntime:
             last_s = now_s  # of what was handled: an event that is skipped is no part of the run
             num_events += 1
         return VirtualRun(last_s, num_events, is_complete=True)
+
+    def _check_progress(self, now_s: float, have_all_arrived: bool) -> None:
+        """Raises RunError if no request has got on since the last check: none came or ended or, while time went on, ran."""
+        ids, last = self.scheduler.requests, self._checked
+        num_steps = self._recorder.num_steps if ids or not have_all_arrived else -1
+        newest = next(reversed(ids), -1) if ids else -1
+        self._checked = now_s, len(ids), newest, num_steps
+        if last[1:3] == self._checked[1:3] and (last[0] == now_s or last[3] == num_steps):
+            raise RunError(
+                f"the run does not get on: at {now_s:g} s, no request has come, run or ended in {EVENTS_TO_GET_ON:,} events; "
+                f"{len(ids):,} of {len(self._workload):,} are unfinished"
+            )
 
     def _end(self, ended: RunEnded, now_s: float) -> None:
         """Have the requests ended. Nobody will receive what the scheduler sends."""

@@ -67,7 +67,7 @@ class TransferSettings(ABC):
             raise TransferError(f"transfer.max_message_bytes={self.max_message_bytes}: expected whole pages of 4096")
         setting.whole("transfer.min_message_bytes", self.min_message_bytes, 1, self.max_message_bytes)
         setting.whole("transfer.num_buffers", self.num_buffers, 1, 1024)
-        setting.positive("transfer.timeout_s", self.timeout_s)
+        setting.seconds("transfer.timeout_s", self.timeout_s)
         setting.whole("transfer.max_tries", self.max_tries, 1, 100)
 
     @property

@@ -21,7 +21,7 @@ class Arrivals:
 
     def __init__(self, rate_rps: float, duration_s: float, arrivals: str, cv: float) -> None:
         self.rate_rps = setting.positive("workload.rate_rps", rate_rps)
-        self.duration_s = setting.positive("workload.duration_s", duration_s)
+        self.duration_s = setting.seconds("workload.duration_s", duration_s)
         self.arrivals = setting.one_of("workload.arrivals", arrivals, ("poisson", "gamma", "constant"))
         self.cv = setting.between("workload.cv", cv, 0.01, 100)
         if arrivals != "gamma" and self.cv != 1:

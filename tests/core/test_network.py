@@ -90,6 +90,17 @@ def test_ten_that_are_alike_end_together():
     assert wire.num_told == 1 + sum(range(2, 11)), "each start changes all, their end none"
 
 
+@SETTINGS
+@given(st.floats(0.0, 5.0), st.floats(0.0, 0.1), st.integers(1, 4), st.integers(2, 4), st.sampled_from([0.0, 0.137]))
+def test_flows_alike_end_at_the_same_float(start_s, after_s, num_layers, num_alike, takes_s):
+    """The first of them is alone on its links for an instant: that it is rounded otherwise must not put it last."""
+    at_s = start_s + after_s
+    alike = [(at_s, produced(1 + i, 0, 1, num_layers * 335_544_320, at_s, at_s + takes_s, 80)) for i in range(num_alike)]
+    wire = Wire(Network([25e9, 25e9], [0.002, 0.002]), notes_rates=False)
+    ends_s = wire.run([(start_s, flow(0, 0, 1, 10**9)), *alike])
+    assert len({ends_s[event.request_id] for _, event in alike}) == 1
+
+
 def test_shares_change_when_a_flow_starts_and_when_one_ends():
     # 100 bytes/s. Flow 0 alone for 1 s, then half of it until flow 1, of 50 bytes, ends at 2.0, when 50 of flow 0 are left.
     assert ends([100.0] * 3, (0.0, flow(0, 0, 2, 200)), (1.0, flow(1, 1, 2, 50))) == exactly([2.5, 2.0])

@@ -3,6 +3,7 @@
 import numpy as np
 from facts import decode, prefill, recorded
 
+from emu.core.batch import Batch, DecodeJoin
 from emu.core.facts import DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
 from emu.results.columns import FAILED, FINISHED, UNFINISHED
 
@@ -202,3 +203,10 @@ def test_a_run_in_which_nothing_happened():
     assert len(columns.steps) == len(columns.segments) == len(columns.transfers) == 0
     gap_s, weight = columns.tokens.gaps(np.array([True]))
     assert len(gap_s) == len(weight) == 0
+
+
+def test_a_batch_may_attend_to_more_tokens_than_32_bits_count():
+    batch = Batch((), (DecodeJoin(0, 1, 2**31 - 2, 1), DecodeJoin(1, 1, 2**31 - 2, 1)), (), 2, 2**32 - 2, 0)
+    columns = recorded([(0.0, 2**31 - 2, 3), (0.0, 2**31 - 2, 3)], [Emit(1, 1.0, (1.5, 2.0), batch, (0, 1))]).columns()
+    equal(columns.batches.context_tokens, 2**32 - 2)
+    equal(columns.steps.context_tokens, 2**32 - 2, 2**32)

@@ -43,8 +43,8 @@ class SplitwiseSimMachines:
         self.weight_bytes = {
             name: setting.whole(f"machine.weight_bytes.{name}", num_bytes, 0, 2**63) for name, num_bytes in weight_bytes.items()
         }
-        self.link_bytes_per_s = setting.positive("machine.link_bytes_per_s", link_bytes_per_s)
-        self.retry_s = setting.positive("machine.retry_s", retry_s)
+        self.link_bytes_per_s = setting.bytes_per_s("machine.link_bytes_per_s", link_bytes_per_s)
+        self.retry_s = setting.period_s("machine.retry_s", retry_s)
         self.limits = BatchLimits(
             setting.whole("machine.max_num_seqs", max_num_seqs, 1),
             setting.whole("machine.max_batch_tokens", max_batch_tokens, 1),

@@ -77,7 +77,7 @@ def _time_by_tokens(run: Run) -> str:
     title, curves = "Time by active tokens", {}
     for role in ROLES:
         seconds = seconds_by_tokens(run.columns, run.machine_roles == role)
-        if len(seconds):
+        if seconds.any():  # steps too short for the time that it was take none
             tokens = np.flatnonzero(seconds)
             curves[role] = Curve.of(tokens.astype(float), seconds[tokens])
     if not curves:
