@@ -92,6 +92,19 @@ def test_a_row_a_run(sweep, tmp_path):
         assert not any(name.startswith("host") for name in row)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("workload.rate_rps=4,8,4.0",), "workload.rate_rps=4.0: run 2 is run 0 again, workload.rate_rps=4; "),
+        (("seed=1,1",), f"{' '.join(TINY)} seed=1: run 1 is run 0 again, {' '.join(TINY)} seed=1; "),
+    ],
+)
+def test_a_point_that_is_there_twice_is_refused_by_both_names(sweep, tmp_path, arguments, line):
+    code, out, err = sweep(*TINY, *arguments)
+    assert (code, out, err) == (2, [], [f"emu: {line}expected each point of a sweep once"])
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_designs_are_compared_on_the_same_requests(sweep, tmp_path):
     assert sweep(*TINY, "cluster=splitwise_hh,splitwise_ha,baseline_a100", "seed=1,2")[0] == 0
     requests = {}

@@ -89,6 +89,11 @@ def is_usable(row: Mapping[str, Any]) -> bool:
     return outcome(row) in ("VALID", "ILLUSTRATIVE", "DEGRADED")
 
 
+def reasons_of(row: Mapping[str, Any]) -> str:
+    """Why a run failed, or what its verdict and its failed requests are for; '' where there is nothing to say."""
+    return str(row["error"] or "; ".join(filter(None, map(row.get, ("verdict_reasons", "failures")))))
+
+
 def illustration_of(row: Mapping[str, Any]) -> str:
     """Why the figures of a run are illustrative; '' where they are not."""
     return row.get("timing.illustrative") or ""

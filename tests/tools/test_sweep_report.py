@@ -60,10 +60,18 @@ def test_a_line_a_run_and_a_page(tmp_path):
         ["2", "aa", "4", "FAILED"],
         ["3", "aa", "8", "MISSING"],
     ]
-    assert "run 2 failed: the disk is full" in lines
+    assert lines[0].rstrip().endswith(" reasons") and lines[3].rstrip().endswith(" the disk is full")
     assert "highest workload.rate_rps within all objectives: 4  hh" in lines
     assert "highest workload.rate_rps within all objectives: none  aa" in lines
     assert lines[-1] == f"page: {directory / 'report.html'}"
+    (directory / "1/summary.json").write_text(json.dumps(summary("INVALID") | {"verdict_reasons": ["9 of 9 failed", "late"]}))
+    (directory / "3").mkdir()
+    (directory / "3/summary.json").write_text(json.dumps(summary()))
+    (directory / "2/failure.json").unlink()
+    (directory / "2/summary.json").write_text(json.dumps(summary()))
+    lines = report(directory)[1]
+    assert lines[2].rstrip().endswith(" 9 of 9 failed; late")
+    assert "highest workload.rate_rps within all objectives: ≥ 8 (highest tried)  aa" in lines
     assert "<!doctype html>" in (directory / "report.html").read_text()
     assert report(directory, "--output", tmp_path / "page.html")[1][-1] == f"page: {tmp_path / 'page.html'}"
 

@@ -13,7 +13,7 @@ from emu.results.report.page import document
 from emu.results.report.quantity import NONE, count, share, unit_of
 from emu.results.report.scale import Scale
 from emu.results.sweep_curves import Curve, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome
+from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome, reasons_of
 
 COLOURS = ("blue", "orange", "green", "purple", "yellow", "grey")
 METRICS = (("TTFT", "ttft"), ("TBT", "tbt"), ("E2E", "e2e"))
@@ -156,7 +156,7 @@ def _highest(curves: Sequence[Curve], label: str) -> str:
     best = dict(sorted(known))  # of each kind, for only those of a kind may be compared
     rows = []
     for curve, load in zip(curves, highest, strict=True):
-        text = "none" if load is None else f"{load:g}"
+        text = escape(curve.highest_load_text)
         is_best = load is not None and load == best[curve.is_illustrative]
         rows.append([escape(curve.name), f'<span class="best">{text}</span>' if is_best else text])
     note = (
@@ -186,7 +186,7 @@ def _latency_names() -> list[str]:
 
 def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
     tone, refused = TONES.get(outcome(row), "bad"), "" if is_usable(row) else " refused"
-    reason = str(row["error"] or "; ".join(filter(None, map(row.get, ("verdict_reasons", "failures")))))
+    reason = reasons_of(row)
     result = f'<span class="tone {tone}{refused}">{escape(outcome(row))}</span>'
     page = quote(row.get("page") or f"{row['run']}/{SUMMARY if row['status'] == FINISHED else FAILURE}")
     number = str(row["run"]) if row["status"] == MISSING else f'<a href="{page}">{row["run"]}</a>'
