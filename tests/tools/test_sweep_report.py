@@ -76,6 +76,16 @@ def test_a_line_a_run_and_a_page(tmp_path):
     assert report(directory, "--output", tmp_path / "page.html")[1][-1] == f"page: {tmp_path / 'page.html'}"
 
 
+def test_p99_of_few_requests_is_marked(tmp_path):
+    runs = [({"workload.rate_rps": rate}, summary() | {"measured_requests": number}) for rate, number in ((4, 29), (8, 400))]
+    directory = sweep_of(tmp_path / "sweep", *runs)
+    lines = report(directory)[1]
+    assert lines[1].count("300.0 ms of 29 requests") == 3 and " of " not in lines[2]
+    page = (directory / "report.html").read_text()
+    assert page.count("300.0 ms<small>of 29 requests</small>") == 3
+    assert page.count("Of as few as 29 requests.") == 3  # the charts of TTFT, TBT and E2E at p99
+
+
 def test_wrong_input_is_one_line(tmp_path):
     code, _, err = report(tmp_path)
     assert (code, err) == (
