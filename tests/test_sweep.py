@@ -17,7 +17,7 @@ from pyarrow import parquet
 import emu.__main__
 from emu.install import install_command
 
-TINY = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=5")
+TINY = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=60")
 DESIGNS = "cluster=splitwise_hh,baseline_h100"
 ON_ALL_CORES = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 SIX = (*TINY, "seed=range(6)")
@@ -90,6 +90,19 @@ def test_a_row_a_run(sweep, tmp_path):
         assert row["ttft_s.p99"] == summary["ttft_s"]["p99"]
         assert row["slo.limits.ttft.p99.value"] == summary["slo"]["limits"]["ttft"]["p99"]["value"]
         assert not any(name.startswith("host") for name in row)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("workload.rate_rps=4,8,4.0",), "workload.rate_rps=4.0: run 2 is run 0 again, workload.rate_rps=4; "),
+        (("seed=1,1",), f"{' '.join(TINY)} seed=1: run 1 is run 0 again, {' '.join(TINY)} seed=1; "),
+    ],
+)
+def test_a_point_that_is_there_twice_is_refused_by_both_names(sweep, tmp_path, arguments, line):
+    code, out, err = sweep(*TINY, *arguments)
+    assert (code, out, err) == (2, [], [f"emu: {line}expected each point of a sweep once"])
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_designs_are_compared_on_the_same_requests(sweep, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emu.files import parse_json, read_text
+from emu.results.distribution import p99_name
 
 LATENCIES = ("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s")
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
@@ -80,10 +81,13 @@ def rows(run_a: Path, run_b: Path) -> Iterator[tuple[str, str, str, str, str]]:
     for key in TEXTS:
         a, b = (value_at(summary, key, run) for run, summary in runs)
         yield key, str(a), str(b), "", ""
+    counts = [number_at(summary, "measured_requests", run) for run, summary in runs]
+    p99 = " and ".join(dict.fromkeys(p99_name(int(number or 0)) for number in counts))
     for key in LATENCIES:
         for statistic in STATISTICS:
             a, b = (number_at(summary, f"{key}.{statistic}", run) for run, summary in runs)
-            yield f"{key.removesuffix('_s')} {statistic} ms", *_cells(a, b, scale=1e3)
+            name = p99 if statistic == "p99" else statistic
+            yield f"{key.removesuffix('_s')} {name} ms", *_cells(a, b, scale=1e3)
     for key in NUMBERS:
         a, b = (number_at(summary, key, run) for run, summary in runs)
         yield key, *_cells(a, b, scale=1)

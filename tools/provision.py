@@ -32,11 +32,12 @@ from emu.files import write_text
 from emu.provisioning.design import DESIGNS, Design
 from emu.provisioning.ledger import Key, Ledger, opened
 from emu.provisioning.most import Rates
-from emu.provisioning.page import illustrations, render, tightest
-from emu.provisioning.probe import Probe
+from emu.provisioning.page import illustrations, render
+from emu.provisioning.probe import Demand, Probe
 from emu.provisioning.question import COST, DEFAULT_MAX_MACHINES, MACHINES, POWER, THROUGHPUT, Caps
 from emu.provisioning.search import Answer, Question, compared, search, winners
 from emu.provisioning.winner import check_overrides, write_experiment
+from emu.results.report.quantity import NONE, significant
 from emu.results.sweep_table import write_json
 from emu.runtime.interrupt import EXIT_CODE
 
@@ -54,6 +55,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-dollars-per-hour", type=float, default=float("inf"), metavar="USD")
     parser.add_argument("--max-power", default="inf", metavar="X", help="rated: in DGX-A100s (70), or in kW (455kW)")
     parser.add_argument("--max-machines", type=int, default=DEFAULT_MAX_MACHINES, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="must do with each of N, from seed= on (%(default)s)")
+    parser.add_argument("--margin", type=float, default=0.0, metavar="X", help="room of each SLO: 0.05 is 5 %% (%(default)s)")
     parser.add_argument("--compare", action="append", default=[], metavar="DESIGN=SIZE", help="such as splitwise_hh=27P3T")
     parser.add_argument("--low-rps", type=float, default=1.0, help="of --maximize: the lowest rate looked at (%(default)s)")
     parser.add_argument("--high-rps", type=float, default=1000.0, help="of --maximize: the highest (%(default)s)")
@@ -83,9 +86,10 @@ def question_of(args: argparse.Namespace) -> Question:
     caps = Caps(args.max_dollars_per_hour, _relative_power(args.max_power, args.overrides), args.max_machines)
     names = dict.fromkeys(args.designs.split(","))
     designs = tuple(Design.of(name, args.overrides, min(rates_rps, default=rates.low_rps)) for name in names)
-    return Question(
-        args.minimize or args.maximize, designs, caps, rates_rps, rates, compared(args.compare, designs), args.full_grid
-    )
+    first_seed = compose(designs[0].overrides(designs[0].smallest)).seed
+    demand = Demand.of(first_seed, args.seeds, args.margin)
+    sizes = compared(args.compare, designs)
+    return Question(args.minimize or args.maximize, designs, caps, rates_rps, rates, sizes, args.full_grid, demand)
 
 
 def _rate(text: str) -> float:
@@ -113,24 +117,26 @@ def _relative_power(text: str, overrides: list[str]) -> float:
 def show_run(key: Key, probe: Probe) -> None:
     result = "carries it" if probe.met else "does not"
     reasons = "" if probe.met else f": {', '.join(probe.reasons[:3])}"
-    line = f"{key.design} {key.size} at {key.rate_rps:g} requests/s {result}, {tightest(probe)}{reasons}; {probe.wall_s:.1f} s"
+    rate = f"{significant(key.rate_rps)} requests/s"
+    line = f"{key.design} {key.size} at {rate} {result}, {probe.tightest or NONE}{reasons}; {probe.wall_s:.1f} s"
     CONSOLE.print(line, markup=False, style="" if probe.met else "dim")
 
 
 def table_of(answers: list[Answer], best: list[Answer]) -> Table:
     table = Table("design", "size", box=None, pad_edge=False)
-    for name in ("machines", "$/h", "x DGX-A100", "kW", "requests/s", "tightest SLO", ""):
+    for name in ("machines", "$/h", "x DGX-A100", "kW", "requests/s", "offered/s", "completed/s", "tightest SLO", ""):
         table.add_column(name, justify="left" if name in ("tightest SLO", "") else "right")
     for answer in answers:
         mark = "compared" if answer.is_compared else "best" if answer in best else ""
-        rate = "" if answer.rate_rps is None else f"{answer.rate_rps:g}"
         if answer.best is None:
-            table.add_row(answer.design.name, "none", "", "", "", "", rate, "", "no size within the caps carries it")
+            rate = "" if answer.rate_rps is None else significant(answer.rate_rps)
+            table.add_row(answer.design.name, "none", *[""] * 4, rate, *[""] * 3, "no size within the caps carries it")
             continue
         size, probe = answer.best.size, answer.best.probe
-        figures = (f"{probe.dollars_per_hour:,.2f}", f"{probe.relative_power:.2f}", f"{probe.mean_power_w / 1e3:.1f}")
+        takes = (probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3)
+        figures = map(significant, (*takes, probe.rate_rps, probe.offered_rps, probe.completed_rps))
         outcome = mark if probe.met else f"{mark}: {', '.join(probe.reasons)}"
-        row = (str(size), str(probe.num_machines), *figures, f"{probe.rate_rps:g}", tightest(probe), outcome)
+        row = (str(size), str(probe.num_machines), *figures, probe.tightest or NONE, outcome)
         table.add_row(answer.design.name, *row, style="bold" if mark == "best" else "")
     return table
 
@@ -157,6 +163,8 @@ def write_answers(directory: Path, question: Question, ledger: Ledger, answers: 
         if answer.best is not None and not answer.is_compared:
             found = f"{answer.design.name} {answer.best.size} for {answer.best.probe.rate_rps:g} requests/s"
             overrides = [*answer.design.overrides(answer.best.size), f"workload.rate_rps={answer.best.probe.rate_rps}"]
+            if len(question.demand.seeds) > 1:
+                overrides.append(f"seed={answer.best.probe.seed}")  # the one with the least room
             comment = f"{found}: least {question.objective}" if question.rates_rps else f"{found}: highest throughput"
             path = directory / "conf" / "experiment" / f"{experiment_of(answer)}.yaml"
             write_experiment(path, ["runtime=virtual", *overrides], f"{comment} within the SLOs and at most {question.caps}.")

@@ -23,21 +23,35 @@ from emu.files import write_text
 from emu.results.report.quantity import count, duration
 from emu.results.report.sweep import METRICS, render_sweep
 from emu.results.sweep_curves import SweepError, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import FAILURE, SUMMARY, SWEEP, is_sweep, is_usable, outcome, read_json, sweep_rows
+from emu.results.sweep_table import (
+    FAILURE,
+    SUMMARY,
+    SWEEP,
+    is_sweep,
+    is_usable,
+    outcome,
+    p99_mark_of,
+    read_json,
+    reasons_of,
+    sweep_rows,
+)
 
 STYLES = {"VALID": "green", "ILLUSTRATIVE": "cyan", "DEGRADED": "yellow", "SATURATED": "yellow"}
 
 
 def run_table(rows: list[dict]) -> Table:
-    """A row a run: what varies, how it ended, and its main figures; times as they are read best."""
+    """A row a run: what varies, how it ended, its main figures, and reasons; times as they are read best."""
     settings = settings_of(rows)
-    latencies = [(f"{name} {statistic}", f"{metric}_s.{statistic}") for name, metric in METRICS for statistic in ("p50", "p99")]
+    latencies = [(name, metric, statistic) for name, metric in METRICS for statistic in ("p50", "p99")]
     table = Table("run", *settings, "outcome", box=None, pad_edge=False)
-    for name in (*(name for name, _ in latencies), "offered/s", "completed/s", "SLOs"):
+    for name in (*(f"{name} {statistic}" for name, _, statistic in latencies), "offered/s", "completed/s", "SLOs"):
         table.add_column(name, justify="right")
+    table.add_column("reasons")
     for row in rows:
         met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
-        figures = [duration(row.get(key)) for _, key in latencies]
+        figures = [
+            duration(row.get(f"{metric}_s.{statistic}")) + p99_mark_of(row, statistic) for _, metric, statistic in latencies
+        ]
         table.add_row(
             str(row["run"]),
             *(str(row[name]) for name in settings),
@@ -46,6 +60,7 @@ def run_table(rows: list[dict]) -> Table:
             count(row.get("offered_rps")),
             count(row.get("completed_rps")),
             met,
+            Text(reasons_of(row)),
             style="" if is_usable(row) else "dim",
         )
     return table
@@ -78,13 +93,8 @@ def main() -> int:
     console.print(run_table(rows))
     for line in illustrations(rows):
         console.print(f"ILLUSTRATIVE: {line}", markup=False)
-    for row in rows:
-        if row["error"]:
-            console.print(f"run {row['run']} failed: {row['error']}", markup=False)
     for curve in curves_of(rows, load) if load else []:
-        highest = curve.highest_load_within_slos()
-        text = "none" if highest is None else f"{highest:g}"
-        console.print(f"highest {load} within all objectives: {text}  {curve.name}", markup=False)
+        console.print(f"highest {load} within all objectives: {curve.highest_load_text}  {curve.name}", markup=False)
     console.print(f"page: {output}", markup=False)
     return 0
 

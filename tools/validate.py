@@ -31,6 +31,7 @@ import hints  # noqa: F401  before what this Python may lack
 
 from emu.build import ConfigError, build, compose, plain
 from emu.results.agreement import METRICS, STATISTICS, AgreementError, RunResults, agreement, read_results
+from emu.results.distribution import p99_name
 from emu.results.sweep_table import write_json
 from emu.results.verdict import INVALID
 from emu.runtime.interrupt import EXIT_CODE
@@ -98,10 +99,11 @@ def table(compared: dict[str, Any]) -> list[tuple[str, ...]]:
     for metric in METRICS:
         for statistic in STATISTICS:
             figure = compared[metric][statistic]
+            name = p99_name(compared[metric]["requests"]) if statistic == "p99" else statistic
             low, high, covers, error = (figure[key] for key in ("low", "high", "covers", "error"))
             rows.append(
                 (
-                    f"{NAMES[metric]} {statistic}",
+                    f"{NAMES[metric]} {name}",
                     _milliseconds(figure[REAL]),
                     _milliseconds(figure[EMULATED]),
                     "-" if error is None else f"{error:+.1%}",

@@ -5,6 +5,7 @@ from html import escape
 
 from emu.provisioning.design import Size
 from emu.provisioning.probe import Probe
+from emu.results.report.quantity import significant
 
 CSS = """
 .heat table { width: auto; border-collapse: separate; border-spacing: 2px; font-size: 12px; }
@@ -48,7 +49,7 @@ def heat_map(
         text, strength = cell(probe)
         is_so = {"found": size == found, "compared": size in compared, "beyond": not is_allowed(size)}
         marks = [name for name, holds in is_so.items() if holds]
-        title = f"{size}: {', '.join(probe.reasons) or 'carries the rate'} ({probe.rate_rps:g} requests/s)"
+        title = f"{size}: {', '.join(probe.reasons) or 'carries the rate'} ({significant(probe.rate_rps)} requests/s)"
         style = f"--share: {100 * MAX_SHARE * (0.2 + 0.8 * strength):.0f}%"
         classes = " ".join(["yes" if probe.met else "no", *marks])
         return f'<td class="{classes}" style="{style}" title="{escape(title)}">{escape(text)}</td>'

@@ -10,10 +10,11 @@ are taken to be so, and `every_size`, the full grid, is there to check them on s
 2. *Convex*: the border between what carries and what does not bends one way only, but for its steps of whole machines. So
    where a column has nothing better, and would not even with a machine more than that allows (a part of a machine might have
    sufficed), the columns beyond it have nothing better either: between a point there and the best so far lies this column.
+   Where the caps forbid that machine, the column says nothing of those beyond it, and they are looked at.
 3. A size that fails excludes every size that it covers (1 again), so it is run at most once and in no other column.
 
-Bounding by the best so far needs no assumption: cost, power and machines are known without a run. A run of a size beyond the
-caps may be evidence (2, 3), and is never the answer.
+Bounding by the best so far needs no assumption: cost, power and machines are known without a run. No size beyond the caps is
+run. So where none carries the rate, the largest of each column is.
 
 Overloaded clusters cost ten times the wall time of others. So the search goes down from sizes that carry the rate; only the
 first one is looked for upwards, from what the work of the requests suggests.
@@ -93,8 +94,6 @@ class _Search:
             size = Size(*(ceil(number * GROWTH) for number in size))
         columns = token_pools(self.caps, self.design)
         largest = [Size(largest_prompt_pool(self.caps, self.design, number), number) for number in columns]
-        if not self._carries(Size(largest[0].num_prompt, largest[-1].num_token)):  # it covers all that the caps allow
-            return None
         largest.sort(key=lambda at: imbalance(at, needed))
         return next((self._at(at) for at in largest if self._carries(at)), None)
 
@@ -105,7 +104,8 @@ class _Search:
             better = self._column(num_token, best)
             if better is best:
                 bound = self._better_bound(num_token, best)
-                if not bound or not self._carries(Size(bound + 1, num_token)):
+                larger = Size(bound + 1, num_token)
+                if not bound or (self.caps.allow(self.design, larger) and not self._carries(larger)):
                     break
             best, num_token = better, num_token + step
         return best

@@ -8,8 +8,9 @@ What is taken to be so (`every_size`, the full grid, is there to check it on sma
    the best so far by the tolerance: where that fails the size is done, with one run.
 3. *Convex*: which sizes carry a rate has a border that bends one way only, but for its steps of whole machines. So where a
    size does not better the best, and would not even with a prompt machine more (a part of one might have sufficed), the sizes
-   beyond it, with still more or still fewer token machines, do not either. A gain in steps of less than the tolerance each may
-   be missed.
+   beyond it, with still more or still fewer token machines, do not either. The caps forbid that machine; but one more of N
+   lets a size carry at most (N + 1) / N of its rate, so the size itself is run at a rate that is lower by as much. A gain in
+   steps of less than the tolerance each may be missed.
 
 The rate found is thus within the tolerance of the highest, for bisection and bettering each stop there.
 """
@@ -53,14 +54,20 @@ def every_size(design: Design, rates: Rates, caps: Caps, run: Run) -> Best | Non
 
 def _along(sizes: Iterable[Size], best: Best | None, rates: Rates, run: Run) -> Best | None:
     for size in sizes:
-        low_rps = rates.low_rps if best is None else float(f"{best.probe.rate_rps * (1 + rates.tolerance):.{DIGITS}g}")
+        low_rps = rates.low_rps if best is None else _rounded(best.probe.rate_rps * (1 + rates.tolerance))
         if low_rps > rates.high_rps:
             break
         better = _goodput(size, rates, low_rps, low_rps, run)
-        if better is None and best is not None and not run(Size(size.num_prompt + 1, size.num_token), low_rps).met:
-            break
+        if better is None and best is not None:
+            without_a_machine_rps = _rounded(low_rps * size.num_prompt / (size.num_prompt + 1))
+            if not run(size, max(without_a_machine_rps, rates.low_rps)).met:
+                break
         best = better or best
     return best
+
+
+def _rounded(rate_rps: float) -> float:
+    return float(f"{rate_rps:.{DIGITS}g}")
 
 
 def _goodput(size: Size, rates: Rates, low_rps: float, guess_rps: float, run: Run) -> Best | None:

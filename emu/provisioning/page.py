@@ -15,31 +15,30 @@ from emu.provisioning.search import Answer, Question
 from emu.results.report import card
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
-from emu.results.report.quantity import NONE, count
+from emu.results.report.quantity import NONE, count, significant
 from emu.results.report.scale import Scale
 from emu.results.report.sweep import COLOURS
 
 COST, POWER, RATE = "machines ($/h)", "rated power (x DGX-A100)", "requests/s"
 LINE, BEST = "; the line joins those that no other betters.", "; no line: one betters all others."
 MAX_NUM_LABELLED = 12  # points: of more only those on the front have their size beside them
-NOTES = (
-    "A size carries a rate if its run meets all nine SLOs, is neither INVALID nor SATURATED, and no request failed. Room: "
-    "limit over value less one, of the SLO that has the least; negative where it is missed.",
-    "All runs of a rate serve the same requests (one seed). Blank cells were not run: the search takes it that a machine more "
-    "never hurts, and that the border between what carries and what does not bends one way only; see emu/provisioning.",
+BLANK = (
+    "Blank cells were not run: the search takes it that a machine more never hurts, and that the border between what carries "
+    "and what does not bends one way only; see emu/provisioning."
 )
 
 
 def render(question: Question, probes: Mapping[Key, Probe], answers: Sequence[Answer], best: Sequence[Answer]) -> str:
     """The page for the runs of a search and what it found, `best` over all designs."""
     title = f"Provisioning: {question}"
+    notes = (*illustrations(probes.values()), *_notes(question))
     sections = [
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(_subtitle(question, probes))}</p></header>',
         card.section("What was found", card.box("", "", _table(answers, best))),
         card.section("What was asked", card.box("", "", card.facts(_asked(question)))),
         card.section("Pareto front", card.charts(*_pareto(question, probes))),
         card.section("Sizes that were run", *_heat_maps(question, probes, answers)),
-        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in (*illustrations(probes.values()), *NOTES))}</footer>",
+        f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>",
     ]
     return document(title, sections, heat_map.CSS + ".best { font-weight: 700; color: var(--good); }")
 
@@ -49,6 +48,27 @@ def illustrations(probes: Iterable[Probe]) -> list[str]:
     return [line for line in dict.fromkeys(probe.illustrative for probe in probes) if line]
 
 
+def _notes(question: Question) -> tuple[str, ...]:
+    seeds, margin = question.demand.seeds, question.demand.margin
+    room = f" with {100 * margin:g} % of room" if margin else ""
+    of_seeds = "All sizes serve the same requests at a rate: those of one seed."
+    if len(seeds) > 1:
+        of_seeds = (
+            f"All sizes serve the same requests at a rate: those of each of {len(seeds)} seeds ({_listed(seeds)}), up to the "
+            "first with which a size does not carry it. Figures are of that seed, else of the one with the least room."
+        )
+    return (
+        f"A size carries a rate if its run meets all nine SLOs{room}, is neither INVALID nor SATURATED, and no request failed"
+        f"{', with every seed' if len(seeds) > 1 else ''}. Room: limit over value less one, of the SLO that has the least; "
+        "negative where it is missed.",
+        f"{of_seeds} {BLANK}",
+    )
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
 def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:
     further = " ".join(question.designs[0].further)
     return f"within the SLOs and at most {question.caps}; {len(probes)} runs; {further}"
@@ -56,16 +76,16 @@ def _subtitle(question: Question, probes: Mapping[Key, Probe]) -> str:
 
 def _asked(question: Question) -> dict[str, str]:
     """Model, timing, seeds and margin by name, as the configuration of the first design has them."""
-    design, asked = question.designs[0], question.as_json()
+    design = question.designs[0]
     config = plain(compose(design.overrides(design.smallest)))
-    seeds = asked.get("seeds", config.get("seed"))
+    seeds = question.demand.seeds or (config.get("seed"),)
     timing = config.get("timing", {})
     facts = {
         "model": config.get("model", {}).get("name"),
         "timing": timing.get("name") or str(timing.get("_target_", "")).rpartition(".")[2],
         "timing's source": timing.get("source"),
-        "seeds": ", ".join(map(str, seeds)) if isinstance(seeds, list | tuple) else seeds,
-        "margin": f"{100 * asked['margin']:g} %" if asked.get("margin") is not None else "none asked for",
+        "seeds": _listed(seeds),
+        "margin": f"{100 * question.demand.margin:g} %" if question.demand.margin else "none asked for",
         "caps": question.caps,
         "further": " ".join(design.further),
     }
@@ -77,21 +97,16 @@ def _table(answers: Sequence[Answer], best: Sequence[Answer]) -> str:
     for answer in answers:
         name = escape(answer.design.name) + (" <small>compared</small>" if answer.is_compared else "")
         if answer.best is None:
-            rows.append([name, "none", *[NONE] * 4, f"{answer.rate_rps:g}" if answer.rate_rps else NONE, NONE, NONE])
+            rows.append([name, "none", *[NONE] * 4, significant(answer.rate_rps), *[NONE] * 4])
             continue
         size, probe = answer.best.size, answer.best.probe
         text = f'<span class="best">{size}</span>' if answer in best else str(size)
-        cells = (probe.num_machines, probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3, probe.rate_rps)
-        rows.append([name, text, *map(count, cells), tightest(probe), escape(", ".join(probe.reasons)) or "yes"])
-    header = ["design", "size", "machines", "$/h", "x DGX-A100", "kW", RATE, "tightest SLO", "carries it"]
-    return card.table(header, rows, text_columns=(0, 1, 7, 8))
-
-
-def tightest(probe: Probe) -> str:
-    """The SLO with the least room, and how much."""
-    known = {name: margin for name, margin in probe.margins.items() if margin is not None}
-    name = min(known, key=known.__getitem__, default=None)
-    return NONE if name is None else f"{name} {100 * known[name]:+.0f} %"
+        cells = (probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3)
+        rates = (probe.rate_rps, probe.offered_rps, probe.completed_rps)
+        figures = (count(probe.num_machines), *map(significant, (*cells, *rates)), escape(probe.tightest) or NONE)
+        rows.append([name, text, *figures, escape(", ".join(probe.reasons)) or "yes"])
+    header = ["design", "size", "machines", "$/h", "x DGX-A100", "kW", RATE, "offered/s", "completed/s"]
+    return card.table([*header, "tightest SLO", "carries it"], rows, text_columns=(0, 1, 9, 10))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -170,7 +185,8 @@ def _heat_map(question: Question, probes: Mapping[Key, Probe], answers: Sequence
         return question.caps.allow(design, size)
 
     def rate_cell(probe: Probe) -> tuple[str, float]:
-        return (f"{probe.rate_rps:.3g}", probe.rate_rps / highest) if probe.met else (f"< {probe.rate_rps:.3g}", 0.5)
+        rate = significant(probe.rate_rps)
+        return (rate, probe.rate_rps / highest) if probe.met else (f"< {rate}", 0.5)
 
     cell = rate_cell if rate_rps is None else heat_map.margin_cell
     what = (

@@ -1,25 +1,49 @@
-"""One run of a configuration, told by whether it would do: the SLOs, the verdict, and what it costs."""
+"""A configuration at a rate, told by whether it would do with every seed: the SLOs, the verdict, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from emu.build import ConfigError, Plan, build, compose
+from emu.core import setting
+from emu.results.distribution import p99_name
 from emu.results.slo import METRICS, STATISTICS
 from emu.results.summary import summarize
 from emu.results.verdict import INVALID
 
+MAX_SEEDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """When a configuration does: with each of `seeds`, every SLO with a room of at least `margin`. Raises SettingError.
+
+    Without seeds it is that of the configuration. Room is limit / value - 1.
+    """
+
+    seeds: tuple[int, ...] = ()
+    margin: float = 0.0
+
+    @classmethod
+    def of(cls, first_seed: int, num_seeds: int, margin: float) -> "Demand":
+        """So many seeds from `first_seed` on."""
+        seeds = range(first_seed, first_seed + setting.whole("--seeds", num_seeds, 1, MAX_SEEDS))
+        return cls(tuple(seeds), setting.between("--margin", margin, 0, 1))
+
+
+ANY = Demand()  # the seed of the configuration, and no room beyond the limits
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a run at `rate_rps` requests/s came to.
+    """What a run at `rate_rps` requests/s came to; of several seeds the first that does not do, else that with the least room.
 
     `met`: all nine SLOs hold, the run is neither INVALID nor SATURATED, and no request failed; `reasons` says what else.
     `margins` has limit / value - 1 of each SLO (`ttft_p50`, ...), None where nothing was measured. `dollars_per_hour` and
     `relative_power` (1 is a DGX-A100) are of the machines, whatever they do; `mean_power_w` is by the method of `power=`.
-    `wall_s` is how long the run took here: the only field that another run of the same configuration may have otherwise.
+    `wall_s` is how long all its runs took here: the only field that another run of the same configuration may have otherwise.
     `illustrative` says why the figures predict nothing, '' where they do: a search compares its runs with each other alone.
     """
 
@@ -39,6 +63,8 @@ class Probe:
     mean_power_w: float | None
     dollars_per_request: float | None
     kwh_per_request: float | None
+    measured_requests: int
+    seed: int
     wall_s: float
     illustrative: str = ""
 
@@ -46,6 +72,15 @@ class Probe:
     def worst_margin(self) -> float | None:
         """The least of the margins: by how much the tightest SLO holds. None where nothing was measured."""
         return min((margin for margin in self.margins.values() if margin is not None), default=None)
+
+    @property
+    def tightest(self) -> str:
+        """The SLO with the least room, and how much; '' where nothing was measured."""
+        known = {name: margin for name, margin in self.margins.items() if margin is not None}
+        if not known:
+            return ""
+        name = min(known, key=known.__getitem__)
+        return f"{_level_name(name, self.measured_requests)} {100 * known[name]:+.0f} %"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"reasons": list(self.reasons)}
@@ -55,12 +90,22 @@ class Probe:
         return cls(**values | {"reasons": tuple(values["reasons"])})
 
 
-def probe(overrides: Sequence[str], rate_rps: float) -> Probe:
+def probe(overrides: Sequence[str], rate_rps: float, demand: Demand = ANY) -> Probe:
     """Run the configuration with these overrides at `rate_rps` requests/s, in the virtual runtime.
 
-    Raises ConfigError for a configuration that cannot be run, or judged; KeyboardInterrupt after Ctrl-C.
+    One seed after the other, until one does not do. Raises ConfigError for a configuration that cannot be run, or judged;
+    KeyboardInterrupt after Ctrl-C.
     """
-    return run(plan_probe(overrides, rate_rps), rate_rps)
+    if not demand.seeds:
+        return run(plan_probe(overrides, rate_rps), rate_rps, demand.margin)
+    probes: list[Probe] = []
+    for seed in demand.seeds:
+        probes.append(run(plan_probe([*overrides, f"seed={seed}"], rate_rps), rate_rps, demand.margin))
+        if not probes[-1].met:
+            break
+    told = min(probes, key=lambda each: (each.met, each.worst_margin))
+    reasons = tuple(f"seed {told.seed}: {reason}" for reason in told.reasons) if len(demand.seeds) > 1 else told.reasons
+    return replace(told, reasons=reasons, wall_s=sum(each.wall_s for each in probes))
 
 
 def plan_probe(overrides: Sequence[str], rate_rps: float) -> Plan:
@@ -74,8 +119,8 @@ def plan_probe(overrides: Sequence[str], rate_rps: float) -> Plan:
     return plan
 
 
-def run(plan: Plan, rate_rps: float) -> Probe:
-    """Run a plan of `plan_probe`. Raises KeyboardInterrupt after Ctrl-C."""
+def run(plan: Plan, rate_rps: float, margin: float = 0.0) -> Probe:
+    """Run a plan of `plan_probe`; `margin` is the room that each SLO must have. Raises KeyboardInterrupt after Ctrl-C."""
     wall_start = perf_counter()
     record = plan.runtime.run(plan.rehearse(run_dir=Path(), log_events=False))
     if record.interrupted:
@@ -84,7 +129,7 @@ def run(plan: Plan, rate_rps: float) -> Probe:
     levels = {
         f"{metric}_{statistic}": summary["slo"]["limits"][metric][statistic] for metric in METRICS for statistic in STATISTICS
     }
-    reasons = _reasons(summary, levels)
+    reasons = _reasons(summary, levels, margin)
     hardware = [machine.hardware for machine in record.machines]
     return Probe(
         rate_rps=rate_rps,
@@ -103,12 +148,14 @@ def run(plan: Plan, rate_rps: float) -> Probe:
         mean_power_w=summary["energy"]["mean_power_w"],
         dollars_per_request=summary["cost"]["dollars"]["per_request"],
         kwh_per_request=summary["energy"]["kwh"]["per_request"],
+        measured_requests=summary["measured_requests"],
+        seed=summary["seed"],
         wall_s=perf_counter() - wall_start,
         illustrative=summary["timing"]["illustrative"],
     )
 
 
-def _reasons(summary: dict[str, Any], levels: dict[str, dict[str, float | None]]) -> list[str]:
+def _reasons(summary: dict[str, Any], levels: dict[str, dict[str, float | None]], margin: float) -> list[str]:
     """Why the run does not do; empty where it does."""
     reasons = []
     if summary["verdict"] == INVALID:
@@ -118,8 +165,16 @@ def _reasons(summary: dict[str, Any], levels: dict[str, dict[str, float | None]]
     if summary["requests"]["failed"]:
         reasons.append(f"{summary['requests']['failed']} failed")
     for name, level in levels.items():
+        told = _level_name(name, summary["measured_requests"])
         if level["value"] is not None and level["value"] > level["limit"]:
-            reasons.append(f"{name} {level['value']:.2f}x > {level['limit']:g}x")
+            reasons.append(f"{told} {level['value']:.2f}x > {level['limit']:g}x")
+        elif level["margin"] is not None and level["margin"] < margin:
+            reasons.append(f"{told} {level['value']:.2f}x, {100 * level['margin']:.1f} % of room < {100 * margin:g} %")
     if not reasons and not summary["slo"]["met"]:
         reasons.append("SLOs not met")  # none of the judged requests was measured
     return reasons
+
+
+def _level_name(name: str, measured_requests: int) -> str:
+    """Such as `ttft_p99`, or `ttft_p99 of 29 requests` where they are few."""
+    return name.replace("p99", p99_name(measured_requests))

@@ -18,7 +18,7 @@ from emu.provisioning.goodput import bisect
 from emu.provisioning.least import Best, Run
 from emu.provisioning.ledger import Key, Ledger
 from emu.provisioning.most import Rates
-from emu.provisioning.probe import Probe
+from emu.provisioning.probe import ANY, Demand, Probe
 from emu.provisioning.question import THROUGHPUT, Caps
 from emu.provisioning.workers import Execute, workers
 from emu.sweep.plan import code_digest
@@ -40,6 +40,7 @@ class Question:
     rates: Rates
     compared: tuple[tuple[str, Size], ...]
     is_full_grid: bool
+    demand: Demand = ANY
 
     def __post_init__(self) -> None:
         for design in self.designs:
@@ -61,6 +62,8 @@ class Question:
             "compared": [f"{name}={size}" for name, size in self.compared],
             "full_grid": self.is_full_grid,
             "overrides": list(self.designs[0].further),
+            "seeds": list(self.demand.seeds),
+            "margin": self.demand.margin,
             "configuration": xxhash.xxh3_64_hexdigest(json.dumps(configs, sort_keys=True).encode()),
             "code": code_digest(),
             "versions": versions("numpy"),
@@ -98,7 +101,7 @@ def search(question: Question, ledger: Ledger, num_processes: int, on_run: OnRun
     asked_rates = (None,) if question.objective == THROUGHPUT else question.rates_rps
     tasks = [(design, rate_rps) for design in question.designs for rate_rps in asked_rates]
     num_processes = min(num_processes, len(tasks))
-    with workers(num_processes) as execute:
+    with workers(num_processes, question.demand) as execute:
 
         def answer(task: tuple[Design, float | None]) -> list[Answer]:
             design, rate_rps = task

@@ -54,7 +54,7 @@ def agreement(real: Sequence[RunResults], emulated: Sequence[RunResults]) -> dic
     count. A figure has the `real` and the `emulated` value, statistics over the requests; `error`, by how much of the real
     value the emulated one is larger, and `errors`, the same of each real run and its emulated one alone; the ends `low` and
     `high` of the interval of the emulated runs, medians over them, and whether it `covers` the real value. `correlation` is
-    Pearson's. None where there is nothing to tell.
+    Pearson's. None where there is nothing to tell. `requests` is how many a percentile is of, in the kind that has fewer.
     """
     return {metric: _of_metric(real, emulated, metric) for metric in METRICS}
 
@@ -77,7 +77,8 @@ def _of_metric(real: Sequence[RunResults], emulated: Sequence[RunResults], metri
             "high": high,
             "covers": low <= value <= high if None not in (value, low, high) else None,
         }
-    return {**figures, "correlation": correlation(*typical)}
+    num_requests = min(int(np.count_nonzero(~np.isnan(seconds))) for seconds in typical)
+    return {**figures, "correlation": correlation(*typical), "requests": num_requests}
 
 
 def _typical(seconds: Sequence[np.ndarray]) -> np.ndarray:

@@ -30,9 +30,14 @@ def percentile(values: np.ndarray, q: float) -> float:
     return float(np.percentile(values, q))
 
 
-def p99_name(num_requests: int) -> str:
+def p99_name(number: int, what: str = "request") -> str:
     """What p99 is called where it is printed: `p99`, or `p99 of 29 requests` where they are few."""
-    return "p99" if num_requests >= MIN_FOR_P99 else f"p99 of {num_requests} request{'s' if num_requests != 1 else ''}"
+    return f"p99{p99_mark(number, what)}"
+
+
+def p99_mark(number: int, what: str = "request") -> str:
+    """What follows a p99: ` of 29 requests` where they are few, else nothing."""
+    return "" if number >= MIN_FOR_P99 else f" of {number} {what}{'s' if number != 1 else ''}"
 
 
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percentiles: tuple[float, ...]) -> list[float]:

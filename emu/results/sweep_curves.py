@@ -50,6 +50,14 @@ class Curve:
             highest = load
         return highest
 
+    @property
+    def highest_load_text(self) -> str:
+        """That load as it is printed: `4`, `none`, or `≥ 8 (highest tried)` where none was tried that does not do."""
+        highest = self.highest_load_within_slos()
+        if highest is None:
+            return "none"
+        return f"≥ {highest:g} (highest tried)" if highest == self.loads[-1] else f"{highest:g}"
+
 
 def settings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What was set, of which all is not the same in all rows: their columns from `run` to `status`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emu.files import parse_json, read_text, replacing, write_text
+from emu.results.distribution import p99_mark
 from emu.results.failures import failure_text
 
 PER_MACHINE = ("utilisation.machines", "shadow")  # a thousand columns for a thousand machines: they stay in the summary
@@ -87,6 +88,17 @@ def is_usable(row: Mapping[str, Any]) -> bool:
     """Whether the figures of a run may be compared with others': only such a run can be better than another. Those of an
     illustrative run may be with those of illustrative runs."""
     return outcome(row) in ("VALID", "ILLUSTRATIVE", "DEGRADED")
+
+
+def reasons_of(row: Mapping[str, Any]) -> str:
+    """Why a run failed, or what its verdict and its failed requests are for; '' where there is nothing to say."""
+    return str(row["error"] or "; ".join(filter(None, map(row.get, ("verdict_reasons", "failures")))))
+
+
+def p99_mark_of(row: Mapping[str, Any], statistic: str) -> str:
+    """What follows a latency of the row: ` of 29 requests` after a p99 of so few, else nothing."""
+    number = row.get("measured_requests")
+    return p99_mark(int(number)) if statistic == "p99" and number is not None else ""
 
 
 def illustration_of(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -105,10 +105,17 @@ def _check(hydra: DictConfig) -> None:
 
 
 def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: bool) -> Iterator[Run]:
+    earlier: dict[Hashable, tuple[int, list[str]]] = {}
     for number, job in enumerate(jobs):
         overrides = [override.input_line for override in job]
         with one_line_errors():
             config = plain(compose([*hydra_overrides, *overrides]).config)
+        first, of_first = earlier.setdefault(_point(config), (number, overrides))
+        if first != number:
+            told, told_first = (
+                " ".join(sorted(set(a) - set(b)) or a) for a, b in ((overrides, of_first), (of_first, overrides))
+            )
+            raise ConfigError(f"{told}: run {number} is run {first} again, {told_first}; expected each point of a sweep once")
         plan = build(config)
         if plan.overwrite:
             raise ConfigError("overwrite=true: a sweep goes on in its directory; for a new one set hydra.sweep.dir")
@@ -125,6 +132,13 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
             workload=_workload_digest(plan.rehearse.keywords["workload"]),
             require_valid=plan.require_valid,
         )
+
+
+def _point(node: Any) -> Hashable:
+    """A configuration as what it is equal by: 4 is 4.0, and true is not 1."""
+    if isinstance(node, dict):
+        return frozenset((key, _point(value)) for key, value in node.items())
+    return tuple(map(_point, node)) if isinstance(node, list) else (isinstance(node, bool), node)
 
 
 def _config_digest(config: dict[str, Any]) -> str:

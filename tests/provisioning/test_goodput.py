@@ -10,7 +10,7 @@ import pytest
 from emu.build import ConfigError, build, compose
 from emu.core.setting import SettingError
 from emu.provisioning.goodput import bisect, find_goodput
-from emu.provisioning.probe import Probe, probe
+from emu.provisioning.probe import Demand, Probe, probe
 from emu.workload.fixed import Fixed
 
 # One machine that serves one-token answers one by one, 0.2 s each: a 2,000-token prompt fills a batch.
@@ -51,6 +51,33 @@ def test_by_a_timing_that_is_no_measurement_it_is_found_and_marked():
     assert (found.met, found.verdict) == (True, "ILLUSTRATIVE")
     assert found.illustrative == "timing=constant is not a measurement: latencies, service levels and cost are illustrative"
     assert probe([*QUEUE, "timing=profile"], 0.2).illustrative == ""
+
+
+def test_it_does_where_it_does_with_every_seed_and_has_the_room():
+    rate_rps = 0.9
+    alone = [probe([*QUEUE, f"seed={seed}"], rate_rps) for seed in range(6)]
+    met = [run.seed for run in alone if run.met]
+    assert 0 < len(met) < 6  # or this test says nothing
+    one_fails = next(run for run in alone if not run.met)
+    both = probe(QUEUE, rate_rps, Demand(seeds=(met[0], one_fails.seed)))
+    assert (both.met, both.seed, both.margins) == (False, one_fails.seed, one_fails.margins)
+    assert both.reasons == tuple(f"seed {one_fails.seed}: {reason}" for reason in one_fails.reasons)
+    tightest = min((alone[seed] for seed in met), key=lambda run: run.worst_margin)
+    all_met = probe(QUEUE, rate_rps, Demand(seeds=tuple(met)))
+    assert replace(all_met, wall_s=0) == replace(tightest, wall_s=0)
+    room = tightest.worst_margin
+    assert probe(QUEUE, rate_rps, Demand(tuple(met), room)).met
+    missed = probe(QUEUE, rate_rps, Demand(tuple(met), room + 1e-6))
+    assert not missed.met and " % of room < " in missed.reasons[0]
+
+
+def test_p99_of_few_requests_is_marked():
+    run = probe([*QUEUE, "seed=2"], 0.5)
+    assert run.measured_requests < 100
+    few = replace(run, margins={"ttft_p50": 0.5, "e2e_p99": 0.25})
+    assert few.tightest == f"e2e_p99 of {run.measured_requests} requests +25 %"
+    assert replace(few, measured_requests=100).tightest == "e2e_p99 +25 %"
+    assert replace(few, margins={"e2e_p99": None}).tightest == ""
 
 
 def test_a_guess_saves_runs_and_keeps_the_answer_within_the_tolerance():

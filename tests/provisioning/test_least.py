@@ -73,12 +73,22 @@ def test_few_sizes_are_run_and_none_that_is_far_too_small():
     assert min(size.num_prompt for size in sizes) > 20
 
 
-def test_a_failed_size_excludes_those_that_it_covers():
+def test_where_nothing_carries_the_rate_only_the_largest_sizes_are_run():
     run, sizes = bordered(lambda size: False)
-    caps = Caps(max_machines=20)
-    assert least(COST, design(), RATE_RPS, caps, run) is None
-    assert sizes[-1] == Size(19, 19)  # it covers every size that the caps allow, though it is none of these
-    assert all(caps.allow(design(), size) for size in sizes[:-1])
+    assert least(COST, design(), RATE_RPS, Caps(max_machines=20), run) is None
+    assert {size for size in sizes if sum(size) == 20} == {Size(20 - number, number) for number in range(1, 20)}
+    assert len(sizes) < 25  # the others on the way from the estimate
+
+
+@pytest.mark.parametrize("max_machines", [4, 7, 12])
+@pytest.mark.parametrize("least_size", [Size(1, 1), Size(3, 1), Size(2, 2), Size(1, 3), Size(5, 6), Size(9, 9)])
+@pytest.mark.parametrize("objective", [COST, POWER, MACHINES])
+def test_no_size_beyond_the_caps_is_run(objective, least_size, max_machines):
+    run, sizes = bordered(lambda size: size.covers(least_size))
+    caps = Caps(max_machines=max_machines)
+    found = least(objective, design(), RATE_RPS, caps, run)
+    assert (found is not None) == caps.allow(design(), least_size)
+    assert all(caps.allow(design(), size) for size in sizes)
 
 
 def test_a_design_without_pools():

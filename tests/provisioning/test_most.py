@@ -41,16 +41,16 @@ def test_where_the_goodput_has_one_peak_it_is_found_within_the_tolerance(per_pro
     found = most(design(), rates, caps, run)
     full, full_runs = limited(limit)
     expected = every_size(design(), rates, caps, full)
-    assert found.probe.met and caps.allow(design(), found.size)
+    assert found.probe.met and all(caps.allow(design(), size) for size, _ in runs)
     assert found.probe.rate_rps * 1.02**3 >= expected.probe.rate_rps  # bisection, bettering, and bisection in the full grid
     assert len(runs) <= len(full_runs)
 
 
-def test_a_size_that_cannot_better_the_best_costs_one_run():
+def test_a_size_that_cannot_better_the_best_costs_two_runs():
     run, runs = limited(lambda size: min(size.num_prompt, 5 * size.num_token))
     most(design("splitwise_hh"), Rates(0.1, 500, 0.01), Caps(max_machines=24), run)
     sizes = [size for size, _ in runs]
-    assert sizes.count(Size(19, 5)) == sizes.count(Size(20, 5)) == 1  # nor with a prompt machine more
+    assert sizes.count(Size(19, 5)) == 2  # nor with a prompt machine more, which the caps forbid: at 19/20 of the rate
     assert max(size.num_token for size in sizes) == 5
 
 

@@ -32,6 +32,8 @@ def made_up(rate_rps: float, is_met: bool, as_published: bool, margin: float = 0
         mean_power_w=1.0,
         dollars_per_request=1.0,
         kwh_per_request=1.0,
+        measured_requests=1,
+        seed=0,
         wall_s=0.0,
     )
     return Outcome(probe, dict.fromkeys(SLOS, 0.1 if as_published else -0.1), rate_rps, {}, {}, {})

@@ -34,9 +34,11 @@ def test_what_may_not_be_compared_never_wins(bad):
     rows = [row(0, "hh", 4), row(1, "hh", 8, **bad), row(2, "hh", 12)]
     [curve] = curves_of(rows, "workload.rate_rps")
     assert np.isnan(curve.values("ttft_s.p99")).tolist() == [False, True, False]
-    assert curve.highest_load_within_slos() == 4
+    assert (curve.highest_load_within_slos(), curve.highest_load_text) == (4, "4")
     assert curve.refused("ttft_s.p99") == ([] if "status" in bad else [(8.0, 1.0)])
-    assert curves_of(rows[1:2], "workload.rate_rps")[0].highest_load_within_slos() is None
+    [none] = curves_of(rows[1:2], "workload.rate_rps")
+    assert (none.highest_load_within_slos(), none.highest_load_text) == (None, "none")
+    assert curves_of(rows[:1], "workload.rate_rps")[0].highest_load_text == "≥ 4 (highest tried)"
 
 
 def test_degraded_runs_count_and_missed_objectives_do_not():
@@ -100,7 +102,8 @@ def test_illustrative_runs_are_compared_among_themselves():
     assert [curve.highest_load_within_slos() for curve in curves] == [4, 8]
     assert illustrations(rows) == ["timing=constant is none"]
     page = render_sweep(rows, "Sweep")
-    assert re.findall(r'<span class="best">(\d)</span>', page) == ["4", "8"]  # each is the best of its kind
+    best = re.findall(r'<span class="best">([^<]+)</span>', page)
+    assert best == ["≥ 4 (highest tried)", "≥ 8 (highest tried)"]  # each is the best of its kind
     assert page.count("timing=constant is none") == 1 and "ILLUSTRATIVE</span>" in page
 
 

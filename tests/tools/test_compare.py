@@ -12,7 +12,7 @@ def figures(mean):
     return {"mean": mean, "p50": 0.1, "p90": 0.2, "p99": 0.3, "max": None}
 
 
-def summary(mean=0.1, finished=100, verdict="VALID"):
+def summary(mean=0.1, finished=100, verdict="VALID", measured=100):
     latencies = ("ttft_s", "tbt_s", "tpot_s", "e2e_s", "queue_s", "second_token_gap_s", "decode_start_gap_s")
     return {
         "verdict": verdict,
@@ -20,6 +20,7 @@ def summary(mean=0.1, finished=100, verdict="VALID"):
         "runtime": "virtual",
         "seed": 0,
         "model": "llama2_70b",
+        "measured_requests": measured,
         "requests": {"submitted": 100, "finished": finished, "failed": 0},
         "tokens": {"prompt": 1000, "output": 2000, "recomputed": 0},
         **{key: figures(mean) for key in latencies},
@@ -34,6 +35,20 @@ def summary(mean=0.1, finished=100, verdict="VALID"):
         "emulated_s": 30.0,
         "events": 1234,
     }
+
+
+@pytest.mark.parametrize(
+    ("measured", "name"),
+    [
+        ((100, 2000), "ttft p99 ms"),
+        ((29, 29), "ttft p99 of 29 requests ms"),
+        ((29, 400), "ttft p99 of 29 requests and p99 ms"),
+        ((0, 1), "ttft p99 of 0 requests and p99 of 1 request ms"),
+    ],
+)
+def test_p99_of_few_requests_is_marked(compare, measured, name):
+    code, text, _ = compare(*(summary(measured=number) for number in measured))
+    assert (code, cells(text, name)) == (0, ["300.000", "300.000", "="])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import emu.__main__
+from emu.provisioning.probe import probe
 
 TOOL = Path(__file__).parents[2] / "tools" / "provision.py"
 SMALL = ("workload=splitwise_code", "workload.duration_s=6", "model=bloom_176b")
@@ -115,12 +116,12 @@ ENDLESS = """
 
     probe = workers.probe
 
-    def probe_two(overrides, rate_rps):
+    def probe_two(overrides, rate_rps, demand):
         '''The first two runs are as they are, the others do not end.'''
         [kept] = Path("runs/provision").glob("*/*")
         if (kept / "probes.jsonl").exists() and (kept / "probes.jsonl").read_bytes().count(b"\\n") >= 2:
             overrides = [*overrides, "workload.duration_s=20000"]
-        return probe(overrides, rate_rps)
+        return probe(overrides, rate_rps, demand)
 
     def main(arguments):
         workers.probe = probe_two
@@ -204,6 +205,28 @@ def test_where_nothing_will_do_it_says_so(tmp_path):
     assert result(directory_of(out))["answers"][0]["size"] is None
 
 
+def test_what_is_found_holds_for_every_seed_with_the_margin(tmp_path, monkeypatch):
+    arguments = ("--minimize", "machines", "--rate", "10", "--designs", "splitwise_hh", "--max-machines", "9", *SMALL, "seed=4")
+    one, all_three = (provision(*arguments, *more, cwd=tmp_path) for more in ((), ("--seeds", "3", "--margin", "0.05")))
+    assert (one[0], one[2]) == (all_three[0], all_three[2]) == (0, "")
+    question, [answer] = (result(directory_of(all_three[1]))[key] for key in ("question", "answers"))
+    assert (question["seeds"], question["margin"]) == ([4, 5, 6], 0.05)
+    monkeypatch.chdir(tmp_path)
+    size = [f"cluster.num_prompt={answer['num_prompt']}", f"cluster.num_token={answer['num_token']}"]
+    alone = [probe(["cluster=splitwise_hh", *SMALL, *size, f"seed={seed}"], 10) for seed in (4, 5, 6)]
+    assert all(run.met and run.worst_margin >= 0.05 for run in alone)
+    tightest = min(alone, key=lambda run: run.worst_margin)
+    assert (answer["probe"]["seed"], answer["probe"]["margins"]) == (tightest.seed, tightest.margins)
+    refused = [run for run in result(directory_of(all_three[1]))["probes"] if not run["met"]]
+    assert refused and all(reason.startswith(f"seed {run['seed']}: ") for run in refused for reason in run["reasons"])
+    found = (directory_of(all_three[1]) / "conf/experiment/found_splitwise_hh_10rps.yaml").read_text()
+    assert f"\nseed: {tightest.seed}\n" in found
+    page = (directory_of(all_three[1]) / "provision.html").read_text()
+    assert "<dt>seeds</dt><dd>4 to 6</dd>" in page and "<dt>margin</dt><dd>5 %</dd>" in page
+    assert "those of each of 3 seeds (4 to 6)" in page and "with 5 % of room" in page
+    assert "those of one seed." in (directory_of(one[1]) / "provision.html").read_text()
+
+
 # --- what is refused, before anything starts --------------------------------------------------------------------------
 
 
@@ -238,6 +261,8 @@ COST = ("--minimize", "cost", "--rate", "10")
             "--compare splitwise_hh=27: expected a size such as",
         ),
         ((*COST, "--designs", "splitwise_hh", "--compare", "baseline=2"), "--compare baseline=2: expected DESIGN=SIZE, "),
+        ((*COST, "--designs", "splitwise_hh", "--seeds", "0"), "--seeds=0: expected a whole number from 1 to 1000"),
+        ((*COST, "--designs", "splitwise_hh", "--margin", "-0.1"), "--margin=-0.1: expected a number from 0 to 1"),
         ((*COST, "--processes", "0"), "--processes 0: expected a whole number from 1"),
         (("--maximize", "throughput", "--tolerance", "0"), "--tolerance=0.0: expected a number from 0.0001 to 1"),
         ((*COST, "cluster=splitwise_hh"), "cluster=splitwise_hh: a search finds this itself"),

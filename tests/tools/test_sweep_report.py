@@ -60,12 +60,30 @@ def test_a_line_a_run_and_a_page(tmp_path):
         ["2", "aa", "4", "FAILED"],
         ["3", "aa", "8", "MISSING"],
     ]
-    assert "run 2 failed: the disk is full" in lines
+    assert lines[0].rstrip().endswith(" reasons") and lines[3].rstrip().endswith(" the disk is full")
     assert "highest workload.rate_rps within all objectives: 4  hh" in lines
     assert "highest workload.rate_rps within all objectives: none  aa" in lines
     assert lines[-1] == f"page: {directory / 'report.html'}"
+    (directory / "1/summary.json").write_text(json.dumps(summary("INVALID") | {"verdict_reasons": ["9 of 9 failed", "late"]}))
+    (directory / "3").mkdir()
+    (directory / "3/summary.json").write_text(json.dumps(summary()))
+    (directory / "2/failure.json").unlink()
+    (directory / "2/summary.json").write_text(json.dumps(summary()))
+    lines = report(directory)[1]
+    assert lines[2].rstrip().endswith(" 9 of 9 failed; late")
+    assert "highest workload.rate_rps within all objectives: ≥ 8 (highest tried)  aa" in lines
     assert "<!doctype html>" in (directory / "report.html").read_text()
     assert report(directory, "--output", tmp_path / "page.html")[1][-1] == f"page: {tmp_path / 'page.html'}"
+
+
+def test_p99_of_few_requests_is_marked(tmp_path):
+    runs = [({"workload.rate_rps": rate}, summary() | {"measured_requests": number}) for rate, number in ((4, 29), (8, 400))]
+    directory = sweep_of(tmp_path / "sweep", *runs)
+    lines = report(directory)[1]
+    assert lines[1].count("300.0 ms of 29 requests") == 3 and " of " not in lines[2]
+    page = (directory / "report.html").read_text()
+    assert page.count("300.0 ms<small>of 29 requests</small>") == 3
+    assert page.count("Of as few as 29 requests.") == 3  # the charts of TTFT, TBT and E2E at p99
 
 
 def test_wrong_input_is_one_line(tmp_path):

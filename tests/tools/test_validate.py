@@ -75,6 +75,8 @@ def test_both_kinds_are_run_in_turn_and_compared(tool, monkeypatch, tmp_path, ca
     assert [run["kind"] for run in written["runs"]] == ["real", "emulated"] * 3
     summary = json.loads((directory / "real-2" / "summary.json").read_text())
     assert tpot["real"] == pytest.approx(summary["tpot_s"]["mean"])  # of three equal runs
+    num_requests = written["tpot_s"]["requests"]
+    assert 0 < num_requests < 100 and f"TPOT p99 of {num_requests} requests  " in text
     [row] = [line.split() for line in text.splitlines() if line.startswith("TPOT mean")]
     assert row[2:5] == [f"{tpot['real'] * 1e3:,.1f}", f"{tpot['emulated'] * 1e3:,.1f}", f"{tpot['error']:+.1%}"]
     assert text.count("ILLUSTRATIVE") == 6 and str(directory / "real-0") in text

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from emu.results.distribution import p99_name
 from emu.results.report import card
 from emu.results.report.curve import Curve
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
@@ -15,14 +16,17 @@ SHARE_AXIS = TailScale(BOTTOM, TOP)
 LONG_TAIL = 12.0  # a linear axis to the maximum would squeeze the median into the first 8 % of the width
 
 
-def cumulative_chart(title: str, note: str, curve: Curve, colour: str, percentiles: Mapping[str, float]) -> str:
-    """One distribution of seconds, its p50, p90 and p99 marked at the values of `percentiles`."""
+def cumulative_chart(
+    title: str, note: str, curve: Curve, colour: str, percentiles: Mapping[str, float], num_requests: int
+) -> str:
+    """One distribution of seconds of so many requests, its p50, p90 and p99 marked at the values of `percentiles`."""
     if not len(curve):
         return card.empty(title, "Nothing to show: no request got this far.")
     figure = _figure([curve])
     figure.line(*curve.points(), title, colour, legend="")
     for name, share, shape in PERCENTILES:
-        figure.marker(percentiles[name], share, shape, colour, f"{name} {duration(percentiles[name])}")
+        told = p99_name(num_requests) if name == "p99" else name
+        figure.marker(percentiles[name], share, shape, colour, f"{told} {duration(percentiles[name])}")
     return card.chart(title, note, figure)
 
 
@@ -35,7 +39,8 @@ def comparison_chart(title: str, note: str, curves: Sequence[tuple[str, str, Cur
     for name, colour, curve in curves:
         values, shares = curve.points()
         p50, p99 = (duration(curve.percentile(q)) for q in (50, 99))
-        figure.line(np.maximum(values, floor_s), shares, name, colour, legend=f"{name}: p50 {p50}, p99 {p99}")
+        legend = f"{name}: p50 {p50}, {p99_name(len(curve), 'value')} {p99}"
+        figure.line(np.maximum(values, floor_s), shares, name, colour, legend=legend)
     return card.chart(title, note, figure)
 
 

@@ -55,8 +55,10 @@ def latency_section(run: Run) -> str:
     return card.section(
         "Latency",
         card.charts(
-            cumulative_chart("TTFT", "Arrival to first token.", ttft, "blue", summary["ttft_s"]),
-            cumulative_chart("TBT", "Every gap between two tokens of a request.", tbt, "orange", summary["tbt_s"]),
-            cumulative_chart("E2E", "Arrival to last token.", e2e, "purple", summary["e2e_s"]),
+            cumulative_chart("TTFT", "Arrival to first token.", ttft, "blue", summary["ttft_s"], len(arrival_s)),
+            cumulative_chart(
+                "TBT", "Every gap between two tokens of a request.", tbt, "orange", summary["tbt_s"], len(arrival_s)
+            ),
+            cumulative_chart("E2E", "Arrival to last token.", e2e, "purple", summary["e2e_s"], len(arrival_s)),
         ),
     )

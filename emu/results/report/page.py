@@ -29,7 +29,7 @@ from emu.results.run_record import RunRecord
 
 # Charts place things by style attributes, which no hash covers.
 POLICY = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'; '
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
     f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'; base-uri 'none'; form-action 'none'\">"
 )
 # Control characters, and halves of surrogate pairs, which stand for bytes of a path that are no UTF-8.

@@ -51,6 +51,17 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:,.2f}"
 
 
+def significant(value: float | None) -> str:
+    """Three significant digits, with separators: 0.0123, 19.9, 70, 1,230."""
+    if value is None or math.isnan(value):
+        return NONE
+    rounded = float(f"{value:.3g}")
+    if not rounded or math.isinf(rounded):
+        return "∞" if rounded else "0"
+    text = f"{rounded:,.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+    return text.rstrip("0").removesuffix(".") if "." in text else text
+
+
 def size(num_bytes: float | None) -> str:
     """Bytes in decimal units."""
     if num_bytes is None:

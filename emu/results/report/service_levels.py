@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from emu.results.distribution import p99_name
 from emu.results.report import card
 from emu.results.report.cumulative import ratio_chart
 from emu.results.report.curve import Curve
@@ -60,7 +61,8 @@ def _objectives(slo: Mapping[str, Any]) -> str:
         f"{'' if goodput_rps is None else f', {goodput_rps:,.2f} a second'}.",
     ]
     note = f"Times over those of the same request alone on {slo['reference']}. Margin: limit / value − 1."
-    table = card.table(["slowdown", *STATISTICS], rows)
+    finished = slo["judged"] - slo["unfinished"]
+    table = card.table(["slowdown", *(p99_name(finished) if name == "p99" else name for name in STATISTICS)], rows)
     return card.box(title, note, f"<p>{'<br>'.join(lines)}</p>{table}")
 
 

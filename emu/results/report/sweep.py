@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from emu.results.distribution import MIN_FOR_P99
 from emu.results.report import card
 from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
-from emu.results.report.quantity import NONE, count, share, unit_of
+from emu.results.report.quantity import NONE, count, duration, share, unit_of
 from emu.results.report.scale import Scale
 from emu.results.sweep_curves import Curve, curves_of, illustrations, load_of, settings_of
-from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome
+from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome, p99_mark_of, reasons_of
 
 COLOURS = ("blue", "orange", "green", "purple", "yellow", "grey")
 METRICS = (("TTFT", "ttft"), ("TBT", "tbt"), ("E2E", "e2e"))
@@ -79,12 +80,21 @@ def _charts(curves: Sequence[Curve], load: str) -> list[str]:
     slo = [(f"slo.limits.{metric}.{statistic}", metric, statistic) for _, metric in METRICS for statistic in STATISTICS]
     names = dict((metric, name) for name, metric in METRICS)
     latency = [
-        _chart(f"{name} {statistic}", "", curves, label, f"{metric}_s.{statistic}", None, seconds=True)
+        _chart(
+            f"{name} {statistic}", _p99_note(curves, statistic), curves, label, f"{metric}_s.{statistic}", None, seconds=True
+        )
         for name, metric in METRICS
         for statistic in STATISTICS
     ]
     slowdown = [
-        _chart(f"{names[metric]} slowdown {statistic}", "", curves, label, f"{key}.value", _limit(curves, f"{key}.limit"))
+        _chart(
+            f"{names[metric]} slowdown {statistic}",
+            _p99_note(curves, statistic),
+            curves,
+            label,
+            f"{key}.value",
+            _limit(curves, f"{key}.limit"),
+        )
         for key, metric, statistic in slo
         if f"{key}.value" in every
     ]
@@ -156,7 +166,7 @@ def _highest(curves: Sequence[Curve], label: str) -> str:
     best = dict(sorted(known))  # of each kind, for only those of a kind may be compared
     rows = []
     for curve, load in zip(curves, highest, strict=True):
-        text = "none" if load is None else f"{load:g}"
+        text = escape(curve.highest_load_text)
         is_best = load is not None and load == best[curve.is_illustrative]
         rows.append([escape(curve.name), f'<span class="best">{text}</span>' if is_best else text])
     note = (
@@ -186,11 +196,11 @@ def _latency_names() -> list[str]:
 
 def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
     tone, refused = TONES.get(outcome(row), "bad"), "" if is_usable(row) else " refused"
-    reason = str(row["error"] or "; ".join(filter(None, map(row.get, ("verdict_reasons", "failures")))))
+    reason = reasons_of(row)
     result = f'<span class="tone {tone}{refused}">{escape(outcome(row))}</span>'
     page = quote(row.get("page") or f"{row['run']}/{SUMMARY if row['status'] == FINISHED else FAILURE}")
     number = str(row["run"]) if row["status"] == MISSING else f'<a href="{page}">{row["run"]}</a>'
-    latencies = [_duration(row.get(f"{metric}_s.{statistic}")) for _, metric in METRICS for statistic in ("p50", "p99")]
+    latencies = [_latency(row, metric, statistic) for _, metric in METRICS for statistic in ("p50", "p99")]
     met = {True: "yes", False: "no"}.get(row.get("slo.met"), "–")
     return [
         number,
@@ -218,6 +228,14 @@ def _amount(dollars: float | None) -> str:
     return NONE if dollars is None else f"{dollars:,.2f}" if dollars >= 0.01 else f"{dollars:.3g}"
 
 
-def _duration(seconds: float | None) -> str:
-    unit = unit_of(seconds)
-    return f"{unit.text(seconds)} {unit.name}" if seconds is not None else "–"
+def _latency(row: Mapping[str, Any], metric: str, statistic: str) -> str:
+    mark = p99_mark_of(row, statistic)
+    return duration(row.get(f"{metric}_s.{statistic}")) + (f"<small>{mark.strip()}</small>" if mark else "")
+
+
+def _p99_note(curves: Sequence[Curve], statistic: str) -> str:
+    """What a chart of p99 says where some of its runs have few requests."""
+    numbers = [
+        run["measured_requests"] for curve in curves for runs in curve.runs for run in runs if run.get("measured_requests")
+    ]
+    return f"Of as few as {min(numbers):g} requests." if statistic == "p99" and numbers and min(numbers) < MIN_FOR_P99 else ""
