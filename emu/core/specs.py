@@ -80,7 +80,8 @@ class HardwareSpec:
             raise SpecError(
                 f"model {model.name} does not fit hardware {self.name}: weights {model.weight_bytes / 1e9:.1f} GB + "
                 f"activation reserve {self.activation_reserve_bytes / 1e9:.1f} GB, usable memory {usable / 1e9:.1f} GB "
-                f"({self.memory_fraction:.0%} of {self.num_gpus} x {self.hbm_bytes_per_gpu / 1e9:.1f} GB)"
+                f"(memory_fraction={self.memory_fraction:g} of num_gpus={self.num_gpus} x "
+                f"hbm_bytes_per_gpu={self.hbm_bytes_per_gpu:,})"
             )
         return capacity
 

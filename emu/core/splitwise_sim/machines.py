@@ -67,7 +67,8 @@ class SplitwiseSimMachines:
             weight_bytes = self.weight_bytes[model.name]
             raise SpecError(
                 f"model {model.name} does not fit hardware {hardware.name}: weights {weight_bytes / 1e9:.1f} GB, "
-                f"memory {hardware.num_gpus * hardware.hbm_bytes_per_gpu / 1e9:.1f} GB"
+                f"memory {hardware.num_gpus * hardware.hbm_bytes_per_gpu / 1e9:.1f} GB "
+                f"(num_gpus={hardware.num_gpus} x hbm_bytes_per_gpu={hardware.hbm_bytes_per_gpu:,})"
             )
         hardware = replace(hardware, nic_bytes_per_s=self.link_bytes_per_s, link_latency_s=0.0)
         return MachineSpec(index, name, role, hardware, num_tokens, timing)
