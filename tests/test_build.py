@@ -36,6 +36,8 @@ def cluster_of(*overrides):
         (["prediction='${nowhere}'"], "prediction='${nowhere}': expected one of noisy, none"),
         (["execution='../..'"], "execution='../..': expected one of emulated, torch"),
         (["faults={a: 1}"], "faults={a: 1}: cannot take the place of what is there; expected the same kind"),
+        (["cluster.token_hardware.name=''"], "cluster.token_hardware.name=: expected a name that is not blank"),
+        (["model.name=' '"], "model.name= : expected a name that is not blank"),
         (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, heterogeneous, "),
         (
             ["hardware=dgx_a100"],

@@ -9,6 +9,11 @@ class SpecError(ValueError):
     """A specification that cannot be emulated, such as a model larger than the machine. The text is for the user."""
 
 
+def _named(group: str, name: str) -> None:
+    if not name.strip():
+        raise SpecError(f"{group}.name={name}: expected a name that is not blank")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A transformer as the scheduler and the links see it.
@@ -28,6 +33,7 @@ class ModelSpec:
     executable: object | None = None
 
     def __post_init__(self) -> None:
+        _named("model", self.name)
         for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):
             setting.positive(f"model.{key}", getattr(self, key))
         if self.num_heads % self.num_kv_heads:
@@ -66,6 +72,7 @@ class HardwareSpec:
     price_per_hour: float
 
     def __post_init__(self) -> None:
+        _named("hardware", self.name)
         for key in ("num_gpus", "hbm_bytes_per_gpu", "hbm_bytes_per_s", "nic_bytes_per_s", "gpu_power_w", "relative_power"):
             setting.positive(f"hardware.{key}", getattr(self, key))
         for key in ("activation_reserve_bytes", "link_latency_s", "price_per_hour"):
