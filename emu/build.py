@@ -48,6 +48,7 @@ from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
 MAX_UNASKED_WALL_S = 600.0  # a trace may take so long on the wall clock without anyone having said how much of it is meant
+HYDRAS_MERGE_LEAD = "Error merging override "
 OMEGACONFS_LEAD = "ValueError raised while resolving interpolation: "  # before what a resolver raises
 MAX_WORD = 300  # characters of a word on an error line: a path may have some 250
 TYPE_NAMES = {
@@ -317,6 +318,8 @@ def _explanation(error: Exception) -> str:
         return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
     hints = ("To append to", "See http")
     lines = str(error).removeprefix(OMEGACONFS_LEAD).splitlines()
+    if lines and lines[0].startswith(HYDRAS_MERGE_LEAD):
+        return f"{lines[0].removeprefix(HYDRAS_MERGE_LEAD)}: cannot take the place of what is there; expected the same kind"
     return " ".join(line.strip() for line in lines if not line.startswith(hints))
 
 

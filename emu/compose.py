@@ -27,6 +27,7 @@ from emu.hydra_node import check_hydra, check_search_path
 CONF_DIR = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "config"
 MAX_NAME = 200  # characters of an option's name: longer ones are no file's
+NO_NAME = re.compile(r"\$\{|^/|^\.\.?(/|$)|/\.\.?(/|$)")  # a reference, or a path out of the folder of the group
 # Of an override's value: text in quotes, and text without, whose `\\,` and the like stand for the character itself.
 IN_QUOTES = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 ESCAPED = r"\\([\\()\[\]{}:=, \t])"
@@ -147,7 +148,7 @@ def _check_choice(override: Override) -> None:
     group, value = override.key_or_group, override.value()
     has_several = group == "experiment"
     names = value if isinstance(value, list) and has_several else [value]
-    if not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME for name in names):
+    if not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME and not NO_NAME.search(name) for name in names):
         expected = "one of, or a list of," if has_several else "one of"
         raise ValueError(f"{override.input_line}: expected {expected} {', '.join(options(group))}")
 

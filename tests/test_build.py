@@ -33,6 +33,11 @@ def cluster_of(*overrides):
             "placement=best: no such option; expected one of direct_decode, jsq, least_kv, power_of_two, random, round_robin, "
             "splitwise, splitwise_sim, token_jsq",
         ),
+        (["prediction='${nowhere}'"], "prediction='${nowhere}': expected one of noisy, none"),
+        (["execution='../..'"], "execution='../..': expected one of emulated, torch"),
+        (["faults={a: 1}"], "faults={a: 1}: cannot take the place of what is there; expected the same kind"),
+        (["cluster.token_hardware.name=''"], "cluster.token_hardware.name=: expected a name that is not blank"),
+        (["model.name=' '"], "model.name= : expected a name that is not blank"),
         (["cluster=mine"], "cluster=mine: no such option; expected one of baseline_a100, baseline_h100, heterogeneous, "),
         (
             ["hardware=dgx_a100"],
@@ -71,7 +76,7 @@ def cluster_of(*overrides):
         (
             ["model=bloom_176b", "cluster.prompt_hardware.memory_fraction=0.5"],
             "model bloom_176b does not fit hardware dgx_h100: weights 352.5 GB + activation reserve 16.0 GB, "
-            "usable memory 343.6 GB (50% of 8 x 85.9 GB)",
+            "usable memory 343.6 GB (memory_fraction=0.5 of num_gpus=8 x hbm_bytes_per_gpu=85,899,345,920)",
         ),
         (
             ["hardware@cluster.token_hardware=dgx_a100", "timing.fits.llama2_70b.dgx_a100=null"],

@@ -9,6 +9,11 @@ class SpecError(ValueError):
     """A specification that cannot be emulated, such as a model larger than the machine. The text is for the user."""
 
 
+def _named(group: str, name: str) -> None:
+    if not name.strip():
+        raise SpecError(f"{group}.name={name}: expected a name that is not blank")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A transformer as the scheduler and the links see it.
@@ -28,6 +33,7 @@ class ModelSpec:
     executable: object | None = None
 
     def __post_init__(self) -> None:
+        _named("model", self.name)
         for key in ("num_params", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "dtype_bytes"):
             setting.positive(f"model.{key}", getattr(self, key))
         if self.num_heads % self.num_kv_heads:
@@ -64,6 +70,7 @@ class HardwareSpec:
     price_per_hour: float
 
     def __post_init__(self) -> None:
+        _named("hardware", self.name)
         for key in ("num_gpus", "hbm_bytes_per_gpu", "gpu_power_w", "relative_power"):
             setting.positive(f"hardware.{key}", getattr(self, key))
         for key in ("hbm_bytes_per_s", "nic_bytes_per_s"):
@@ -81,7 +88,8 @@ class HardwareSpec:
             raise SpecError(
                 f"model {model.name} does not fit hardware {self.name}: weights {model.weight_bytes / 1e9:.1f} GB + "
                 f"activation reserve {self.activation_reserve_bytes / 1e9:.1f} GB, usable memory {usable / 1e9:.1f} GB "
-                f"({self.memory_fraction:.0%} of {self.num_gpus} x {self.hbm_bytes_per_gpu / 1e9:.1f} GB)"
+                f"(memory_fraction={self.memory_fraction:g} of num_gpus={self.num_gpus} x "
+                f"hbm_bytes_per_gpu={self.hbm_bytes_per_gpu:,})"
             )
         return capacity
 

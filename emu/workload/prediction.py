@@ -9,7 +9,7 @@ from emu.core import setting
 from emu.core.seeding import random_stream
 from emu.workload.workload import MAX_NUM_TOKENS, Workload
 
-MAX_LOG_ERROR = 50.0  # beyond, e to the power of it overflows
+MAX_LOG_ERROR = 100.0  # exp of it times the errors of all requests that there may be is a double
 
 
 class Prediction(Protocol):
@@ -35,7 +35,7 @@ class NoisyPrediction:
     """
 
     def __init__(self, log_error: float) -> None:
-        self.log_error = setting.not_negative("prediction.log_error", log_error, most=MAX_LOG_ERROR)
+        self.log_error = setting.between("prediction.log_error", log_error, 0, MAX_LOG_ERROR)
 
     def apply(self, workload: Workload, seed: int) -> Workload:
         errors = random_stream(seed, "prediction").standard_normal(len(workload)) * self.log_error

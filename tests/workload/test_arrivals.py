@@ -106,3 +106,10 @@ def test_no_arrival_is_one_clear_line():
     )
     with pytest.raises(WorkloadError, match=f"^{re.escape(text)}$"):
         Arrivals(0.001, 1, "poisson", 1).times_s(seed=0)
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+def test_a_tiny_rate_has_later_requests_infinitely_late_without_a_warning(arrivals):
+    with np.errstate(all="raise"):
+        times = times_s(5e-324, 1e308, (arrivals, 1), seed=0)
+    assert np.isfinite(times).all()

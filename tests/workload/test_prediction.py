@@ -5,6 +5,7 @@ import pytest
 
 from emu.core.setting import SettingError
 from emu.workload.prediction import NoisyPrediction, NoPrediction
+from emu.workload.workload import MAX_NUM_TOKENS
 from tests.clusters import make_workload
 
 WORKLOAD = make_workload([(0.1 * i, 10, 1 + i % 50) for i in range(4000)])
@@ -33,5 +34,11 @@ def test_the_error_is_lognormal_and_seeded():
 
 
 def test_wrong_settings():
-    with pytest.raises(SettingError, match=r"prediction\.log_error=-1: expected a number >= 0"):
+    with pytest.raises(SettingError, match=r"prediction\.log_error=-1: expected a number from 0 to 100"):
         NoisyPrediction(log_error=-1)
+
+
+def test_the_largest_error_there_may_be_gives_lengths_without_a_warning():
+    with np.errstate(all="raise"):
+        predicted = NoisyPrediction(log_error=100).apply(WORKLOAD, seed=1).predicted_output_tokens
+    assert predicted.min() >= 1 and predicted.max() <= MAX_NUM_TOKENS
