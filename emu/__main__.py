@@ -6,12 +6,11 @@ traceback. Exit codes: 0, 1 for a run that failed, 2 for wrong input, 130 for Ct
 
 import os
 import shlex
-import shutil
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -37,7 +36,7 @@ from emu.results.sweep_curves import illustrations
 from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_table
 from emu.results.terminal import print_summary
 from emu.results.verdict import VALID
-from emu.run_directory import RunDirectoryError, opened
+from emu.run_directory import RunDirectoryError, discard, opened
 from emu.runtime import interrupt
 from emu.runtime.errors import NotStartedError, RunError
 from emu.runtime.prediction_interval import prediction_interval
@@ -144,7 +143,7 @@ def run(plan: Plan, command: str) -> int:
         try:
             summary = rehearse(settled, run_dir, list(job.overrides.task), dict(job.runtime.choices), display, command)
         except NotStartedError:
-            _remove_what_hydra_made(run_dir)
+            discard(run_dir)
             raise
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
@@ -153,14 +152,6 @@ def run(plan: Plan, command: str) -> int:
     if summary["interrupted"]:
         raise RunError(f"the run ended early: {summary['interrupted']}")
     return int(plan.require_valid and summary["verdict"] != VALID)
-
-
-def _remove_what_hydra_made(run_dir: Path) -> None:
-    """Leave nothing of a run that did not start, and everything that was there before."""
-    shutil.rmtree(run_dir / ".hydra", ignore_errors=True)
-    (run_dir / "events.msgpack").unlink(missing_ok=True)
-    with suppress(OSError):  # something else is in it
-        run_dir.rmdir()
 
 
 def sweep(overrides: list[str]) -> int:

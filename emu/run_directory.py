@@ -70,3 +70,10 @@ def _clear(directory: Path) -> None:
             path.rmdir()
         elif path.name != LOCK:
             path.unlink()
+
+
+def discard(directory: Path) -> None:
+    """Delete the directory of a run that did not start, with what it made there. It is `opened`, and was empty."""
+    _clear(directory)
+    (directory / LOCK).unlink(missing_ok=True)
+    directory.rmdir()

@@ -19,7 +19,7 @@ from emu.runtime.errors import NotStartedError
 from emu.runtime.virtual import Virtual
 
 FILES = ["events.msgpack", "report.html", "requests.parquet", "summary.json"]
-SHORT = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=5")
+SHORT = ("runtime=virtual", "workload.duration_s=2")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_run_that_has_to_be_valid_fails_otherwise(emu):
     assert (code, err) == (1, [])
     assert summary_of(run_dir_of(out))["verdict"] == "INVALID"
     assert emu(*beyond_the_profile, "require_valid=false")[0] == 0
-    assert emu("runtime=virtual", "workload.duration_s=2", "require_valid=true")[0] == 0
+    assert emu(*SHORT, "require_valid=true")[0] == 0
 
 
 def test_a_death_on_purpose(emu):

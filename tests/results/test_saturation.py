@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from facts import prefill, recorded, run_cluster
 
-from emu.core.facts import End, Place, RecordTransfer
+from emu.core.facts import End, Place, RecordTransfer, drain_cause
 from emu.results.saturation import is_saturated, waiting_work_s
 
 
@@ -18,7 +18,7 @@ def test_queued_prompts_by_hand():
             *placed(5),
             prefill(0, 0, 1, (0, 1, 150, 0), finished=(0,)),
             prefill(0, 1, 2, (1, 1, 50, 0), finished=(1,)),
-            (2, End(4, 1, "7 tokens do not fit")),
+            (2, End(4, 1, drain_cause(0.2))),
         ],
     ).columns()
     times_s = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 1.75, 1.8, 2, 3.0])
@@ -35,7 +35,7 @@ def test_the_oldest_hand_over_by_hand():
             (2.25, RecordTransfer(0, 1, 0, 1, 10, 1.0, 1.0)),  # pulled at once
             (5.0, RecordTransfer(1, 1, 0, 1, 10, 1.5, 3.0)),
             (5.0, RecordTransfer(2, 1, 0, 1, 10, 2.0, 4.0)),
-            (9.0, End(3, 1, "unfinished")),  # never pulled: no fact but this
+            (9.0, End(3, 1, drain_cause(9.0))),  # never pulled: no fact but this
         ],
     ).columns()
     times_s = np.array([0.5, 1.0, 2.5, 8.0, 9.0])

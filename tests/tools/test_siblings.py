@@ -22,4 +22,4 @@ def test_every_tool_that_is_started_finds_the_others():
         if first is not None and is_started:
             importers.append(path.stem)
             assert any(ast.unparse(statement) == ADDED for statement in body[:first]), path
-    assert importers == ["bench_transfer", "bench_virtual", "fit_power", "validate_timing"]
+    assert {"bench_transfer", "bench_virtual", "fit_power", "validate_timing"} <= set(importers)

@@ -40,7 +40,7 @@ def path(tmp_path):
 
 
 def built(path, tokenizer, start_s=0):
-    return Trace(str(path), "auto", str(tokenizer), start_s, 60, 1).build(seed=0)
+    return Trace(str(path), "auto", str(tokenizer), start_s, 60, 1, "auto", "refuse", "refuse").build(seed=0)
 
 
 @pytest.mark.parametrize("name", ["", "tokenizer.json"])

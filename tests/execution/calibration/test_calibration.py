@@ -118,7 +118,7 @@ def test_measurements_of_another_model_are_not_gone_on_with(tmp_path):
 def test_a_device_that_is_not_there_and_a_model_that_does_not_fit_are_one_line(tmp_path):
     with pytest.raises(EngineError, match="device=cuda:99: expected"):
         calibrate(replace(JOB, device="cuda:99"), tmp_path / "m.jsonl", silent)
-    huge = random_model("huge", "fp32", {**CONFIG, "hidden_size": 1 << 20, "intermediate_size": 1 << 22})
+    huge = random_model("huge", "fp32", {**CONFIG, "hidden_size": 1 << 20, "intermediate_size": 1 << 20})
     with pytest.raises(EngineError, match="does not fit"):
         calibrate(replace(JOB, model=huge), tmp_path / "m.jsonl", silent)
 
