@@ -111,15 +111,18 @@ def job_of(args: argparse.Namespace) -> Job:
 
 def _from_conf(args: argparse.Namespace) -> tuple[ModelSpec, Any, int]:
     try:
-        from emu.build import compose, one_line_errors, plain
+        from emu.build import ConfigError, compose, one_line_errors, plain
         from emu.core.specs import HardwareSpec
         from emu.targets import check_targets
     except ImportError as error:
         raise InputError(
             f"reading conf/ needs {error.name}, which is not installed; expected --config FILE, see --help"
         ) from error
-    overrides = [f"model={args.model}", f"hardware@slo.reference={args.hardware}", *args.overrides]
-    values = plain(compose(overrides))
+    reference = "hardware@slo.reference"  # of no meaning here, and without its own place in a configuration
+    try:
+        values = plain(compose([f"model={args.model}", f"{reference}={args.hardware}", *args.overrides]))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(reference, "hardware")) from error
     with one_line_errors():
         check_targets("model", values["model"], ModelSpec, {ModelSpec: "model"})
         check_targets("slo.reference", values["slo"]["reference"], HardwareSpec, {})
