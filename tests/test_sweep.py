@@ -387,6 +387,37 @@ def test_other_files_in_conf_or_code_are_another_sweep(sweep, tmp_path):
     assert "another sweep: the configuration (a file in conf/?) of run 1 changed since; " in sweep(*TINY, "seed=1,2")[2][0]
 
 
+@pytest.mark.parametrize(
+    ("runs", "problem"),
+    [
+        (None, "its sweep.json does not list the runs of a sweep; expected an empty directory or that of a sweep"),
+        ([["seed=1"]], "its sweep.json does not list the runs of a sweep; expected an empty directory or that of a sweep"),
+        ({"0": {}}, "its sweep.json does not list the runs of a sweep; expected an empty directory or that of a sweep"),
+        ([{"settings": {}, "workload": "0"}], "holds the runs of another sweep: run 0 was None, and is "),
+        (
+            [{"settings": {}, "workload": "0", "overrides": [["x"]]}],
+            """holds the runs of another sweep: run 0 was '['"'"'x'"'"']', """,
+        ),
+    ],
+)
+def test_a_sweep_json_that_someone_else_wrote_is_one_line(sweep, tmp_path, runs, problem):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/sweep.json").write_text("[]" if runs is None else json.dumps({"runs": runs}))
+    code, out, err = sweep(*TINY)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith(f"emu: hydra.sweep.dir={tmp_path / 'sweep'}: {problem}")
+
+
+@pytest.mark.parametrize("host", [[], {}, None])
+def test_a_run_whose_summary_is_not_ours_is_run_again(sweep, tmp_path, host):
+    assert sweep(*TINY, "seed=1,2")[0] == 0
+    path = tmp_path / "sweep/0/summary.json"
+    before = path.read_text()
+    path.write_text(json.dumps({"interrupted": "", "host": host}))
+    assert sweep(*TINY, "seed=1,2")[0] == 0
+    assert json.loads(path.read_text())["requests"] == json.loads(before)["requests"]
+
+
 def test_what_is_no_sweep_stays_as_it_is(sweep, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep/mine.txt").write_text("mine")

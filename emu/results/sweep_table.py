@@ -36,7 +36,9 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 def finished_summary(run_dir: Path) -> dict[str, Any] | None:
     """The summary of the run in `run_dir`; None where it did not run to its end."""
     summary = read_json(run_dir / SUMMARY)
-    return summary if summary is not None and summary.get("interrupted") == "" else None
+    if summary is None or summary.get("interrupted") != "" or not {"verdict", "saturated"} <= summary.keys():
+        return None
+    return summary
 
 
 def is_sweep(content: Mapping[str, Any] | None) -> bool:
@@ -110,7 +112,7 @@ def _row(number: int, run: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     summary = finished_summary(run_dir)
     failure = None if summary else read_json(run_dir / FAILURE)
     status = FINISHED if summary else FAILED if failure else MISSING
-    known = {"run": number, **run["settings"], "status": status, "error": failure["error"] if failure else ""}
+    known = {"run": number, **run["settings"], "status": status, "error": str(failure.get("error")) if failure else ""}
     known["workload.digest"] = run["workload"]
     figures = dict(_flattened({key: value for key, value in (summary or {}).items() if key != "host"}))
     return known | {name: value for name, value in figures.items() if name not in known}

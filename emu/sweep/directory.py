@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from emu.build import ConfigError
 from emu.files import LOCK, locked
-from emu.results.sweep_table import SWEEP, finished_summary, read_json, write_json
+from emu.results.sweep_table import SWEEP, finished_summary, is_sweep, read_json, write_json
 from emu.sweep.plan import Run, SweepPlan
 
 
@@ -26,7 +27,7 @@ def opened(plan: SweepPlan) -> Iterator[list[Run]]:
         except BlockingIOError as error:
             raise ConfigError(f"hydra.sweep.dir={directory}: another emu is sweeping there; wait for it") from error
         wanted, found = plan.as_json(), read_json(directory / SWEEP)
-        if found is None:
+        if not is_sweep(found):
             _check_empty(directory)
             write_json(wanted, directory / SWEEP)
         elif found != wanted:
@@ -40,11 +41,17 @@ def opened(plan: SweepPlan) -> Iterator[list[Run]]:
 def is_finished(plan: SweepPlan, run: Run) -> bool:
     """Whether the run ended as it should. One that failed is run again: the cause may be gone."""
     summary = finished_summary(plan.directory / str(run.number))
-    return summary is not None and summary["host"]["overrides"] == run.overrides
+    host = None if summary is None else summary.get("host")
+    return isinstance(host, dict) and host.get("overrides") == run.overrides
 
 
 def _check_empty(directory: Path) -> None:
     strangers = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+    if SWEEP in strangers:
+        raise ConfigError(
+            f"hydra.sweep.dir={directory}: its {SWEEP} does not list the runs of a sweep; "
+            "expected an empty directory or that of a sweep"
+        )
     if strangers:
         raise ConfigError(
             f"hydra.sweep.dir={directory}: holds {strangers[0]} and no {SWEEP}; expected an empty directory or that of a sweep"
@@ -53,13 +60,17 @@ def _check_empty(directory: Path) -> None:
 
 def _difference(found: dict, wanted: dict) -> str:
     """The first thing that is not as it was."""
-    runs, new_runs = found.get("runs", []), wanted["runs"]
+    runs, new_runs = found["runs"], wanted["runs"]
     if len(runs) != len(new_runs):
         return f"it has {len(runs)} runs, and {len(new_runs)} are asked for"
     for number, (run, new) in enumerate(zip(runs, new_runs, strict=True)):
-        if run["overrides"] != new["overrides"]:
-            return f"run {number} was {shlex.join(run['overrides'])}, and is {shlex.join(new['overrides'])}"
+        if run.get("overrides") != new["overrides"]:
+            return f"run {number} was {_command(run.get('overrides'))}, and is {_command(new['overrides'])}"
         for part, what in (("workload", "the requests (its trace?)"), ("config", "the configuration (a file in conf/?)")):
-            if run[part] != new[part]:
+            if run.get(part) != new[part]:
                 return f"{what} of run {number} changed since"
     return "emu itself, or numpy, changed since"
+
+
+def _command(overrides: Any) -> str:
+    return shlex.join(map(str, overrides)) if isinstance(overrides, list) else str(overrides)
