@@ -30,11 +30,16 @@ class BatchClaim(Claim):
                 outcome = lab.outcome(cluster, mode, STRESS_RPS, further)
                 price = outcome.probe.dollars_per_hour
                 values[mode] = outcome.completed_rps / (price / GPUS_A_MACHINE)
-                told.append(f"{mode} {outcome.completed_rps:.0f} requests/s, {outcome.completed_rps / price:.3f} per $/h")
-            figures.append(Figure(f"{cluster.label}, requests/s per $/h of one GPU a machine", "per_dollar", paper, values))
+                told.append(
+                    f"{mode} {outcome.completed_rps:.0f} requests/s completed, {outcome.completed_rps / price:.3f} per $/h"
+                )
+            figures.append(
+                Figure(f"{cluster.label}, completed requests/s per $/h of one GPU a machine", "per_dollar", paper, values)
+            )
             needed_rps = paper * price / GPUS_A_MACHINE
             why.append(
                 f"{cluster.label}: {'; '.join(told)} of the whole machines' ${price:g}/h. {paper} per $ is "
-                f"{needed_rps:.0f} requests/s by the price of one GPU a machine, {paper * price:,.0f} by the machines'."
+                f"{needed_rps:.0f} requests/s completed by the price of one GPU a machine, {paper * price:,.0f} by the "
+                "machines'."
             )
         return Finding(self.name, self.where, self.says, tuple(figures), why[0], tuple(why))

@@ -56,7 +56,7 @@ def _goodput_table(lab: Lab, cap: str, workload: str) -> str:
         )
     header = ["", COMPATIBLE, CALIBRATED, "as published", "$/h", "power", "machines"]
     title = f"{WORKLOADS[workload].capitalize()}, at {CAP_NAMES[cap]}"
-    note = "Goodput in requests/s and what is missed just above it. Power: DGX-A100 = 1."
+    note = "Goodput in requests/s offered and what is missed just above it. Power: DGX-A100 = 1."
     return card.box(title, note, card.table(header, rows), wide=True)
 
 
@@ -84,7 +84,7 @@ def slowdown_charts(lab: Lab, workload: str, mode: str) -> str:
 def _slowdown_chart(title: str, slo: str, limit: float, capacities: dict[str, Capacity]) -> str:
     rates = [outcome.probe.rate_rps for capacity in capacities.values() for outcome in capacity.grid]
     x = x_scale(min(rates), max(rates) * (1 + 1e-9)).rounded()
-    figure = Figure(x, Scale(0.0, 2 * limit, BOTTOM, TOP), "load (requests/s)", "times a lone DGX-A100")
+    figure = Figure(x, Scale(0.0, 2 * limit, BOTTOM, TOP), "load (requests/s offered)", "times a lone DGX-A100")
     for design, capacity in capacities.items():
         loads, values = slowdowns(capacity, slo, limit)
         figure.line(loads, values, DESIGNS[design], COLOURS[design])
@@ -119,5 +119,5 @@ def _active_tokens(lab: Lab, mode: str, rate_rps: float) -> str:
         shares = np.array(lab.outcome(cluster, mode, rate_rps).time_at_or_below[role])
         figure.line(tokens[1:], shares[1:], name, colour, legend=f"{name}: idle {100 * shares[0]:.0f} %")
     return card.chart(
-        f"{rate_rps:g} requests/s, {mode}", "Share of all machine time with at most so many tokens active.", figure
+        f"{rate_rps:g} requests/s offered, {mode}", "Share of all machine time with at most so many tokens active.", figure
     )

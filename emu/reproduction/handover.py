@@ -16,7 +16,7 @@ from emu.core.setting import SettingError
 from emu.reproduction.claim import Claim
 from emu.reproduction.finding import Figure, Finding
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab
-from emu.results.distribution import percentile
+from emu.results.distribution import p99_name, percentile
 
 NUM_REQUESTS, APART_S = 1000, 250.0  # 1,899 output tokens take some 100 s
 LARGE_PROMPT_TOKENS = 5188  # the 90th percentile of coding
@@ -133,7 +133,7 @@ def _told(hardware: str, plan: str, base: Alone, link: Alone, whole: Alone, one_
     added = {name: 1000 * (run.second_token_s - base.second_token_s) for name, run in (("link", link), ("whole", whole))}
     return (
         f"{hardware}, {plan}: the link alone adds {np.median(added['link']):.2f} ms to the second token at p50, "
-        f"{percentile(added['link'], 99):.2f} ms at p99; control messages add another "
+        f"{percentile(added['link'], 99):.2f} ms at {p99_name(len(added['link']))}; control messages add another "
         f"{np.median(added['whole'] - added['link']):.2f} ms at p50. Prompts of {LARGE_PROMPT_TOKENS:,} tokens and more: E2E "
         f"{_overhead(link, base, 'e2e_s', large):+.1%} by the link alone. With one link of {bytes_per_s / 1e9:g} GB/s for a "
         f"machine in place of eight: second token {_overhead(one_link, base, 'second_token_s'):+.1%}, E2E "

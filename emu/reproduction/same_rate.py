@@ -43,7 +43,8 @@ class SameRateClaim(Claim):
                     by_mode[mode] = _change(objective, found)
                 both = ", ".join(_told(*each) for each in found)
                 told.append(f"{WORKLOADS[workload]}, {mode}: {both}")
-            pair = f"{DESIGNS[self.design]} over {DESIGNS[self.baseline]} at {RATE_RPS:g} requests/s, {WORKLOADS[workload]}"
+            pair = f"{DESIGNS[self.design]} over {DESIGNS[self.baseline]}"
+            pair += f" at {RATE_RPS:g} requests/s offered, {WORKLOADS[workload]}"
             figures += [
                 Figure(f"{objective} of {pair}", "change", self.paper if objective == self.objective else None, by_mode)
                 for objective, by_mode in values.items()
@@ -69,8 +70,6 @@ def _change(objective: str, found: list[tuple[str, Design, Best | None]]) -> flo
 
 def _told(name: str, design: Design, best: Best | None) -> str:
     if best is None:
-        return f"{DESIGNS[name]}: no size of at most {Caps().max_machines} machines carries {RATE_RPS:g} requests/s"
+        return f"{DESIGNS[name]}: no size of at most {Caps().max_machines} machines carries {RATE_RPS:g} requests/s offered"
     power, cost = (amount(objective, design, best.size) for objective in (POWER, COST))
-    tightest = min(best.probe.margins, key=lambda slo: best.probe.margins[slo] or 0.0)
-    room = f"tightest {tightest} {best.probe.margins[tightest]:+.1%}"
-    return f"{DESIGNS[name]} {best.size} (${cost:,.0f}/h, power {power:.1f}, {room})"
+    return f"{DESIGNS[name]} {best.size} (${cost:,.0f}/h, power {power:.1f}, tightest {best.probe.tightest})"

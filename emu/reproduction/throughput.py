@@ -86,7 +86,9 @@ def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity
 
     def stopped(capacity: Capacity) -> str:
         beyond = capacity.goodput.beyond
-        return "nothing that was tried" if beyond is None else f"{beyond.reasons[0]} at {beyond.rate_rps:.3g} requests/s"
+        return (
+            "nothing that was tried" if beyond is None else f"{beyond.reasons[0]} at {beyond.rate_rps:.3g} requests/s offered"
+        )
 
     names = (comparison.cluster.label, comparison.baseline.label)
     ratios = {mode: ratio(*(capacity.goodput_rps for capacity in pair)) for mode, pair in pairs.items()}
@@ -113,7 +115,7 @@ def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacit
     for index, cluster in enumerate((comparison.cluster, comparison.baseline)):
         for mode, pair in pairs.items():
             capacity = pair[index]
-            found = "none" if capacity.goodput_rps is None else f"{capacity.goodput_rps:.4g} requests/s"
+            found = "none" if capacity.goodput_rps is None else f"{capacity.goodput_rps:.4g} requests/s offered"
             yield f"{cluster.label}, {WORKLOADS[cluster.workload]}, {mode}: {found}; {capacity.binding or 'no limit found'}"
         yield from decode_facts(lab, cluster, pairs[COMPATIBLE][index])
 
@@ -133,7 +135,7 @@ def decode_steps(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterato
 def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[str]:
     for hardware, seqs, context, lookup_s, calibrated_s in decode_steps(lab, cluster, capacity):
         yield (
-            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s in the compatible mode decodes {seqs} sequences of "
-            f"{context:,.0f} tokens each in a step on {hardware}: {1000 * lookup_s:.1f} ms by the published lookup, "
-            f"{1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
+            f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s offered in the compatible mode decodes {seqs} "
+            f"sequences of {context:,.0f} tokens each in a step on {hardware}: {1000 * lookup_s:.1f} ms by the published "
+            f"lookup, {1000 * calibrated_s:.1f} ms calibrated ({lookup_s / calibrated_s - 1:+.0%})"
         )

@@ -36,7 +36,8 @@ def test_throughput_is_goodput_over_goodput(lab):
     assert throughput.values == pytest.approx({COMPATIBLE: 2.5, AS_PUBLISHED: 110 / 50}, rel=2e-3)
     assert (throughput.kind, throughput.paper) == ("times", 2.15)
     assert (cost.values[COMPATIBLE], power.values[COMPATIBLE]) == (0.0, 0.0)
-    assert "Splitwise-AA (45P25T), conversation, compatible: 100 requests/s; at 100: tbt_p50 2.00x > 1.25x" in finding.why
+    splitwise = "Splitwise-AA (45P25T), conversation, compatible"
+    assert f"{splitwise}: 100 requests/s offered; at 100: tbt_p50 2.00x > 1.25x" in finding.why
     assert any(line.startswith("Baseline-A100 (70P/T), conversation, calibrated: none; at 1: tbt_p50") for line in finding.why)
     assert "a note" in finding.why
     assert finding.conclusion.startswith("the timing alone takes the ratio from 2.50× to –, rules and memory from there to –; ")
@@ -53,7 +54,7 @@ def test_batch_jobs_are_priced_by_one_gpu_a_machine(lab):
     finding = BatchClaim("x", "§1", "says", ((AA, 0.89),)).measure(lab)
     [figure] = finding.figures
     assert figure.values[COMPATIBLE] == pytest.approx(180.0 / (1232.0 / 8))
-    assert "0.89 per $ is 137 requests/s by the price of one GPU a machine, 1,096 by the machines'" in finding.why[0]
+    assert "0.89 per $ is 137 requests/s completed by the price of one GPU a machine, 1,096 by the machines'" in finding.why[0]
 
 
 def test_the_least_of_each_design_is_compared(tmp_path, monkeypatch):

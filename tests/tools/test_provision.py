@@ -18,6 +18,7 @@ import pytest
 
 import emu.__main__
 from emu.provisioning.probe import probe
+from emu.results.report.quantity import significant
 
 TOOL = Path(__file__).parents[2] / "tools" / "provision.py"
 SMALL = ("workload=splitwise_code", "workload.duration_s=6", "model=bloom_176b")
@@ -74,11 +75,17 @@ def test_a_line_a_run_a_table_and_a_page(uninterrupted):
     num_runs = len(result(directory)["probes"])
     assert sum(" at 10 requests/s " in line for line in out) == num_runs
     assert any(line.startswith(f"{num_runs} runs, ") for line in out)
+    [header] = [line for line in out if line.startswith("design ")]
+    assert "  requests/s  offered/s  completed/s  tightest SLO" in header
+    best = answers[0]["probe"]
+    [row] = [line.split() for line in out if line.startswith(f"splitwise_ha   {answers[0]['size']} ")]
+    assert row[6:9] == ["10", significant(best["offered_rps"]), significant(best["completed_rps"])]
     assert any(line.startswith("splitwise_ha   5P4T") and line.endswith("compared") for line in out)
     page = (directory / "provision.html").read_text()
     assert page.startswith("<!doctype html>") and "://" not in page.replace("http://www.w3.org", "")
     assert page.count('class="scroll heat"') == 2
     assert "Pareto front" in page and "compared (dashed): 5P4T" in page
+    assert f"<td>10</td><td>{row[7]}</td><td>{row[8]}</td>" in page
 
 
 def test_a_search_by_a_timing_that_is_no_measurement_says_so(tmp_path):
