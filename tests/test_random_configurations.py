@@ -64,7 +64,7 @@ WEIRD = [
     *("2147483648", "9223372036854775808", "nan", "inf", "-inf", "true", "null", "''", "abc", "'12'"),
     *("[]", "[1]", "[[x]]", "{}", "{a:1}", "[{a:[1]}]", "'???'", "'${seed}'", "'${nowhere}'"),
     *("[{machine:p0,at_s:1e308}]", "[{machine:d0,at_s:0},{machine:d0,at_s:0}]", "[{machine:[p0],at_s:nan}]"),
-    *("Überlast", "'mine\u202e'", '"<script>"', "'../..'", "{_target_:os.getcwd}", "[{_target_:os.getcwd}]"),
+    *("Überlast", "'mine\u202e'", '"<script>"', "'../../mine'", "{_target_:os.getcwd}", "[{_target_:os.getcwd}]"),
 ]
 MAX_S = 60  # of one configuration, on the wall clock: more is an endless loop
 
