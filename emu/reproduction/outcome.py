@@ -141,8 +141,8 @@ def _time_at_or_below(record: RunRecord, columns: Columns) -> dict[str, list[flo
     for role in (role for role in Role if (roles == role).any()):
         chosen = roles == role
         seconds = np.zeros(TOKENS[-1] + 2)
-        in_step = seconds_by_tokens(columns, chosen)
-        seconds[: len(in_step)] = in_step[: len(seconds)]
+        tokens, in_step = seconds_by_tokens(columns, chosen)
+        seconds[tokens[tokens < len(seconds)]] = in_step[tokens < len(seconds)]
         total_s = record.emulated_s * chosen.sum()
         seconds[0] += total_s - in_step.sum()
         shares[str(role)] = (np.cumsum(seconds)[list(TOKENS)] / total_s).tolist()

@@ -53,12 +53,11 @@ def lone_times_s(timing: TimingModel, prompt_tokens: np.ndarray, output_tokens: 
     """
     if not len(prompt_tokens):
         return np.empty(0), np.empty(0)
-    lengths = np.flatnonzero(np.bincount(prompt_tokens))
-    prefill_s = np.empty(lengths[-1] + 1)
-    prefill_s[lengths] = [timing.prefill_s((length,)) for length in lengths.tolist()]
+    lengths, place = np.unique(prompt_tokens, return_inverse=True)
+    prefill_s = np.array([timing.prefill_s((length,)) for length in lengths.tolist()])
     # A lone decode step depends on its context alone: the steps of any request are a stretch of one long run of steps.
     shortest = int(lengths[0])
     last_context = prompt_tokens + (output_tokens - 1)
     boundaries_s = timing.decode_boundaries(0.0, 1, shortest + 1, int(last_context.max()) - shortest)
     until_s = np.array([0.0, *boundaries_s])
-    return prefill_s[prompt_tokens], until_s[last_context - shortest] - until_s[prompt_tokens - shortest]
+    return prefill_s[place], until_s[last_context - shortest] - until_s[prompt_tokens - shortest]

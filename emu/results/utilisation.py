@@ -25,33 +25,37 @@ def utilisation(record: RunRecord, columns: Columns, alive_s: np.ndarray) -> dic
     return {
         "roles": {role: _share(busy_s[chosen].sum(), alive_s[chosen].sum()) for role, chosen in of_role.items()},
         "machines": dict(zip(names, map(_share, busy_s.tolist(), alive_s.tolist()), strict=True)),
-        "batch_tokens": {role: _statistics(seconds_by_tokens(columns, chosen)) for role, chosen in of_role.items()},
+        "batch_tokens": {role: _statistics(*seconds_by_tokens(columns, chosen)) for role, chosen in of_role.items()},
     }
 
 
 def batch_tokens(columns: Columns) -> np.ndarray:
-    """The tokens active in each batch (int32): the prompt tokens of its step, and one for each decode."""
+    """The tokens active in each batch: the prompt tokens of its step, and one for each decode."""
     return columns.batches.prefill_tokens + columns.batches.num_decodes
 
 
-def seconds_by_tokens(columns: Columns, machines: np.ndarray) -> np.ndarray:
-    """Seconds that the chosen `machines` (bool, one entry a machine) together spent in steps of 0, 1, 2, ... active tokens."""
+def seconds_by_tokens(columns: Columns, machines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of active tokens, ascending, with which the chosen `machines` ran, and their seconds in all with each.
+
+    `machines` is bool, one entry a machine. A step may have 2^31 tokens: nothing here is as long as that.
+    """
     batches = columns.batches
     chosen = machines[batches.machine]
     seconds = (columns.steps.batch_end_s - batches.start_s)[chosen]
-    return np.bincount(batch_tokens(columns)[chosen], seconds)
+    tokens, place = np.unique(batch_tokens(columns)[chosen], return_inverse=True)
+    return tokens, np.bincount(place, seconds)
 
 
-def _statistics(seconds: np.ndarray) -> dict[str, float | None]:
+def _statistics(tokens: np.ndarray, seconds: np.ndarray) -> dict[str, float | None]:
     total_s = seconds.sum()
     if not total_s > 0:
         return dict.fromkeys(("mean", *(f"p{q}" for q in PERCENTILES), "max"))
     until_s = np.cumsum(seconds)
     # The fewest tokens at or below which at least that share of the time lies.
-    percentiles = np.searchsorted(until_s, np.array(PERCENTILES) / 100 * until_s[-1] * (1 - 1e-12)).tolist()
-    statistics = {"mean": float(seconds @ np.arange(len(seconds)) / total_s)}
+    percentiles = tokens[np.searchsorted(until_s, np.array(PERCENTILES) / 100 * until_s[-1] * (1 - 1e-12))].tolist()
+    statistics = {"mean": float(seconds @ tokens / total_s)}
     statistics |= {f"p{q}": tokens for q, tokens in zip(PERCENTILES, percentiles, strict=True)}
-    return statistics | {"max": len(seconds) - 1}
+    return statistics | {"max": int(tokens[-1])}
 
 
 def _share(busy_s: float, alive_s: float) -> float | None:

@@ -32,6 +32,10 @@ def of(record):
     return utilisation(record, columns, alive_seconds(record, columns))
 
 
+def by_tokens(columns, *machines):
+    return dict(zip(*(column.tolist() for column in seconds_by_tokens(columns, np.array(machines))), strict=True))
+
+
 def test_busy_shares():
     result = of(run())
     assert result["machines"] == {"p0": pytest.approx(3 / 12), "d0": pytest.approx(9 / 12), "d1": pytest.approx(1 / 4)}
@@ -40,9 +44,9 @@ def test_busy_shares():
 
 def test_time_by_active_tokens():
     columns = run().recorder.columns()
-    assert seconds_by_tokens(columns, np.array([True, False, False])).tolist() == [0, 0, 0, 2, 0, 1]
-    assert seconds_by_tokens(columns, np.array([False, True, True])).tolist() == [0, 3 + 1, 6]
-    assert seconds_by_tokens(columns, np.array([True, True, True])).tolist() == [0, 4, 6, 2, 0, 1]
+    assert by_tokens(columns, True, False, False) == {3: 2, 5: 1}
+    assert by_tokens(columns, False, True, True) == {1: 3 + 1, 2: 6}
+    assert by_tokens(columns, True, True, True) == {1: 4, 2: 6, 3: 2, 5: 1}
     # p50: 4 of 10 s are with one token, so half the time lies at two or fewer.
     assert of(run())["batch_tokens"] == {
         "prefill": {"mean": pytest.approx(11 / 3), "p50": 3, "p90": 5, "p99": 5, "max": 5},
@@ -54,7 +58,15 @@ def test_a_mixed_step_counts_its_prompts_and_its_decodes():
     batch = decode(0, 0.0, [4.0], (0, 1, 3, 1)).batch
     mixed = batch._replace(prefills=prefill(0, 0, 1, (1, 1, 7, 0)).batch.prefills)
     record = run_record(recorded([(0.0, 3, 9), (0.0, 7, 9)], [Emit(0, 0.0, (4.0,), mixed, ())], 1), ("m0",))
-    assert seconds_by_tokens(record.recorder.columns(), np.array([True])).tolist() == [0] * 8 + [4.0]
+    assert by_tokens(record.recorder.columns(), True) == {8: 4.0}
+
+
+def test_a_step_of_two_billion_tokens_takes_no_more_memory_than_another():
+    record = run_record(
+        recorded([(0.0, 2**31 - 1, 1)], [prefill(0, 0.0, 4.0, (0, 1, 2**31 - 1, 0), finished=(0,))], 1), ("m0",)
+    )
+    assert by_tokens(record.recorder.columns(), True) == {2**31 - 1: 4.0}
+    assert of(record)["batch_tokens"]["mixed"]["p50"] == 2**31 - 1
 
 
 def test_machines_that_never_ran():

@@ -76,10 +76,9 @@ def _time_by_tokens(run: Run) -> str:
     """Figure 17 of Splitwise."""
     title, curves = "Time by active tokens", {}
     for role in ROLES:
-        seconds = seconds_by_tokens(run.columns, run.machine_roles == role)
+        tokens, seconds = seconds_by_tokens(run.columns, run.machine_roles == role)
         if seconds.any():  # steps too short for the time that it was take none
-            tokens = np.flatnonzero(seconds)
-            curves[role] = Curve.of(tokens.astype(float), seconds[tokens])
+            curves[role] = Curve.of(tokens.astype(float), seconds)
     if not curves:
         return card.empty(title, "No machine ran a step.")
     most = max(curve.values[-1] for curve in curves.values())
