@@ -23,8 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emu.build import ConfigError, Plan, build, compose, explain
+from emu.build import Plan, build, compose
 from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environment, run_directory
+from emu.config_error import ConfigError, explain
 from emu.install import emu_version, is_compiled
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs

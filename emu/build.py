@@ -8,20 +8,18 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Protocol, get_args, get_origin
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from emu import compose as composition
 from emu import targets
+from emu.config_error import ConfigError, one_line_errors, unknown_key
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.cluster import Cluster
@@ -48,9 +46,6 @@ from emu.workload.workload import Workload
 
 HYDRA_KEYS = ("_target_", "_convert_")  # those a node may have beside its parameters; all of it is plain data, in any case
 MAX_UNASKED_WALL_S = 600.0  # a trace may take so long on the wall clock without anyone having said how much of it is meant
-HYDRAS_MERGE_LEAD = "Error merging override "
-OMEGACONFS_LEAD = "ValueError raised while resolving interpolation: "  # before what a resolver raises
-MAX_WORD = 300  # characters of a word on an error line: a path may have some 250
 TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -60,10 +55,6 @@ TYPE_NAMES = {
     Sequence[float]: "a list of numbers",
     NoneType: "null",
 }
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The text is one line for the user."""
 
 
 class Runtime(Protocol):
@@ -279,66 +270,7 @@ def _possible(requests: Workload, limits: tuple[Capacity, Capacity], skip: bool)
     )
 
 
-# --- what is wrong with a configuration -------------------------------------------------------------------------------
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns what Hydra, OmegaConf, the constructors and files that they read raise into ConfigError."""
-    try:
-        yield
-    except RecursionError as error:
-        raise ConfigError("the configuration is nested too deeply; expected at most some tens of levels") from error
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(explain(error)) from error
-
-
-def explain(error: Exception) -> str:
-    """What is wrong, in one line for the user, on which control characters and very long words do no harm."""
-    text = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: f"{word[0][: MAX_WORD - 20]}...{word[0][-17:]}", _explanation(error))
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def _explanation(error: Exception) -> str:
-    cause = error.__cause__
-    match error:
-        case MissingConfigException(missing_cfg_file=str(path)):
-            group, _, option = path.rpartition("/")
-            allowed = composition.options(group.partition("@")[0])
-            return f"{group}={option}: no such option; expected one of {', '.join(allowed)}"
-        case OverrideParseException():
-            return _unparsed(error.override)
-        case MissingMandatoryValue(full_key=str(key)):
-            return f"{key} is required: set {key}=..."
-        case OSError(filename=str(path), strerror=str(problem)):
-            return f"{path}: {problem}"
-        case OmegaConfBaseException(full_key=str(key)):
-            return f"{key}: {str(error).splitlines()[0].removeprefix(OMEGACONFS_LEAD)}"
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        return _unknown_key(cause.full_key, list(cause.parent_node), cause.parent_node.get("_target_"))
-    hints = ("To append to", "See http")
-    lines = str(error).removeprefix(OMEGACONFS_LEAD).splitlines()
-    if lines and lines[0].startswith(HYDRAS_MERGE_LEAD):
-        return f"{lines[0].removeprefix(HYDRAS_MERGE_LEAD)}: cannot take the place of what is there; expected the same kind"
-    return " ".join(line.strip() for line in lines if not line.startswith(hints))
-
-
-def _unparsed(override: str) -> str:
-    """What is wrong with an override that Hydra's grammar does not take, with the characters that may be to blame."""
-    expected = "expected KEY=VALUE, with quotes around a value that has spaces or any of =,:()[]{}"
-    _, _, value = override.partition("=")
-    to_blame = dict.fromkeys(re.findall(r"""[\x00-\x1f\x7f=,:()\[\]{}'"]""", value))
-    found = f"the value has {' '.join(to_blame)}; " if to_blame else ""
-    return f"{override}: {found}{expected}"
-
-
-def _unknown_key(key: str, siblings: list[str], target: str | None) -> str:
-    place, _, name = key.rpartition(".")
-    why_not = getattr(pkgutil.resolve_name(target), "WHY_NOT", {}) if target and targets.is_known(target) else {}
-    if name in why_not:
-        return f"{key}: no such setting with this {place}: {why_not[name]}"
-    allowed = [sibling for sibling in siblings if sibling != "hydra" and not sibling.startswith("_")]
-    return f"{key}: no such setting; {f'{place} has' if place else 'there are'} {', '.join(allowed) or 'none'}"
+# --- what a configuration may hold ------------------------------------------------------------------------------------
 
 
 def _check_targets(values: dict[str, Any]) -> None:
@@ -366,7 +298,7 @@ def _check_node(place: str, node: dict[str, Any], target: Callable[..., Any]) ->
         if key in parameters:
             _check_value(f"{prefix}{key}", value, parameters[key].annotation)
         elif key not in HYDRA_KEYS:
-            raise ConfigError(_unknown_key(f"{prefix}{key}", list(parameters), node.get("_target_")))
+            raise ConfigError(unknown_key(f"{prefix}{key}", list(parameters), node.get("_target_")))
     for key, parameter in parameters.items():
         if key not in node and parameter.default is parameter.empty:
             raise ConfigError(f"{prefix}{key} is required: set {prefix}{key}=...")

@@ -5,7 +5,8 @@ tools/emu asks before it installs one. A command line that is refused for anothe
 
 import sys
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.setting import MissingExtra
 from emu.sweep.plan import plan_sweep
 

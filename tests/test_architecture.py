@@ -15,18 +15,20 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "emu.run_directory": {"emu.results"},
     "emu.__main__": {
-        *("emu.sweep", "emu.build", "emu.compose", "emu.progress", "emu.run_directory", "emu.runtime", "emu.results"),
+        *("emu.sweep", "emu.build", "emu.compose", "emu.config_error", "emu.progress", "emu.run_directory"),
+        *("emu.runtime", "emu.results"),
     },
-    "emu.extras": {"emu.sweep", "emu.build", "emu.core"},
-    "emu.sweep": {"emu.build", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
-    "emu.reproduction": {"emu.provisioning", "emu.build", "emu.runtime", "emu.results", "emu.core"},
-    "emu.provisioning": {"emu.sweep", "emu.build", "emu.compose", "emu.results", "emu.core"},
+    "emu.extras": {"emu.sweep", "emu.build", "emu.config_error", "emu.core"},
+    "emu.sweep": {"emu.build", "emu.config_error", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
+    "emu.reproduction": {"emu.provisioning", "emu.build", "emu.config_error", "emu.runtime", "emu.results", "emu.core"},
+    "emu.provisioning": {"emu.sweep", "emu.build", "emu.config_error", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
     "emu.compose": {"emu.hydra_node"},
     "emu.hydra_node": set(),
     "emu.targets": {"emu.compose", "emu.hydra_node"},
+    "emu.config_error": {"emu.compose", "emu.targets"},
     "emu.build": {
-        *("emu.compose", "emu.targets", "emu.runtime", "emu.execution", "emu.transfer", "emu.workload"),
+        *("emu.compose", "emu.config_error", "emu.targets", "emu.runtime", "emu.execution", "emu.transfer", "emu.workload"),
         *("emu.results", "emu.core"),
     },
     "emu.runtime": {"emu.execution", "emu.transfer", "emu.workload", "emu.results", "emu.core"},
@@ -61,8 +63,8 @@ CORE_ROWS = [
 LIBRARIES = {
     "ray": ("runtime/", "transfer/object_store.py"),
     "torch": ("execution/torch_engine/", "transfer/"),
-    "hydra": ("compose.py", "build.py", "sweep/", "__main__.py"),
-    "omegaconf": ("compose.py", "build.py", "sweep/", "__main__.py"),
+    "hydra": ("compose.py", "config_error.py", "build.py", "sweep/", "__main__.py"),
+    "omegaconf": ("compose.py", "config_error.py", "build.py", "sweep/", "__main__.py"),
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}

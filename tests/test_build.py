@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from emu.build import ConfigError, build, compose, explain
+from emu.build import build, compose
 from emu.compose import CONF_DIR
+from emu.config_error import ConfigError, explain
 
 VIRTUAL = "runtime=virtual"
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 
 # SPLITWISE.md §7: machines of the baselines, prompt and token machines of the Splitwise designs.
 SIZES = {

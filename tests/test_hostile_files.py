@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from emu.build import ConfigError, compose
+from emu.build import compose
+from emu.config_error import ConfigError
 from emu.execution.calibration.host import _kept
 from emu.execution.calibration.measurements import CalibrationError, MeasurementFile
 from emu.execution.torch_engine.architecture import Architecture, ArchitectureError

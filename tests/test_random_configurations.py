@@ -26,7 +26,8 @@ from omegaconf import OmegaConf
 
 from emu import compose as composition
 from emu.__main__ import USER_ERRORS, rehearse
-from emu.build import build, compose, explain
+from emu.build import build, compose
+from emu.config_error import explain
 
 MAX_EXAMPLES = int(os.environ.get("EMU_FUZZ_EXAMPLES", "300"))
 NUM_CONFIGURATIONS = 16

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.messages import FlowRequested
 from emu.core.oracle import OutputOracle
 from emu.core.pools import Pool

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from emu.build import ConfigError, build, build_transfer, compose
+from emu.build import build, build_transfer, compose
 from emu.compose import compose_sweep
+from emu.config_error import ConfigError
 
 PLAIN = "expected plain data, without _target_"
 EVIL = "{_target_: os.system, command: touch evil}"

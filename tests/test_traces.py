@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from emu.__main__ import main, rehearse
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 
 CASES = Path(__file__).parent / "workload" / "cases"
 BASE = ("runtime=virtual", "workload=trace", "timing=constant", "results.report=false", "results.events=false")

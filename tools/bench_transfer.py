@@ -41,7 +41,8 @@ from rich.console import Console
 from rich.table import Table
 from transfer_pair import BenchParty, Case, Sample, TransferPair
 
-from emu.build import ConfigError, build_transfer
+from emu.build import build_transfer
+from emu.config_error import ConfigError
 from emu.core import setting
 from emu.core.setting import SettingError
 from emu.results.report.transfers import render_transfers

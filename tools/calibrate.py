@@ -111,7 +111,8 @@ def job_of(args: argparse.Namespace) -> Job:
 
 def _from_conf(args: argparse.Namespace) -> tuple[ModelSpec, Any, int]:
     try:
-        from emu.build import ConfigError, compose, one_line_errors, plain
+        from emu.build import compose, plain
+        from emu.config_error import ConfigError, one_line_errors
         from emu.core.specs import HardwareSpec
         from emu.targets import check_targets
     except ImportError as error:

@@ -27,7 +27,8 @@ from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 from rich.table import Table
 
-from emu.build import ConfigError, build_transfer
+from emu.build import build_transfer
+from emu.config_error import ConfigError
 from emu.core import setting
 from emu.core.setting import SettingError
 from emu.results.summary import host_facts

@@ -26,7 +26,8 @@ import hints  # noqa: F401  before what this Python may lack
 from rich.console import Console
 from rich.table import Table
 
-from emu.build import ConfigError, compose, explain
+from emu.build import compose
+from emu.config_error import ConfigError, explain
 from emu.core.setting import SettingError
 from emu.files import write_text
 from emu.provisioning.design import DESIGNS, Design

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.table import Table
 
-from emu.build import ConfigError
+from emu.config_error import ConfigError
 from emu.core.timing import splitwise_sim
 from emu.files import write_text
 from emu.reproduction.claims import BY_NAME, CLAIMS

@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
 import hints  # noqa: F401  before what this Python may lack
 
-from emu.build import ConfigError, build, compose, plain
+from emu.build import build, compose, plain
+from emu.config_error import ConfigError
 from emu.results.agreement import METRICS, STATISTICS, AgreementError, RunResults, agreement, read_results
 from emu.results.distribution import p99_name
 from emu.results.sweep_table import write_json

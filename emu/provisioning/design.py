@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from emu.build import ConfigError, compose
+from emu.build import compose
+from emu.config_error import ConfigError
 from emu.core.specs import HardwareSpec
 from emu.provisioning.probe import plan_probe
 from emu.results.slowdown import lone_times_s

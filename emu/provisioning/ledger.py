@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from emu.build import ConfigError
+from emu.config_error import ConfigError
 from emu.files import LOCK, locked, parse_json, replacing
 from emu.provisioning.design import Size
 from emu.provisioning.probe import Probe

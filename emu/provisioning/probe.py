@@ -6,7 +6,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from emu.build import ConfigError, Plan, build, compose
+from emu.build import Plan, build, compose
+from emu.config_error import ConfigError
 from emu.core import setting
 from emu.results.distribution import p99_name
 from emu.results.slo import METRICS, STATISTICS

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from emu.build import ConfigError
+from emu.config_error import ConfigError
 from emu.provisioning.design import Design, Size
 
 COST, POWER, MACHINES, THROUGHPUT = "cost", "power", "machines", "throughput"

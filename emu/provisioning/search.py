@@ -10,7 +10,8 @@ from typing import Any
 
 import xxhash
 
-from emu.build import ConfigError, compose, plain
+from emu.build import compose, plain
+from emu.config_error import ConfigError
 from emu.install import versions
 from emu.provisioning import least, most
 from emu.provisioning.design import Design, Size

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from emu.build import ConfigError, compose, plain
+from emu.build import compose, plain
 from emu.compose import CONF_DIR
+from emu.config_error import ConfigError
 from emu.files import write_text
 
 EXPERIMENT = "experiment"

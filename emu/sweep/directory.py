@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from emu.build import ConfigError
+from emu.config_error import ConfigError
 from emu.files import LOCK, locked
 from emu.results.sweep_table import SWEEP, finished_summary, is_sweep, read_json, write_json
 from emu.sweep.plan import Run, SweepPlan

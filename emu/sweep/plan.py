@@ -14,8 +14,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from emu.build import ConfigError, build, one_line_errors, plain
+from emu.build import build, plain
 from emu.compose import compose, compose_sweep
+from emu.config_error import ConfigError, one_line_errors
 from emu.install import install_command, versions
 from emu.workload.workload import Workload
 

@@ -16,8 +16,9 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from emu.build import Plan, build, explain, plain
+from emu.build import Plan, build, plain
 from emu.compose import compose
+from emu.config_error import explain
 from emu.files import write_text
 from emu.results.distribution import p99_name
 from emu.results.report.quantity import duration

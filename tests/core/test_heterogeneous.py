@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 
 
 def plan_of(*overrides):

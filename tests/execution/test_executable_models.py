@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emu.build import ConfigError, build, compose, plain
+from emu.build import build, compose, plain
+from emu.config_error import ConfigError
 from emu.core.specs import ModelSpec
 from emu.execution.model import Executable, checkpoint_model, random_model
 

@@ -3,7 +3,8 @@
 import psutil
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.execution.settings import EmulatedExecution, TorchExecution
 
 pytest.importorskip("torch")

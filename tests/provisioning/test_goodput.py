@@ -7,7 +7,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.setting import SettingError
 from emu.provisioning.goodput import bisect, find_goodput
 from emu.provisioning.probe import Demand, Probe, probe

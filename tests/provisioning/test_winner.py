@@ -2,7 +2,8 @@
 
 import pytest
 
-from emu.build import ConfigError, compose, plain
+from emu.build import compose, plain
+from emu.config_error import ConfigError
 from emu.provisioning.winner import check_overrides, write_experiment
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from facts import HARDWARE, MODEL, decode, prefill, recorded, run_cluster, run_record, summary_of
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.facts import Emit, End, MovePool, Place
 from emu.core.setting import SettingError

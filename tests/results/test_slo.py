@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from facts import LEVELS, MODEL, SLO, TIMING, decode, prefill, recorded, run_cluster, summary_of
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.facts import End, Place
 from emu.core.setting import SettingError
 from emu.core.timing.constant import ConstantTiming

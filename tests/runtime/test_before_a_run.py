@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import pytest
 import ray
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.execution.calibration import host
 from emu.extras import missing_extra
 from emu.runtime import ray_address, ray_nodes

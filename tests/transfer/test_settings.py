@@ -2,7 +2,8 @@
 
 import pytest
 
-from emu.build import ConfigError, build, compose
+from emu.build import build, compose
+from emu.config_error import ConfigError
 from emu.core.setting import SettingError
 from emu.extras import missing_extra
 from emu.install import install_command

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emu.build import ConfigError, build, compose, plain
+from emu.build import build, compose, plain
+from emu.config_error import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf" / "timing"
 PAIRS = {"profile": "llama2_70b.dgx_a100", "splitwise_sim": "llama2_70b.dgx_h100", "llama_30m_cpu": "llama_30m.cpu_core"}

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from emu import compose as composition
-from emu.build import ConfigError, build, compose, plain
+from emu.build import build, compose, plain
+from emu.config_error import ConfigError
 from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing.model import TimingError
