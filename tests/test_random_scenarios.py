@@ -32,7 +32,7 @@ from tests.losing import CAUSE, at_random, losing
 from tests.stalling import shuffled
 
 SETTINGS = settings(
-    max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 # All times are multiples of 1/1024 s with this one, so that things often happen at once.
 EVEN = ConstantTiming(prefill_s_per_token=1 / 1024, decode_step_s=1 / 32)
