@@ -292,7 +292,11 @@ def test_only_its_machines_know_the_output_lengths():
     ("overrides", "line"),
     [
         (["placement=splitwise_sim", "machine=paged"], "placement=splitwise_sim needs machine=splitwise_sim"),
-        (["model.name=mine"], "no timing for model mine on hardware dgx_h100; there is: "),
+        (["model.name=mine"], "machine.weight_bytes has no model mine; there is: llama2_70b, bloom_176b"),
+        (
+            ["model.name=mine", "+machine.weight_bytes.mine=1"],
+            "no timing for model mine on hardware dgx_h100; there is: ",
+        ),
         (["machine.retry_s=0"], "machine.retry_s=0: expected a number > 0"),
         (["machine.weight_bytes.bloom_176b=-1"], "machine.weight_bytes.bloom_176b=-1: expected a whole number from 0 to "),
         (

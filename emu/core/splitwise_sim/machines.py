@@ -62,13 +62,7 @@ class SplitwiseSimMachines:
         self, index: int, name: str, role: Role, hardware: HardwareSpec, model: ModelSpec, timing: TimingModel
     ) -> MachineSpec:
         """Its KV blocks are single tokens."""
-        num_tokens = self._kv_bytes(hardware, model) // model.kv_bytes_per_token
-        if num_tokens < 1:
-            weight_bytes = self.weight_bytes[model.name]
-            raise SpecError(
-                f"model {model.name} does not fit hardware {hardware.name}: weights {weight_bytes / 1e9:.1f} GB, "
-                f"memory {hardware.num_gpus * hardware.hbm_bytes_per_gpu / 1e9:.1f} GB"
-            )
+        num_tokens = self._num_tokens(hardware, model)
         hardware = replace(hardware, nic_bytes_per_s=self.link_bytes_per_s, link_latency_s=0.0)
         return MachineSpec(index, name, role, hardware, num_tokens, timing)
 
@@ -86,13 +80,24 @@ class SplitwiseSimMachines:
         )
 
     def capacity(self, hardware: HardwareSpec, model: ModelSpec) -> Capacity:
-        num_tokens = self._kv_bytes(hardware, model) // model.kv_bytes_per_token
+        num_tokens = self._num_tokens(hardware, model)
         # A prompt takes a token more than it has, and a decode all that it will write.
         return Capacity(num_tokens - 1, num_tokens - 1, num_tokens)
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> SplitwiseSimLoad:
         num_bytes = self._kv_bytes(spec.hardware, model)
         return SplitwiseSimLoad(spec.index, spec.role, spec.num_kv_blocks, num_bytes, model.kv_bytes_per_token, self.oracle)
+
+    def _num_tokens(self, hardware: HardwareSpec, model: ModelSpec) -> int:
+        """How many tokens have room beside the weights. Raises SpecError where none has."""
+        num_tokens = self._kv_bytes(hardware, model) // model.kv_bytes_per_token
+        if num_tokens < 1:
+            weight_bytes = self.weight_bytes[model.name]
+            raise SpecError(
+                f"model {model.name} does not fit hardware {hardware.name}: weights {weight_bytes / 1e9:.1f} GB, "
+                f"memory {hardware.num_gpus * hardware.hbm_bytes_per_gpu / 1e9:.1f} GB"
+            )
+        return num_tokens
 
     def _kv_bytes(self, hardware: HardwareSpec, model: ModelSpec) -> int:
         """What the weights leave. Raises SpecError for a model without."""
