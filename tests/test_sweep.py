@@ -17,7 +17,7 @@ from pyarrow import parquet
 import emu.__main__
 from emu.install import install_command
 
-TINY = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=5")
+TINY = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=60")
 DESIGNS = "cluster=splitwise_hh,baseline_h100"
 ON_ALL_CORES = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 SIX = (*TINY, "seed=range(6)")
