@@ -248,9 +248,10 @@ def _eos_ids(values: _Values) -> tuple[int, ...]:
 
 
 def _dtype(values: _Values) -> str:
-    name = str(values.get("dtype", values.get("torch_dtype", "float32"))).removeprefix("torch.")
+    key = "torch_dtype" if values.get("dtype") is None else "dtype"  # transformers 5 writes dtype
+    name = str(values.get(key, "float32")).removeprefix("torch.")
     if name not in DTYPES:
-        raise values.error("dtype", f"one of {', '.join(DTYPES)}", name)
+        raise values.error(key, f"one of {', '.join(DTYPES)}", name)
     return DTYPES[name]
 
 

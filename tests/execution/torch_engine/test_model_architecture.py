@@ -55,7 +55,8 @@ def test_the_published_llama_3_1_8b_has_as_many_weights_as_published():
         ({"hidden_act": "gelu"}, "hidden_act=gelu: expected silu"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps=small: expected a number > 0, at most 1e+12"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings=no: expected true or false"),
-        ({"torch_dtype": "float8_e4m3fn"}, "dtype=float8_e4m3fn: expected one of float32, float16, bfloat16"),
+        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype=float8_e4m3fn: expected one of float32, float16, bfloat16"),
+        ({"dtype": [1]}, "dtype=[1]: expected one of float32, float16, bfloat16"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: expected 1.0"),
         (
             {"rope_scaling": {"type": "yarn", "factor": 4.0}},
