@@ -10,19 +10,24 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """A shell starts what it puts into the background with Ctrl-C ignored, and all that tests start would inherit that."""
+    """Give the processes that tests start an environment of their own, whatever this one was started with.
+
+    A shell starts what it puts into the background with Ctrl-C ignored, and tools/test has Python import nothing from the
+    working directory.
+    """
+    os.environ.pop("PYTHONSAFEPATH", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three for the whole suite, one more than the cores it is meant for: rehearsals on the wall clock mostly wait.
+    """Four for the whole suite, twice the cores it is meant for: rehearsals on the wall clock mostly wait.
 
     None for a part of it, which is done sooner, and shown in order, in this process.
     """
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
-    return 3 if is_whole else 0
+    return 4 if is_whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -43,14 +43,13 @@ class Arrivals:
         if num_expected > MANY_REQUESTS:
             Progress().say(f"generating about {num_expected:,.0f} requests")
         num_drawn = math.ceil(num_expected + 6 * self.cv * math.sqrt(num_expected)) + 1
-        with np.errstate(over="ignore"):  # infinitely late is late
-            if self.arrivals == "constant":
-                arrival_s = np.arange(num_drawn) / self.rate_rps
-            else:
-                rng = random_stream(seed, "workload.arrivals")
-                gaps = self._unit_gaps(rng, num_drawn)
-                while (arrival_s := np.cumsum(gaps) / self.rate_rps)[-1] < self.duration_s:
-                    gaps = np.concatenate([gaps, self._unit_gaps(rng, len(gaps))])
+        if self.arrivals == "constant":
+            arrival_s = np.arange(num_drawn) / self.rate_rps
+        else:
+            rng = random_stream(seed, "workload.arrivals")
+            gaps = self._unit_gaps(rng, num_drawn)
+            while (arrival_s := np.cumsum(gaps) / self.rate_rps)[-1] < self.duration_s:
+                gaps = np.concatenate([gaps, self._unit_gaps(rng, len(gaps))])
         arrival_s = arrival_s[: np.searchsorted(arrival_s, self.duration_s)]
         if not len(arrival_s):
             raise WorkloadError(
