@@ -21,13 +21,13 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four for the whole suite, twice the cores it is meant for: rehearsals on the wall clock mostly wait.
+    """Three for the whole suite, one more than the cores it is meant for: rehearsals on the wall clock mostly wait.
 
     None for a part of it, which is done sooner, and shown in order, in this process.
     """
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
-    return 4 if is_whole else 0
+    return 3 if is_whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
