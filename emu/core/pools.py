@@ -143,6 +143,7 @@ class Pools:
 
     def __init__(self, machines: Seq[MachineLoad]) -> None:
         self.machines = machines
+        self.is_colocated = all(machine.home is Pool.MIXED for machine in machines)  # for good: no home becomes the mixed pool
         self._by_pool: dict[Pool, list[MachineLoad]] = {pool: [] for pool in Pool}
         self._rankings: dict[Pool, dict[str, _Ranking]] = {pool: {} for pool in Pool}
         for machine in machines:

@@ -19,10 +19,11 @@ def grouped_failures(requests: Requests) -> list[dict[str, Any]]:
     """
     groups: dict[str, dict[str, Any]] = {}
     failed = np.flatnonzero(requests.status == FAILED)
-    for request, number in zip(failed.tolist(), requests.cause[failed].tolist(), strict=True):
-        cause = requests.causes[number]
-        new = {"cause": cause, "count": 0, "first_request": request}
-        groups.setdefault(_NUMBER.sub("#", cause), new)["count"] += 1
+    causes, firsts, counts = np.unique(requests.cause[failed], return_index=True, return_counts=True)
+    for row in np.argsort(firsts):  # in the order in which they first occurred
+        cause = requests.causes[causes[row]]
+        new = {"cause": cause, "count": 0, "first_request": int(failed[firsts[row]])}
+        groups.setdefault(_NUMBER.sub("#", cause), new)["count"] += int(counts[row])
     return sorted(groups.values(), key=lambda group: (-group["count"], group["first_request"]))
 
 

@@ -31,7 +31,7 @@ class SplitwiseSim:
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
         """As every policy, but that it says itself, in `taken`, which machines join the mixed pool."""
         self.taken = []
-        if all(machine.home is Pool.MIXED for machine in pools.machines):
+        if pools.is_colocated:
             machine = pools.least(Pool.MIXED, "by_queue")
             return machine, machine
         prefill_on = self._least_queue(request, pools)
