@@ -66,7 +66,7 @@ class Runtime(Protocol):
     report_period_s: float
 
     def check(self, num_machines: int, transfer: TransferSettings) -> None:
-        """Raises ValueError where this environment, or the cluster to join, lacks what a run of so many machines needs."""
+        """Raises ValueError if this host or the cluster to join lacks what `num_machines` machines need."""
 
     def run(self, rehearsal: Rehearsal) -> RunRecord: ...
 

@@ -57,7 +57,7 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
 
 
 def _check_known(place: str, value: Any) -> None:
-    """Raises TargetError where a node is told by reference: it may be anything."""
+    """Raises TargetError for a node given by reference, which may resolve to anything."""
     if isinstance(value, str) and REFERENCE.fullmatch(value) and value not in LOG_REFERENCES:
         raise TargetError(f"{place}={value}: expected what is meant, and no reference")
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ():

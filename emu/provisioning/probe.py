@@ -29,7 +29,7 @@ class Demand:
 
     @classmethod
     def of(cls, first_seed: int, num_seeds: int, margin: float) -> "Demand":
-        """So many seeds from `first_seed` on."""
+        """The seeds to run, consecutive from `first_seed`."""
         seeds = range(first_seed, first_seed + setting.whole("--seeds", num_seeds, 1, MAX_SEEDS))
         return cls(tuple(seeds), setting.between("--margin", margin, 0, 1))
 

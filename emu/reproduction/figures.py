@@ -119,5 +119,5 @@ def _active_tokens(lab: Lab, mode: str, rate_rps: float) -> str:
         shares = np.array(lab.outcome(cluster, mode, rate_rps).time_at_or_below[role])
         figure.line(tokens[1:], shares[1:], name, colour, legend=f"{name}: idle {100 * shares[0]:.0f} %")
     return card.chart(
-        f"{rate_rps:g} requests/s offered, {mode}", "Share of all machine time with at most so many tokens active.", figure
+        f"{rate_rps:g} requests/s offered, {mode}", "Share of all machine time with at most this many tokens active.", figure
     )

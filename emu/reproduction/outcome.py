@@ -55,7 +55,7 @@ class Outcome:
     `as_published` is the probe by that judgement. `completed_rps` is how many requests a second ended in the last two thirds
     of the arrivals' time: the throughput of a cluster that is overloaded. Over all decode-only steps by time, `decode_seqs` is
     the mean number of sequences and `decode_context` their mean context in tokens, by hardware (those with such steps).
-    `time_at_or_below` is the share of all machine time, by role, with at most so many tokens active (`TOKENS`); idle is none.
+    `time_at_or_below` is the share of all machine time, by role, with at most this many tokens active (`TOKENS`); idle is none.
     """
 
     probe: Probe

@@ -27,7 +27,7 @@ def grouped_failures(requests: Requests) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda group: (-group["count"], group["first_request"]))
 
 
-def num_unplanned(failures: Iterable[Mapping[str, Any]], saturated: bool) -> tuple[int, int]:
+def count_failures(failures: Iterable[Mapping[str, Any]], saturated: bool) -> tuple[int, int]:
     """How many of the grouped `failures` count against the run, and how many a `saturated` run merely had no time for.
 
     A failure whose recorded cause is a fault that the configuration asked for is neither.

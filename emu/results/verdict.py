@@ -8,7 +8,7 @@ import numpy as np
 
 from emu.core import setting
 from emu.results.distribution import percentile
-from emu.results.failures import num_unplanned
+from emu.results.failures import count_failures
 from emu.results.run_record import Fidelity, RunRecord
 from emu.results.shadow import Shadow, Window
 
@@ -121,7 +121,7 @@ def _never_valid(record: RunRecord, found: Findings) -> Iterator[Reason]:
 def _failed_requests(limits: VerdictLimits, found: Findings) -> Iterator[Reason]:
     """What failed other than by a planned fault. What a SATURATED run could not finish is that reason, and never INVALID."""
     submitted = found.requests["submitted"]
-    num_failed, num_excess = num_unplanned(found.failures, found.saturated)
+    num_failed, num_excess = count_failures(found.failures, found.saturated)
     if not found.requests["finished"]:
         most = f": {found.failures[0]['cause']}" if found.failures else ""
         yield INVALID, f"none of {submitted:,} requests finished{most}"
