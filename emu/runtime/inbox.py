@@ -4,7 +4,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 from emu.runtime.clock import WallClock
+from emu.runtime.errors import RunError
 from emu.runtime.timer import Timer
+
+EVENTS_A_WAKE = 1_000_000  # seconds of work: a party that is through with none of its instants by then never will be
 
 
 class Inbox:
@@ -12,12 +15,20 @@ class Inbox:
 
     A message that arrives after its due time is late: it is handled at once, as of now. `lead_s` is how long before its due
     time an event is handled: for a state machine whose answers are themselves timed, so that they are sent in time.
-    Lateness, in emulated seconds, is kept for each message and each wake-up until it is taken.
+    Lateness, in emulated seconds, is kept for each message and each wake-up until it is taken. What `handle` raises, and that
+    events follow each other without end, is told to `fail`; nothing is handled after that.
     """
 
-    def __init__(self, clock: WallClock, handle: Callable[[object, float, int], None], lead_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        clock: WallClock,
+        handle: Callable[[object, float, int], None],
+        fail: Callable[[Exception], None],
+        lead_s: float = 0.0,
+    ) -> None:
         self._clock = clock
         self._handle = handle
+        self._fail = fail
         self._lead_s = lead_s
         self._heap: list[tuple[float, int, int, object]] = []
         self._timer = Timer(self._wake)
@@ -68,10 +79,19 @@ class Inbox:
             self.wakeup_late_s.append(now_s - self._timer_s)
         self._is_draining = True
         try:
-            while self._heap and self._heap[0][0] <= now_s:
-                at_s, sender, _, event = heappop(self._heap)
-                self._last_s = at_s
-                self._handle(event, at_s, sender)
-        finally:
-            self._is_draining = False
+            self._drain(now_s)
+        except Exception as error:  # asyncio would log it and go on
+            self._fail(error)
+            return
+        self._is_draining = False
         self._arm()
+
+    def _drain(self, now_s: float) -> None:
+        num_events = 0
+        while self._heap and self._heap[0][0] <= now_s:
+            at_s, sender, _, event = heappop(self._heap)
+            self._last_s = at_s
+            self._handle(event, at_s, sender)
+            num_events += 1
+            if num_events == EVENTS_A_WAKE:
+                raise RunError(f"does not get on: {num_events:,} events in a row, the last at {at_s:g} s")

@@ -80,7 +80,7 @@ class MachineActor(TransferParty):
     # --- party --------------------------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        self.inbox = Inbox(self.clock, self._on_event)
+        self.inbox = Inbox(self.clock, self._on_event, self.fail)
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._beat))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:

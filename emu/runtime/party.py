@@ -116,6 +116,11 @@ class Party:
         if self.failure is not None:
             raise self.failure
 
+    def fail(self, error: Exception) -> None:
+        """Stop, for good: this party cannot go on."""
+        self.failure = error
+        self.stopped.set()
+
     async def _ping(self) -> float:
         self._pong = asyncio.get_running_loop().create_future()
         self.channels[SCHEDULER].send(FrameKind.PING)

@@ -124,7 +124,7 @@ class RealMachineActor(MachineActor):
                 try:
                     step_s = await self._thread.run(partial(self._probe.step, phase))
                 except Exception as error:
-                    self._fail(error)
+                    self.fail(error)
                     return
                 if counts:
                     self.record_fact(self.address, self.clock.now_s(), ProbeStep(self.address, phase, step_s))
@@ -149,14 +149,9 @@ class RealMachineActor(MachineActor):
 
     def _on_step_end(self, result: "Stepped | Exception", end_local: float) -> None:
         if isinstance(result, Exception):
-            self._fail(result)
+            self.fail(result)
         elif not self.stopped.is_set():
             self.inbox.put(self.clock.emulated_s(end_local), self.address, self.next_seq(), StepEnd(result))
-
-    def _fail(self, error: Exception) -> None:
-        """This machine cannot go on."""
-        self.failure = error
-        self.stopped.set()
 
     def _on_event(self, event: object, now_s: float, sender: int) -> None:
         if type(event) is not StepEnd:

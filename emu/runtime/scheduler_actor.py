@@ -23,10 +23,11 @@ class SchedulerActor(Party):
     # --- party --------------------------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        self.inbox = Inbox(self.clock, self._on_scheduler_event)
+        self.inbox = Inbox(self.clock, self._on_scheduler_event, self.fail)
         # The network answers with times, which have to be at the destination by then. Of the latency of the request that
         # stands for the way to the source, half is left for the answer.
-        self.network_inbox = Inbox(self.clock, self._on_network_event, lead_s=self.settings.control_latency_s / 2)
+        lead_s = self.settings.control_latency_s / 2
+        self.network_inbox = Inbox(self.clock, self._on_network_event, self.fail, lead_s)
         self._on_scheduler_event(RunStarted(), 0.0, DRIVER)
         self._last_heard = dict.fromkeys(range(self._num_machines), time.monotonic())
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._watch))

@@ -1,6 +1,5 @@
 """What runs a rehearsal in a test."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.runtime.replay import assert_replays
 
 
 @pytest.fixture
-def rehearse(tmp_path: Path) -> Callable[..., RunRecord]:
+def rehearse(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., RunRecord]:
     """Run what the overrides configure, and return its record.
 
     Whatever the run, its event log replays to the same actions and its facts keep the invariants.
@@ -25,8 +24,8 @@ def rehearse(tmp_path: Path) -> Callable[..., RunRecord]:
         run_dir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         run_dir.mkdir()
         plan = build(compose(list(overrides)))
-        if "transfer" in rehearsal_fields:  # defined by a test, whose module actors cannot import
-            ray.cloudpickle.register_pickle_by_value(sys.modules[type(rehearsal_fields["transfer"]).__module__])
+        if rehearsal_fields:  # with what a test defines, whose module actors cannot import
+            ray.cloudpickle.register_pickle_by_value(request.module)
         rehearsal = plan.rehearse(run_dir=run_dir, log_events=True, **rehearsal_fields)
         record = plan.runtime.run(rehearsal)
         assert assert_replays(rehearsal.cluster, run_dir / "events.msgpack") == record.num_events

@@ -1,28 +1,37 @@
-"""Runs whose events follow each other for ever end in one line."""
+"""Runs whose events follow each other for ever, or cannot be handled, end in one line."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from emu.build import build, compose
+from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import SetTimer
 from emu.core.paged_machines import PagedMachines
+from emu.results.columns import FINISHED, UNFINISHED
 from emu.results.recorder import Recorder
 from emu.runtime import virtual_loop
 from emu.runtime.errors import RunError
 from emu.runtime.virtual_loop import VirtualRuntime
 from tests.clusters import make_cluster, make_workload
+from tests.runtime.test_ray_runtime import BASE
 
 
-def runtime(make_machine, max_drain_s):
-    """Two requests on a machine that `make_machine` makes of a Machine's arguments."""
+def kind_of(make_machine):
+    """Machines that `make_machine` makes of a Machine's arguments."""
 
     class Kind(PagedMachines):
         def make_machine(self, *args):
             made = super().make_machine(*args)
             return make_machine(made.index, made.kv, made.batching, made.handover)
 
-    cluster = replace(make_cluster("m0"), kind=Kind(16, 0.0, 0.5))
+    return Kind(16, 0.0, 0.5)
+
+
+def runtime(make_machine, max_drain_s):
+    """Two requests on such a machine."""
+    cluster = replace(make_cluster("m0"), kind=kind_of(make_machine))
     workload = make_workload([(0.0, 10, 2), (0.5, 10, 2)])
     return VirtualRuntime(cluster, workload, Recorder(workload, 1), max_drain_s)
 
@@ -57,3 +66,50 @@ def test_a_long_run_is_none_of_them(monkeypatch):
     cluster = make_cluster("m0", num_blocks=10_000)
     VirtualRuntime(cluster, workload, recorder := Recorder(workload, 1), 1e6, max_num_steps=1).run()
     assert recorder.columns().requests.num_tokens_out.tolist() == [40_000, 2]
+
+
+def base_cluster():
+    return build(compose(list(BASE))).rehearse(run_dir=None, log_events=False).cluster
+
+
+class Stumbles(Machine):
+    """Machine 3 takes nothing after its first half second."""
+
+    def handle(self, event, now_s):
+        if self.index == 3 and now_s > 0.5:
+            raise ValueError("no more of this")
+        return super().handle(event, now_s)
+
+
+class StumblingCluster(Cluster):
+    """Its scheduler takes nothing after its first half second."""
+
+    def make_scheduler(self):
+        made = Cluster.make_scheduler(self)
+
+        class Stumbling(type(made)):
+            def handle(self, event, now_s):
+                if now_s > 0.5:
+                    raise ValueError("no more of this")
+                return super().handle(event, now_s)
+
+        made.__class__ = Stumbling
+        return made
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_machine_that_stumbles_is_declared_dead_and_its_requests_go_on(rehearse):
+    cluster = replace(base_cluster(), kind=kind_of(Stumbles))
+    columns = rehearse(*BASE, cluster=cluster).recorder.columns()
+    assert (columns.requests.status == FINISHED).all()
+    assert list(columns.pool_moves.pool).count("dead") == 1
+    assert len(columns.requeues) and all("ValueError: no more of this" in cause for cause in columns.requeues.cause)
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_scheduler_that_stumbles_ends_the_run(rehearse):
+    cluster = base_cluster()
+    cluster = StumblingCluster(*[getattr(cluster, field.name) for field in fields(cluster)])
+    record = rehearse(*BASE, cluster=cluster)
+    assert record.interrupted == "the scheduler actor is gone: ValueError: no more of this"
+    assert (record.recorder.columns().requests.status == UNFINISHED).any()
