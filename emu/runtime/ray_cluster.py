@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -18,6 +18,7 @@ from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
 from emu.execution.torch_engine.errors import EngineError
 from emu.runtime.errors import RunError, gist
+from emu.runtime.fault import Fault
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.ray_start import check_token, starting_ray
@@ -91,6 +92,7 @@ class RayCluster:
         transfer: TransferSettings,
         on_status: Callable[[str], None],
         real: RealMachines | None,
+        faults: Sequence[Fault],
     ) -> dict[int, Endpoint]:
         """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
         num_actors = len(cluster.machines) + 1
@@ -101,7 +103,8 @@ class RayCluster:
         options = {"num_cpus": 0, "memory": self._actor_memory_bytes, "max_restarts": 0}
         # The run's clock is this host's: the scheduler stays here.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.scheduler = ray.remote(SchedulerActor).options(scheduling_strategy=here, **options).remote(cluster, settings)
+        make_scheduler = ray.remote(SchedulerActor).options(scheduling_strategy=here, **options)
+        self.scheduler = make_scheduler.remote(cluster, settings, faults)
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)

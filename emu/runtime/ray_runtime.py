@@ -106,8 +106,9 @@ class RayRuntime:
         real = _real_machines(rehearsal)
 
         async def set_up() -> tuple[Driver, Pace]:
+            outputs, faults = rehearsal.workload.output_tokens, rehearsal.faults
             endpoints = await actors.start(
-                cluster, rehearsal.workload.output_tokens, settings, self.host, rehearsal.transfer, rehearsal.on_status, real
+                cluster, outputs, settings, self.host, rehearsal.transfer, rehearsal.on_status, real, faults
             )
             try:
                 pace = await choose_pace(rehearsal, actors, self.dilation)

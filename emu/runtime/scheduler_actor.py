@@ -1,17 +1,23 @@
 """The scheduler as a Ray actor, with the network in it: fairness on the links is global, as placement is."""
 
 import time
+from collections.abc import Sequence
 
 from emu.core.cluster import Cluster
+from emu.core.facts import KILLED_BY_FAULTS
 from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, MachineDied, RunStarted, Send, SetTimer
+from emu.runtime.fault import Fault
 from emu.runtime.inbox import Inbox
 from emu.runtime.party import NO_KV, Party, PartySettings
 
 
 class SchedulerActor(Party):
-    """Hosts the scheduler and the network, and notices machines that close their stream or fall silent."""
+    """Hosts the scheduler and the network, and notices machines that close their stream or fall silent.
 
-    def __init__(self, cluster: Cluster, settings: PartySettings) -> None:
+    A death is put down to the one of `faults` that was due, however it was noticed.
+    """
+
+    def __init__(self, cluster: Cluster, settings: PartySettings, faults: Sequence[Fault] = ()) -> None:
         super().__init__(SCHEDULER, settings)
         self.scheduler = cluster.make_scheduler()
         self.network = cluster.make_network()
@@ -19,6 +25,7 @@ class SchedulerActor(Party):
         self.network_inbox: Inbox | None = None
         self._num_machines = len(cluster.machines)
         self._last_heard: dict[int, float] = {}
+        self._faults = faults
 
     # --- party --------------------------------------------------------------------------------------------------------
 
@@ -33,7 +40,9 @@ class SchedulerActor(Party):
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._watch))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
-        if sender == DRIVER:
+        if type(event) is MachineDied:
+            self._declare_dead(event.machine, event.cause)
+        elif sender == DRIVER:
             self.inbox.put(due_s, sender, seq, event)  # no message of the modelled system: sent ahead, or at once
         else:
             (self.network_inbox if receiver == NETWORK else self.inbox).put_message(due_s, sender, seq, event)
@@ -58,7 +67,10 @@ class SchedulerActor(Party):
 
     def _declare_dead(self, index: int, cause: str) -> None:
         if self._last_heard.pop(index, None) is not None:
-            self.inbox.put(self.clock.now_s(), DRIVER, self.next_seq(), MachineDied(index, cause))
+            now_s = self.clock.now_s()
+            if any(fault.machine == index and fault.at_s <= now_s for fault in self._faults):
+                cause = KILLED_BY_FAULTS
+            self.inbox.put(now_s, DRIVER, self.next_seq(), MachineDied(index, cause))
 
     # --- events and actions -------------------------------------------------------------------------------------------
 

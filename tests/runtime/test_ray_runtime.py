@@ -178,6 +178,7 @@ def test_requests_of_a_dead_machine_start_again_elsewhere(rehearse, machine, at_
     assert (requests.num_tokens_out == requests.output_tokens).all()
     assert len(columns.requeues.request_id) == (requests.attempts == 2).sum() > 0
     dead = next(spec.index for spec in record.machines if spec.name == machine)
+    assert set(columns.requeues.cause) == {f"machine {dead} died: killed by faults"}  # as in `virtual`, and not as noticed
     restarted = requests.attempts == 2
     assert not (requests.prefill_on[restarted] == dead).any()
     assert not (requests.decode_on[restarted] == dead).any()
