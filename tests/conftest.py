@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
 
@@ -13,27 +15,46 @@ def pytest_configure() -> None:
     """Give the processes that tests start an environment of their own, whatever this one was started with.
 
     A shell starts what it puts into the background with Ctrl-C ignored, and tools/test has Python import nothing from the
-    working directory.
+    working directory. Bytecode is kept: the tests start hundreds of processes of the same sources.
     """
-    os.environ.pop("PYTHONSAFEPATH", None)
+    for name in ("PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"):
+        os.environ.pop(name, None)
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class ByFile(LoadFileScheduling):
+    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/test_readme.py") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three for the whole suite, one more than the cores it is meant for: rehearsals on the wall clock mostly wait.
+    """Four for the whole suite, twice the cores it is meant for: rehearsals on the wall clock mostly wait.
 
     None for a part of it, which is done sooner, and shown in order, in this process.
     """
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
-    return 3 if is_whole else 0
+    return 4 if is_whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    """Begin with what takes longest, so that no process is left with it at the end."""
+
+    def takes_long(item: pytest.Item) -> int:
+        if item.path.name == "test_readme.py":
+            return 2
+        return int("two_nodes" in item.fixturenames or item.get_closest_marker("slow") is not None)
+
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: "two_nodes" not in item.fixturenames and item.get_closest_marker("slow") is None)
+        items.sort(key=takes_long, reverse=True)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +80,8 @@ def two_nodes():
     require_token()
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     node = {"num_cpus": 1, "memory": 4 << 30, "object_store_memory": 256 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+    unused = {"include_dashboard": False, "include_log_monitor": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, **unused})
     cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster

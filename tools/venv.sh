@@ -46,6 +46,8 @@ ensure_venv() {
     fi
     say "installing emu${extras:+[$extras]} and what it needs into .venv (once)"
     forget_old_name || return 1
-    "$venv_python" -m pip install -qq --disable-pip-version-check -e "$root${extras:+[$extras]}" || return 1
+    "$venv_python" -m pip install -qq --no-compile --disable-pip-version-check -e "$root${extras:+[$extras]}" || return 1
+    # pip would do it on one core. Some packages carry files that are no Python of today.
+    "$venv_python" -m compileall -qq -j 0 "$root"/.venv/lib || true
     echo "$made_for $extras" >"$stamp"
 }

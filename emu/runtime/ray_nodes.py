@@ -50,7 +50,8 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
     try:
         with starting_ray(address):
             if not address:
-                node = {"num_cpus": 1, "object_store_memory": object_store_bytes, "include_dashboard": False}
+                unused = {"include_dashboard": False, "include_log_monitor": False}
+                node = {"num_cpus": 1, "object_store_memory": object_store_bytes, **unused}
                 cluster = Cluster(initialize_head=True, head_node_args=node)
                 for _ in range(num_nodes - 1):
                     cluster.add_node(**node)

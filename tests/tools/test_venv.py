@@ -16,12 +16,13 @@ case "$1 $2" in
     *python%d*) echo python3.11-venv ;;
     -c*) exit {supported} ;;
     "-m emu") echo "$@${{PYTHONSAFEPATH:+, safe}}" ;;
+    "-m compileall") exit 1 ;;
     "-m emu.extras") case "$*" in *runtime=virtual*) ;; *) echo torch ;; esac ;;
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     *) echo "$@" ;;
 esac
 """
-INSTALL = "-m pip install -qq --disable-pip-version-check -e"
+INSTALL = "-m pip install -qq --no-compile --disable-pip-version-check -e"
 
 
 @pytest.fixture
