@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,10 +26,18 @@ def pytest_configure() -> None:
 
 
 class ByFile(LoadFileScheduling):
-    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals."""
+    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals.
+
+    What takes longest comes first, and mostly waits for the wall clock. So two processes begin at the other end: one a core.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid if nodeid.startswith("tests/test_readme.py") else super()._split_scope(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if node.gateway.id in ("gw0", "gw1"):
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
@@ -36,22 +45,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four for the whole suite, twice the cores it is meant for: rehearsals on the wall clock mostly wait.
+    """Five for the whole suite, for two cores: rehearsals on the wall clock mostly wait.
 
     None for a part of it, which is done sooner, and shown in order, in this process.
     """
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
-    return 4 if is_whole else 0
+    return 5 if is_whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process is left with it at the end."""
+    """Have what takes longest first, so that no process is left with it at the end."""
 
     def takes_long(item: pytest.Item) -> int:
         if item.path.name == "test_readme.py":
-            return 2
-        return int("two_nodes" in item.fixturenames or item.get_closest_marker("slow") is not None)
+            return 3
+        return (item.get_closest_marker("slow") is not None) + ("two_nodes" in item.fixturenames)
 
     if hasattr(config, "workerinput"):
         items.sort(key=takes_long, reverse=True)

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ POLICIES = {
 
 def violations(root: Path) -> list[str]:
     """What in the repository at `root` goes against the architecture, a line each."""
-    trees = {path.relative_to(root / "emu"): ast.parse(path.read_text()) for path in sorted((root / "emu").rglob("*.py"))}
+    trees = {path.relative_to(root / "emu"): parsed(path.read_text()) for path in sorted((root / "emu").rglob("*.py"))}
     lines = []
     for path, tree in trees.items():
         if VAGUE_NAMES & set(path.with_suffix("").parts):
@@ -98,14 +99,22 @@ def violations(root: Path) -> list[str]:
     return [*lines, *policy_violations(root, classes, functions)]
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@cache
+def imports(tree: ast.Module) -> list[str]:
     """The full name of everything imported, wherever in the file."""
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def may_import(path: Path, name: str) -> bool:
