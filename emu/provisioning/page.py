@@ -1,7 +1,8 @@
-"""The page of a search: what was found, the Pareto front over all runs, and a heat map of each design's sizes."""
+"""The page of a search: what was found, the Pareto front of the sizes, and a heat map of each design's sizes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from operator import attrgetter
 
 import numpy as np
 
@@ -123,11 +124,12 @@ def _pareto(question: Question, probes: Mapping[Key, Probe]) -> list[str]:
     met = {key: run for key, run in probes.items() if run.met and question.caps.allow(named[key.design], key.size)}
     if not met:
         return [card.empty("", "No size within the caps carried its rate.")]
-    points = {key: (probe.dollars_per_hour, probe.relative_power, probe.rate_rps) for key, probe in met.items()}
+    of_sizes = {(key.design, key.size): key for key in sorted(met, key=attrgetter("rate_rps"))}  # at the highest rate
+    points = {key: (met[key].dollars_per_hour, met[key].relative_power, met[key].rate_rps) for key in of_sizes.values()}
     if len(question.rates_rps) == 1 and question.objective != THROUGHPUT:
         note = f"Every size that carries {question.rates_rps[0]:g} requests/s"
         return [_chart("Power against cost", note, question, points, (0, 1), (COST, POWER), lower_is_better=True)]
-    note = "Every run that carried its rate"
+    note = "Every size at the highest rate that it carried"
     return [
         _chart("Throughput against cost", note, question, points, (0, 2), (COST, RATE)),
         _chart("Throughput against power", note, question, points, (1, 2), (POWER, RATE)),

@@ -71,6 +71,7 @@ def test_a_cell_of_a_search_for_the_highest_rate_has_the_highest_that_it_carried
     assert cells(page) == {"30": ["yes", "found"], "&lt; 30.5": ["no"]}
     assert page.index("Throughput against cost") < page.index("Throughput against power")
     assert "Pareto front</li>" not in page  # one point: no line, no legend
+    assert page.count('<g class="marker blue"') == 2 * (1 + 1)  # in both charts the size once, at 30/s, and the legend
     assert ">3P, 1T</text>" in page or ">3P1T</text>" in page
     assert {"model", "timing", "seeds", "margin"} <= set(re.findall("<dt>([^<]+)</dt>", page))
 
