@@ -7,7 +7,7 @@ from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
 from emu.runtime.timer import Timer
 
-EVENTS_A_WAKE = 1_000_000  # seconds of work: a party that is through with none of its instants by then never will be
+EVENTS_A_WAKE = 1_000_000  # seconds of work: events that have not come to an end by then never will
 
 
 class Inbox:
