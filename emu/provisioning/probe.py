@@ -72,16 +72,20 @@ class Probe:
     @property
     def worst_margin(self) -> float | None:
         """The least of the margins: by how much the tightest SLO holds. None where nothing was measured."""
-        return min((margin for margin in self.margins.values() if margin is not None), default=None)
+        return min(self._known_margins.values(), default=None)
 
     @property
     def tightest(self) -> str:
         """The SLO with the least room, and how much; '' where nothing was measured."""
-        known = {name: margin for name, margin in self.margins.items() if margin is not None}
+        known = self._known_margins
         if not known:
             return ""
         name = min(known, key=known.__getitem__)
         return f"{_level_name(name, self.measured_requests)} {100 * known[name]:+.0f} %"
+
+    @property
+    def _known_margins(self) -> dict[str, float]:
+        return {name: margin for name, margin in self.margins.items() if margin is not None}
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"reasons": list(self.reasons)}

@@ -81,7 +81,7 @@ class Driver:
 
     def report_death(self, machine: int, cause: str) -> None:
         """Ray says that the actor of `machine` is gone."""
-        self._tell_scheduler(MachineDied(machine, cause), self._clock.now_s() if self._clock else 0.0)
+        self._tell_scheduler(MachineDied(machine, cause), 0.0)  # it counts from when the scheduler hears of it
 
     def report_failure(self, cause: str) -> None:
         """The run cannot go on: it ends here, with what has been recorded."""

@@ -7,7 +7,7 @@ from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
 from emu.runtime.timer import Timer
 
-EVENTS_A_WAKE = 1_000_000  # seconds of work: events that have not come to an end by then never will
+EVENTS_A_WAKE = 1_000_000  # more than any burst of a real run; seconds of work
 
 
 class Inbox:
@@ -15,8 +15,10 @@ class Inbox:
 
     A message that arrives after its due time is late: it is handled at once, as of now. `lead_s` is how long before its due
     time an event is handled: for a state machine whose answers are themselves timed, so that they are sent in time.
-    Lateness, in emulated seconds, is kept for each message and each wake-up until it is taken. What `handle` raises, and that
-    events follow each other without end, is told to `fail`; nothing is handled after that.
+    Lateness, in emulated seconds, is kept for each message and each wake-up until it is taken.
+
+    `fail(error)` gets what `handle` raises, or a RunError after EVENTS_A_WAKE events in one wake-up. The inbox handles
+    nothing afterwards.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Inbox:
             self._drain(now_s)
         except Exception as error:  # asyncio would log it and go on
             self._fail(error)
-            return
+            return  # still draining: no `put` arms the timer again
         self._is_draining = False
         self._arm()
 

@@ -14,10 +14,10 @@ from emu.runtime.party import NO_KV, Party, PartySettings
 class SchedulerActor(Party):
     """Hosts the scheduler and the network, and notices machines that close their stream or fall silent.
 
-    A death is put down to the one of `faults` that was due, however it was noticed.
+    If one of `faults` was due for a machine that dies, that is the recorded cause, however the death was noticed.
     """
 
-    def __init__(self, cluster: Cluster, settings: PartySettings, faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, cluster: Cluster, settings: PartySettings, faults: Sequence[Fault]) -> None:
         super().__init__(SCHEDULER, settings)
         self.scheduler = cluster.make_scheduler()
         self.network = cluster.make_network()

@@ -41,7 +41,7 @@ from emu.runtime.node import BOUNDARY, Node, TellSteps
 from emu.workload.workload import Workload
 
 EVENTS_A_LOOK = 4000  # at whether the run is to go on
-# In so many, and 100 for each request, a request gets on: a step takes a few events, and all that end at once no more.
+# A run fails if no request gets on within this many events and 100 more for each request. A step takes a few events.
 EVENTS_TO_GET_ON = 10_000_000
 
 

@@ -1,14 +1,14 @@
 """Runs whose events follow each other for ever, or cannot be handled, end in one line."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from emu.build import build, compose
-from emu.core.cluster import Cluster
 from emu.core.machine import Machine
 from emu.core.messages import SetTimer
 from emu.core.paged_machines import PagedMachines
+from emu.core.scheduler import Scheduler
 from emu.results.columns import FINISHED, UNFINISHED
 from emu.results.recorder import Recorder
 from emu.runtime import virtual_loop
@@ -68,8 +68,8 @@ def test_a_long_run_is_none_of_them(monkeypatch):
     assert recorder.columns().requests.num_tokens_out.tolist() == [40_000, 2]
 
 
-def base_cluster():
-    return build(compose(list(BASE))).rehearse(run_dir=None, log_events=False).cluster
+def cluster_of(kind):
+    return replace(build(compose(list(BASE))).rehearse(run_dir=None, log_events=False).cluster, kind=kind)
 
 
 class Stumbles(Machine):
@@ -81,26 +81,22 @@ class Stumbles(Machine):
         return super().handle(event, now_s)
 
 
-class StumblingCluster(Cluster):
-    """Its scheduler takes nothing after its first half second."""
+class StumblingScheduler(Scheduler):
+    """It takes nothing after its first half second."""
 
-    def make_scheduler(self):
-        made = Cluster.make_scheduler(self)
+    def handle(self, event, now_s):
+        if now_s > 0.5:
+            raise ValueError("no more of this")
+        return super().handle(event, now_s)
 
-        class Stumbling(type(made)):
-            def handle(self, event, now_s):
-                if now_s > 0.5:
-                    raise ValueError("no more of this")
-                return super().handle(event, now_s)
 
-        made.__class__ = Stumbling
-        return made
+class ScheduledByIt(PagedMachines):
+    scheduler_type = StumblingScheduler
 
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_machine_that_stumbles_is_declared_dead_and_its_requests_go_on(rehearse):
-    cluster = replace(base_cluster(), kind=kind_of(Stumbles))
-    columns = rehearse(*BASE, cluster=cluster).recorder.columns()
+    columns = rehearse(*BASE, cluster=cluster_of(kind_of(Stumbles))).recorder.columns()
     assert (columns.requests.status == FINISHED).all()
     assert list(columns.pool_moves.pool).count("dead") == 1
     assert len(columns.requeues) and all("ValueError: no more of this" in cause for cause in columns.requeues.cause)
@@ -108,8 +104,6 @@ def test_a_machine_that_stumbles_is_declared_dead_and_its_requests_go_on(rehears
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_scheduler_that_stumbles_ends_the_run(rehearse):
-    cluster = base_cluster()
-    cluster = StumblingCluster(*[getattr(cluster, field.name) for field in fields(cluster)])
-    record = rehearse(*BASE, cluster=cluster)
+    record = rehearse(*BASE, cluster=cluster_of(ScheduledByIt(16, 0.0, 0.5)))
     assert record.interrupted == "the scheduler actor is gone: ValueError: no more of this"
     assert (record.recorder.columns().requests.status == UNFINISHED).any()

@@ -19,7 +19,10 @@ LONG_TAIL = 12.0  # a linear axis to the maximum would squeeze the median into t
 def cumulative_chart(
     title: str, note: str, curve: Curve, colour: str, percentiles: Mapping[str, float], num_requests: int
 ) -> str:
-    """One distribution of seconds of so many requests, its p50, p90 and p99 marked at the values of `percentiles`."""
+    """One distribution of seconds, its p50, p90 and p99 marked at the values of `percentiles`.
+
+    `num_requests` is how many requests the percentiles are of.
+    """
     if not len(curve):
         return card.empty(title, "Nothing to show: no request got this far.")
     figure = _figure([curve])
