@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
-from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,18 +25,10 @@ def pytest_configure() -> None:
 
 
 class ByFile(LoadFileScheduling):
-    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals.
-
-    What takes longest comes first, and mostly waits for the wall clock. So two processes begin at the other end: one a core.
-    """
+    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals."""
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid if nodeid.startswith("tests/test_readme.py") else super()._split_scope(nodeid)
-
-    def _assign_work_unit(self, node: WorkerController) -> None:
-        if node.gateway.id in ("gw0", "gw1"):
-            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
-        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
@@ -45,13 +36,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Five for the whole suite, for two cores: rehearsals on the wall clock mostly wait.
+    """Four for the whole suite, for two cores: rehearsals on the wall clock mostly wait.
 
     None for a part of it, which is done sooner, and shown in order, in this process.
     """
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     is_whole = bool(asked & {ROOT, ROOT / "tests"}) and not config.option.keyword
-    return 5 if is_whole else 0
+    return 4 if is_whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
