@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emu.build import Plan, build, compose
-from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environment, run_directory
+from emu.build import Plan, build, compose_run
+from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environment
 from emu.config_error import ConfigError, explain
 from emu.install import emu_version, is_compiled
 from emu.progress import ProgressDisplay
@@ -87,13 +87,13 @@ def run_command(report: Callable[[Exception], int]) -> int:
         return sweep(args.overrides)
     # Hydra composes the same once more, and makes of its own node what that says: only after it was checked here.
     overrides = [*_search_path(args.config_dir), *args.overrides]
-    config = None if is_sweep or args.shell_completion else compose(overrides)
+    config, whole = (None, None) if is_sweep or args.shell_completion else compose_run(overrides)
     plan = None if asks_only else build(config)
     exit_codes = []
     stack = ExitStack()
     if plan is not None:
         # Asked for once: the time is part of it. Hydra writes there before it calls back.
-        place = Path(run_directory(overrides)).absolute()
+        place = Path(whole.hydra.run.dir).absolute()
         stack.enter_context(opened(place, plan.overwrite))
         sys.argv.append(f"hydra.run.dir={as_value(str(place))}")
 

@@ -102,6 +102,12 @@ def compose(overrides: list[str]) -> DictConfig:
         return composition.compose(overrides).config
 
 
+def compose_run(overrides: list[str]) -> tuple[DictConfig, DictConfig]:
+    """The same, and the whole with Hydra's own node. Raises ConfigError."""
+    with one_line_errors():
+        return composition.compose_run(overrides)
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a configuration as plain data. Raises ConfigError where one is missing or refers to nothing."""
     with one_line_errors():

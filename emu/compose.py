@@ -46,14 +46,7 @@ class Composed:
 
 def compose(overrides: list[str]) -> Composed:
     """What `hydra.compose` returns for these overrides. Raises HydraException, OmegaConfBaseException, ValueError."""
-    refuse_environment()
-    parsed = [_parse(quoted(override)) for override in overrides]
-    _check_search_path(parsed)
-    _loader().validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=False)
-    for override in parsed:
-        if _is_group(override.key_or_group) and not override.is_delete():
-            _check_choice(override)
-    _check_experiments(parsed)
+    parsed = _checked(overrides)
     selecting = tuple(override.input_line for override in parsed if _selects_files(override))
     try:
         config, choices = pickle.loads(_merged(selecting))  # three times as fast as copy.deepcopy
@@ -63,11 +56,18 @@ def compose(overrides: list[str]) -> Composed:
     return Composed(config, choices)
 
 
-def run_directory(overrides: list[str]) -> str:
-    """Where Hydra would have the run with these overrides, from now on. Raises as `compose`."""
-    config = _loader().load_configuration(CONFIG_NAME, [quoted(override) for override in overrides], RunMode.RUN)
-    check_hydra(OmegaConf.to_container(config.hydra))
-    return config.hydra.run.dir
+def compose_run(overrides: list[str]) -> tuple[DictConfig, DictConfig]:
+    """The same configuration, and the whole with Hydra's own node: where a run goes, as of when that is asked.
+
+    Raises as `compose`.
+    """
+    parsed = _checked(overrides)
+    try:
+        whole = _loader().load_configuration(CONFIG_NAME, [override.input_line for override in parsed], RunMode.RUN)
+    except MissingConfigException as error:
+        raise _as_typed(error, parsed) from error
+    check_hydra(OmegaConf.to_container(whole.hydra))
+    return OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]), whole
 
 
 def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]]]:
@@ -88,6 +88,19 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     task_overrides = [*params, *config.hydra.overrides.task]
     [jobs] = BasicSweeper.split_arguments([_parse(override) for override in task_overrides], max_batch_size=None)
     return config, [[_parse(override) for override in job] for job in jobs]
+
+
+def _checked(overrides: list[str]) -> list[Override]:
+    """The overrides, parsed and found to be such as may be composed."""
+    refuse_environment()
+    parsed = [_parse(quoted(override)) for override in overrides]
+    _check_search_path(parsed)
+    _loader().validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=False)
+    for override in parsed:
+        if _is_group(override.key_or_group) and not override.is_delete():
+            _check_choice(override)
+    _check_experiments(parsed)
+    return parsed
 
 
 def as_value(text: str) -> str:

@@ -102,7 +102,7 @@ def compile_package(folder: Path) -> None:
         # Types of what is not compiled are of no concern here.
         options = ["--config-file=", f"--cache-dir={temporary}/cache", "--ignore-missing-imports", "--follow-imports=silent"]
         command = [sys.executable, "-m", "mypyc", *options, *MODULES]
-        environment = os.environ | {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}
+        environment = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"} | os.environ
         done = subprocess.run(command, cwd=fresh, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CannotCompile(f"mypyc failed:\n{done.stdout}{done.stderr}".rstrip())

@@ -47,7 +47,7 @@ ensure_venv() {
     say "installing emu${extras:+[$extras]} and what it needs into .venv (once)"
     forget_old_name || return 1
     "$venv_python" -m pip install -qq --no-compile --disable-pip-version-check -e "$root${extras:+[$extras]}" || return 1
-    # pip would do it on one core. Some packages carry files that are no Python of today.
-    "$venv_python" -m compileall -qq -j 0 "$root"/.venv/lib || true
+    # pip would do it on one core, and all of it. Some packages carry files that are no Python of today.
+    "$venv_python" -m compileall -qq -j 0 -x '/(tests|transformers/models|rllib)/' "$root"/.venv/lib || true
     echo "$made_for $extras" >"$stamp"
 }

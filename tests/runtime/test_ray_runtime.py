@@ -31,6 +31,7 @@ BASE = (
     "cluster.num_prompt=2",
     "cluster.num_token=2",
 )
+ONE_EACH = ("cluster.num_prompt=1", "cluster.num_token=1")  # each actor takes a second of a core to start
 
 
 def requests_of(record):
@@ -47,7 +48,7 @@ def test_payloads_cross_nodes_and_are_verified(rehearse):
 
 
 def test_large_payloads_come_in_pieces(rehearse):
-    record = rehearse(*BASE, "workload.prompt_tokens=300", "transfer.payload_scale=0.5", "workload.rate_rps=2")
+    record = rehearse(*BASE, *ONE_EACH, "workload.prompt_tokens=300", "transfer.payload_scale=0.5", "workload.rate_rps=2")
     num_bytes = round(300 * 327_680 * 0.5)
     assert num_bytes > 2 * (16 << 20), "three pieces each"
     assert record.kv.bytes_moved == num_bytes * record.kv.verified == num_bytes * len(requests_of(record))
@@ -81,7 +82,7 @@ def test_decides_as_virtual_where_nothing_is_late(rehearse, links):
 
 
 def test_auto_payload_scale_is_measured_and_recorded(rehearse):
-    record = rehearse(*BASE, "transfer.payload_scale=auto")
+    record = rehearse(*BASE, *ONE_EACH, "transfer.payload_scale=auto")
     assert record.kv.probe_bytes_per_s > 0
     assert np.log2(record.kv.payload_scale) == int(np.log2(record.kv.payload_scale)) <= 0
     assert record.kv.verified == len(requests_of(record))
@@ -135,7 +136,7 @@ class BreakingSettings(ObjectStoreSettings):
 
 
 def test_a_wrong_payload_is_noticed_counted_and_sent_again(rehearse):
-    record = rehearse(*BASE, transfer=transfer_settings(FlippingSettings, payload_scale=0.01))
+    record = rehearse(*BASE, *ONE_EACH, transfer=transfer_settings(FlippingSettings, payload_scale=0.01))
     requests = requests_of(record)
     num_destinations = len(set(requests.decode_on.tolist()))
     assert record.kv.incidents["corrupt"] == record.kv.incidents["resent"] == num_destinations
@@ -186,8 +187,7 @@ def test_requests_of_a_dead_machine_start_again_elsewhere(rehearse, machine, at_
 
 @pytest.mark.parametrize("machine", ["p0", "d0"])
 def test_the_last_of_a_pool_dies_and_the_other_pool_serves_both_phases(rehearse, machine):
-    one_each = ("cluster.num_prompt=1", "cluster.num_token=1", "workload.rate_rps=10")
-    record = rehearse(*BASE, *one_each, f"faults=[{{machine: {machine}, at_s: 0.4}}]")
+    record = rehearse(*BASE, *ONE_EACH, "workload.rate_rps=10", f"faults=[{{machine: {machine}, at_s: 0.4}}]")
     requests = requests_of(record)
     assert (requests.num_ends == 1).all()
     assert (requests.status == FINISHED).all()
@@ -198,8 +198,7 @@ def test_the_last_of_a_pool_dies_and_the_other_pool_serves_both_phases(rehearse,
 
 
 def test_with_no_machine_left_requests_fail_with_the_cause(rehearse):
-    one_each = ("cluster.num_prompt=1", "cluster.num_token=1")
-    record = rehearse(*BASE, *one_each, "faults=[{machine: p0, at_s: 0.3}, {machine: d0, at_s: 0.3}]")
+    record = rehearse(*BASE, *ONE_EACH, "faults=[{machine: p0, at_s: 0.3}, {machine: d0, at_s: 0.3}]")
     requests = requests_of(record)
     assert (requests.num_ends == 1).all()
     assert (requests.status == FAILED).any()
@@ -209,7 +208,7 @@ def test_with_no_machine_left_requests_fail_with_the_cause(rehearse):
 
 def test_dilation_slows_the_clock_and_changes_nothing_else(rehearse):
     same = ("runtime.control_latency_s=0.2", "transfer.payload_scale=0", "workload.rate_rps=3")
-    records = [rehearse(*BASE, *same, f"runtime.dilation={dilation}") for dilation in (1, 3)]
+    records = [rehearse(*BASE, *ONE_EACH, *same, f"runtime.dilation={dilation}") for dilation in (1, 3)]
     first, slow = (requests_of(record).last_token_s for record in records)
     if not any(record.fidelity.message_late_s.any() for record in records):
         np.testing.assert_array_equal(first, slow)
@@ -222,7 +221,7 @@ def test_more_machines_than_the_cluster_holds_is_said_before_any_starts(rehearse
 
 
 def test_unfinished_requests_fail_at_the_end_of_the_drain(rehearse):
-    record = rehearse(*BASE, "workload.output_tokens=5000", "metrics.max_drain_s=1")
+    record = rehearse(*BASE, *ONE_EACH, "workload.output_tokens=5000", "metrics.max_drain_s=1")
     requests = requests_of(record)
     assert (requests.status == FAILED).all()
     assert {requests.causes[cause] for cause in requests.cause} == {"unfinished 1 s after the last arrival"}
