@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,17 +21,6 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class ByFile(LoadFileScheduling):
-    """A file's tests share its fixtures and so a process, but for the commands of README.md: minutes of rehearsals."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith("tests/test_readme.py") else super()._split_scope(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
-    return ByFile(config, log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
