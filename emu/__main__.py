@@ -23,10 +23,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from emu import __version__
 from emu.build import Plan, build, compose_run
 from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environment
 from emu.config_error import ConfigError, explain
-from emu.install import emu_version, is_compiled
+from emu.install import is_compiled
 from emu.progress import ProgressDisplay
 from emu.results.outputs_file import write_outputs
 from emu.results.report import write_report
@@ -78,7 +79,7 @@ def run_command(report: Callable[[Exception], int]) -> int:
     parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.error = _refuse_arguments
     form = "compiled" if is_compiled() else "plain Python, not compiled"
-    parser.add_argument("--version", action="version", version=f"emu {emu_version()} ({form})")
+    parser.add_argument("--version", action="version", version=f"emu {__version__} ({form})")
     args = parser.parse_args()
     asks_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     _refuse_flags(args)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from emu.hydra_node import check_hydra, check_search_path
 
-CONF_DIR = Path(__file__).parents[1] / "conf"
+CONF_DIR = Path(__file__).parent / "conf"
 CONFIG_NAME = "config"
 MAX_NAME = 200  # characters of an option's name: longer ones are no file's
 NO_NAME = re.compile(r"\$\{|^/|^\.\.?(/|$)|/\.\.?(/|$)")  # a reference, or a path out of the folder of the group

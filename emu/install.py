@@ -6,21 +6,15 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from emu import __version__
+
 DISTRIBUTION = "emu-serving"  # `emu` on PyPI is another program
-CHECKOUT = (Path(__file__).parents[1] / "conf").resolve().parent  # through the link of a compiled package, too
-
-
-def emu_version() -> str:
-    """The installed version of emu; `unknown` where its sources are used without an installation."""
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+CHECKOUT = (Path(__file__).parent / "conf").resolve().parent  # where emu/conf is a link: in a clone, or compiled from one
 
 
 def versions(*packages: str) -> dict[str, str]:
     """The versions of emu and of these packages, by name."""
-    return {"emu": emu_version()} | {name: metadata.version(name) for name in packages}
+    return {"emu": __version__} | {name: metadata.version(name) for name in packages}
 
 
 def is_compiled() -> bool:

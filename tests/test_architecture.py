@@ -40,9 +40,9 @@ MAY_IMPORT = {
     "emu.core": set(),
 }
 # What everything but the core may use: of the standard library, and with nothing of emu.
-FOUNDATIONS = ("emu.install", "emu.files")
+FOUNDATIONS = ("emu.__version__", "emu.install", "emu.files")
 MAY_IMPORT = {layer: others if layer == "emu.core" else others | {*FOUNDATIONS} for layer, others in MAY_IMPORT.items()}
-MAY_IMPORT |= {layer: set() for layer in FOUNDATIONS}
+MAY_IMPORT |= {layer: {"emu.__version__"} for layer in FOUNDATIONS}
 # Inside core each module may import those of lower rows.
 CORE_ROWS = [
     {"heterogeneous"},

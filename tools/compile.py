@@ -98,7 +98,7 @@ def compile_package(folder: Path) -> None:
     made_of = stamp()
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as temporary:
         fresh = Path(temporary) / "package"
-        shutil.copytree(ROOT / "emu", fresh / "emu", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "emu", fresh / "emu", ignore=shutil.ignore_patterns("__pycache__", "conf"))
         # Types of what is not compiled are of no concern here.
         options = ["--config-file=", f"--cache-dir={temporary}/cache", "--ignore-missing-imports", "--follow-imports=silent"]
         command = [sys.executable, "-m", "mypyc", *options, *MODULES]
@@ -107,7 +107,7 @@ def compile_package(folder: Path) -> None:
         if done.returncode:
             raise CannotCompile(f"mypyc failed:\n{done.stdout}{done.stderr}".rstrip())
         shutil.rmtree(fresh / "build")  # the C sources
-        (fresh / "conf").symlink_to(ROOT / "conf")  # where emu.compose looks for it
+        (fresh / "emu" / "conf").symlink_to(ROOT / "conf")
         (fresh / STAMP).write_text(made_of)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
