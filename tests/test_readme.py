@@ -1,6 +1,6 @@
 """The commands of README.md work: each ```sh block is run as written, but for what would install or test anew.
 
-A calibration of this host is there already: a minute of both cores, which `tests/execution/calibration` takes for a smaller model.
+A calibration is there already. To make one takes a minute of both cores; `tests/execution/calibration` makes a smaller one.
 """
 
 import os
