@@ -7,7 +7,7 @@ from functools import partial
 from heapq import heappop, heappush
 
 from emu.core.cluster import Cluster
-from emu.core.facts import FACTS, Emit
+from emu.core.facts import FACTS, TokensEmitted
 from emu.core.messages import (
     DRIVER,
     NETWORK,
@@ -110,7 +110,7 @@ class StallingRuntime:
                 self._handle(receiver, event, now_s, sender)
 
     def _tell_steps(self, machine: int, *steps) -> None:
-        self._recorder.record(0.0, Emit(machine, *steps))
+        self._recorder.record(0.0, TokensEmitted(machine, *steps))
 
     def _handle(self, party: int, event: tuple, now_s: float, sender: int) -> None:
         actions = self._parties[party].handle(event, now_s)

@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from emu.core.facts import DropStale
+from emu.core.facts import StaleDropped
 
 
 class Attempt(Protocol):
@@ -52,4 +52,4 @@ class Attempts:
 
     @staticmethod
     def _drop(event: tuple, actions: list[tuple]) -> None:
-        actions.append(DropStale(event[0], event[1], type(event).__name__))
+        actions.append(StaleDropped(event[0], event[1], type(event).__name__))

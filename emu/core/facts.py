@@ -5,7 +5,7 @@ from typing import NamedTuple
 from emu.core.batch import Batch
 
 
-class Emit(NamedTuple):
+class TokensEmitted(NamedTuple):
     """Steps that ended, and so the tokens that came out: one at the boundary of each step for each request in the batch.
 
     A fact of the execution, which the runtime adds to those that the state machines decide. `batch` is given with the first
@@ -19,7 +19,7 @@ class Emit(NamedTuple):
     finished: tuple[int, ...]
 
 
-class Place(NamedTuple):
+class RequestPlaced(NamedTuple):
     """A request's attempt starts: both its machines are chosen."""
 
     request_id: int
@@ -28,7 +28,7 @@ class Place(NamedTuple):
     decode_on: int
 
 
-class RecordTransfer(NamedTuple):
+class KVHandedOver(NamedTuple):
     """A hand-over, at its end: when it was offered, when its blocks were reserved and its pull began."""
 
     request_id: int
@@ -40,7 +40,7 @@ class RecordTransfer(NamedTuple):
     pull_s: float
 
 
-class MovePayload(NamedTuple):
+class PayloadMoved(NamedTuple):
     """The bytes of a hand-over really moved and were verified, in emulated seconds.
 
     A fact of the execution, which the destination's runtime adds to those that the state machines decide. `num_bytes` are the
@@ -61,7 +61,7 @@ class MovePayload(NamedTuple):
     verify_s: float
 
 
-class Requeue(NamedTuple):
+class RequestRequeued(NamedTuple):
     """The attempt is lost; the request starts again. `evicted` tells a want of blocks from a death."""
 
     request_id: int
@@ -70,7 +70,7 @@ class Requeue(NamedTuple):
     cause: str
 
 
-class End(NamedTuple):
+class RequestEnded(NamedTuple):
     """The request is over: finished where `cause` is empty, failed otherwise. Once for each request."""
 
     request_id: int
@@ -97,7 +97,7 @@ def is_unfinished(cause: str) -> bool:
     return cause.startswith(_UNFINISHED)
 
 
-class Answer(NamedTuple):
+class OutputWritten(NamedTuple):
     """What a real machine wrote of a request that ended there: the token ids of its whole output, over all attempts.
 
     A fact of the execution, which the machine's runtime adds to those that the state machines decide. `stopped`: by an
@@ -110,7 +110,7 @@ class Answer(NamedTuple):
     stopped: bool
 
 
-class ProbeStep(NamedTuple):
+class ProbeStepRun(NamedTuple):
     """An idle real machine ran a probe step of `phase`, prefill or decode, in `step_s`: see `core.timing.probe`.
 
     A fact of the execution, which the machine's runtime adds to those that the state machines decide.
@@ -121,14 +121,14 @@ class ProbeStep(NamedTuple):
     step_s: float
 
 
-class MovePool(NamedTuple):
+class PoolChanged(NamedTuple):
     """The machine is in `pool` from now on: prompt, token, mixed or dead."""
 
     machine: int
     pool: str
 
 
-class DropStale(NamedTuple):
+class StaleDropped(NamedTuple):
     """A message of an older attempt, or from a machine already declared dead, was dropped."""
 
     request_id: int
@@ -136,4 +136,17 @@ class DropStale(NamedTuple):
     message: str
 
 
-FACTS = frozenset({Emit, Place, RecordTransfer, MovePayload, Requeue, End, Answer, ProbeStep, MovePool, DropStale})
+FACTS = frozenset(
+    {
+        TokensEmitted,
+        RequestPlaced,
+        KVHandedOver,
+        PayloadMoved,
+        RequestRequeued,
+        RequestEnded,
+        OutputWritten,
+        ProbeStepRun,
+        PoolChanged,
+        StaleDropped,
+    }
+)

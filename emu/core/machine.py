@@ -16,7 +16,7 @@ from emu.core.attempts import Attempts
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.decode_batch import DecodeBatch
-from emu.core.facts import RecordTransfer
+from emu.core.facts import KVHandedOver
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.messages import (
@@ -136,7 +136,7 @@ class Machine:
         actions += (
             make(Send, (source, make(KVPulled, event))),
             make(Send, (SCHEDULER, make(KVTransferred, event))),
-            make(RecordTransfer, transfer),
+            make(KVHandedOver, transfer),
         )
         self._wake(now_s, actions)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any
 
-from emu.core.facts import DropStale, End, MovePool, Place, Requeue
+from emu.core.facts import PoolChanged, RequestEnded, RequestPlaced, RequestRequeued, StaleDropped
 from emu.core.messages import (
     NETWORK,
     Assigned,
@@ -79,7 +79,7 @@ class Scheduler:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_run_started(self, event: RunStarted, now_s: float, actions: list[tuple]) -> None:
-        actions += [MovePool(machine.index, str(machine.pool)) for machine in self.pools.machines]
+        actions += [PoolChanged(machine.index, str(machine.pool)) for machine in self.pools.machines]
 
     def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[tuple]) -> None:
         request_id, arrival_s, prompt_tokens, predicted_output_tokens = event
@@ -113,7 +113,7 @@ class Scheduler:
         if num_failures == self._max_transfer_failures:
             self._fail(request, f"{cause} (failed transfer {num_failures} of at most {num_failures})", now_s, actions)
         else:
-            actions.append(Requeue(request.request_id, request.attempt, False, cause))
+            actions.append(RequestRequeued(request.request_id, request.attempt, False, cause))
             # Its first token is known to be out, unless layers left before their prefill was over.
             num_generated = request.num_generated + (request.phase is Phase.TRANSFERRING)
             self._start_again(request, num_generated, request.output_ids, now_s, actions)
@@ -127,7 +127,7 @@ class Scheduler:
     def _on_evicted(self, event: RequestEvicted, now_s: float, actions: list[tuple]) -> None:
         request = self._current(event, actions)
         if request is not None:
-            actions.append(Requeue(request.request_id, request.attempt, True, "no KV block was left for it"))
+            actions.append(RequestRequeued(request.request_id, request.attempt, True, "no KV block was left for it"))
             self._start_again(request, event.num_generated, event.output_ids, now_s, actions)
 
     def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
@@ -140,13 +140,13 @@ class Scheduler:
         if machine.pool is Pool.DEAD:
             return
         self.pools.move(machine, Pool.DEAD)
-        actions.append(MovePool(machine.index, str(Pool.DEAD)))
+        actions.append(PoolChanged(machine.index, str(Pool.DEAD)))
         actions.append(Send(NETWORK, event))
         cause = f"machine {machine.index} died: {event.cause}"
         for request in list(self.requests.values()):
             needs_source = request.phase in (Phase.PREFILLING, Phase.TRANSFERRING)
             if request.decode_on == machine.index or (needs_source and request.prefill_on == machine.index):
-                actions.append(Requeue(request.request_id, request.attempt, False, cause))
+                actions.append(RequestRequeued(request.request_id, request.attempt, False, cause))
                 # From scratch: only the dead machine knew how far it was.
                 self._start_again(request, 0, b"", now_s, actions)
 
@@ -167,7 +167,7 @@ class Scheduler:
         self._join_mixed_pool(request, prefill_on, decode_on, actions)
         request.move_to(Phase.PREFILLING, now_s)
         request_id, attempt, decode_index = request.request_id, request.attempt, decode_on.index
-        actions.append(Place(request_id, attempt, prefill_on.index, decode_index))
+        actions.append(RequestPlaced(request_id, attempt, prefill_on.index, decode_index))
         arrival_s, num_tokens, num_generated = request.arrival_s, request.prefill_tokens, request.num_generated
         task = Assigned(request_id, attempt, arrival_s, num_tokens, num_generated, decode_index, request.output_ids)
         actions.append(Send(prefill_on.index, task))
@@ -203,7 +203,7 @@ class Scheduler:
     def _end(self, request: Request, phase: Phase, cause: str, now_s: float, actions: list[tuple]) -> None:
         request.move_to(phase, now_s)
         del self.requests[request.request_id]
-        actions.append(End(request.request_id, request.attempt, cause))
+        actions.append(RequestEnded(request.request_id, request.attempt, cause))
 
     def _cancel(self, request: Request, actions: list[tuple]) -> None:
         """Tell the machines that still have to do with this attempt to forget it."""
@@ -246,11 +246,11 @@ class Scheduler:
 
     def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
         self.pools.move(machine, pool)
-        actions.append(MovePool(machine.index, str(pool)))
+        actions.append(PoolChanged(machine.index, str(pool)))
 
     def _current(self, event: OfAttempt, actions: list[tuple]) -> Request | None:
         request = self.requests.get(event.request_id)
         if request is None or request.attempt != event.attempt:
-            actions.append(DropStale(event.request_id, event.attempt, type(event).__name__))
+            actions.append(StaleDropped(event.request_id, event.attempt, type(event).__name__))
             return None
         return request

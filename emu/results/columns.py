@@ -154,7 +154,7 @@ class Transfers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Payloads:
-    """One row a hand-over whose bytes were really moved and verified, in the order recorded; see `MovePayload`."""
+    """One row a hand-over whose bytes were really moved and verified, in the order recorded; see `PayloadMoved`."""
 
     request_id: np.ndarray  # int32
     attempt: np.ndarray  # int32
@@ -223,7 +223,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbeSteps:
-    """One row a probe step of a real machine, in the order recorded; see `facts.ProbeStep`."""
+    """One row a probe step of a real machine, in the order recorded; see `facts.ProbeStepRun`."""
 
     time_s: np.ndarray  # of its end
     machine: np.ndarray  # int32

@@ -30,7 +30,7 @@ class MachineLog:
         self._joins, self._leaves = bytearray(), bytearray()
 
     def emit(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
-        """Take an Emit, less its machine."""
+        """Take a TokensEmitted, less its machine."""
         step_ends_s = self.step_ends_s
         if batch is not None:
             step = len(step_ends_s)

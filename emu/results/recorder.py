@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 
 from emu.core.batch import Batch
-from emu.core.facts import Answer, DropStale, Emit, End, MovePayload, MovePool, Place, ProbeStep, RecordTransfer, Requeue
+from emu.core.facts import (
+    KVHandedOver,
+    OutputWritten,
+    PayloadMoved,
+    PoolChanged,
+    ProbeStepRun,
+    RequestEnded,
+    RequestPlaced,
+    RequestRequeued,
+    StaleDropped,
+    TokensEmitted,
+)
 from emu.results import tables
 from emu.results.columns import Columns, Drops, Payloads, PoolMoves, ProbeSteps, Requeues
 from emu.results.machine_log import MachineLog
@@ -24,29 +35,29 @@ class Recorder:
         self.workload = workload
         self._machines = [MachineLog() for _ in range(num_machines)]
         self._requests = RequestLog()
-        self._payloads: list[MovePayload] = []
+        self._payloads: list[PayloadMoved] = []
         self._pool_moves: list[tuple[float, int, str]] = []
         self._requeues: list[tuple[float, int, bool, str]] = []
         self._drops: list[tuple[float, int, int, str]] = []
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, OutputWritten] = {}
         self._probe_steps: list[tuple[float, int, str, float]] = []
         self._columns: Columns | None = None
         self.handlers: dict[type, Callable[[float, Any], None]] = {
-            Place: self._requests.place,
-            RecordTransfer: self._requests.transfer,
-            MovePayload: self._on_move_payload,
-            End: self._requests.end,
-            MovePool: self._on_move_pool,
-            Requeue: self._on_requeue,
-            DropStale: self._on_drop_stale,
-            Answer: self._on_answer,
-            ProbeStep: self._on_probe_step,
+            RequestPlaced: self._requests.place,
+            KVHandedOver: self._requests.transfer,
+            PayloadMoved: self._on_move_payload,
+            RequestEnded: self._requests.end,
+            PoolChanged: self._on_move_pool,
+            RequestRequeued: self._on_requeue,
+            StaleDropped: self._on_drop_stale,
+            OutputWritten: self._on_answer,
+            ProbeStepRun: self._on_probe_step,
         }
 
     def record(self, now_s: float, fact: tuple) -> None:
         """Record a fact, an action of one of the types in `facts.FACTS`, that was decided at `now_s`."""
         kind = type(fact)
-        if kind is Emit:
+        if kind is TokensEmitted:
             machine, start_s, boundaries_s, batch, finished = fact
             self._machines[machine].emit(start_s, list(boundaries_s), batch, finished)
         else:
@@ -54,7 +65,7 @@ class Recorder:
 
     @property
     def emitters(self) -> list[Callable[[float, list[float], Batch | None, tuple[int, ...]], None]]:
-        """By machine, what records the fields of an Emit but the first: half of all facts, from a loop that can spare none."""
+        """Records a TokensEmitted of one machine by its other fields: half of all facts, and the virtual loop is hot."""
         return [log.emit for log in self._machines]
 
     @property
@@ -62,24 +73,24 @@ class Recorder:
         """How many steps were recorded so far."""
         return sum(len(machine.step_ends_s) for machine in self._machines)
 
-    def _on_move_payload(self, now_s: float, fact: MovePayload) -> None:
+    def _on_move_payload(self, now_s: float, fact: PayloadMoved) -> None:
         self._payloads.append(fact)
 
-    def _on_move_pool(self, now_s: float, fact: MovePool) -> None:
+    def _on_move_pool(self, now_s: float, fact: PoolChanged) -> None:
         self._pool_moves.append((now_s, *fact))
 
-    def _on_requeue(self, now_s: float, fact: Requeue) -> None:
+    def _on_requeue(self, now_s: float, fact: RequestRequeued) -> None:
         self._requeues.append((now_s, fact.request_id, fact.evicted, fact.cause))
 
-    def _on_drop_stale(self, now_s: float, fact: DropStale) -> None:
+    def _on_drop_stale(self, now_s: float, fact: StaleDropped) -> None:
         self._drops.append((now_s, *fact))
 
-    def _on_answer(self, now_s: float, fact: Answer) -> None:
+    def _on_answer(self, now_s: float, fact: OutputWritten) -> None:
         known = self._answers.get(fact.request_id)
         if known is None or known.attempt <= fact.attempt:
             self._answers[fact.request_id] = fact
 
-    def _on_probe_step(self, now_s: float, fact: ProbeStep) -> None:
+    def _on_probe_step(self, now_s: float, fact: ProbeStepRun) -> None:
         self._probe_steps.append((now_s, *fact))
 
     def columns(self) -> Columns:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emu.core.facts import Answer
+from emu.core.facts import OutputWritten
 from emu.results.columns import FAILED, FINISHED, UNFINISHED, Answers, Batches, Requests, Requeues, Steps, Transfers
 from emu.results.machine_log import BATCH, PREFILL, MachineLog
 from emu.results.request_log import END, PLACE, TRANSFER, RequestLog
@@ -141,10 +141,10 @@ def request_table(
     )
 
 
-def answer_table(answers: Iterable[Answer], requests: Requests) -> Answers:
+def answer_table(answers: Iterable[OutputWritten], requests: Requests) -> Answers:
     """Those with which their requests finished: not of an attempt that was declared lost before its end was heard of."""
 
-    def is_last(answer: Answer) -> bool:
+    def is_last(answer: OutputWritten) -> bool:
         request_id = answer.request_id
         return answer.attempt == requests.attempts[request_id] and requests.status[request_id] == FINISHED
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emu.core.codec import encode
-from emu.core.facts import FACTS, End, MovePool, drain_cause, unfinished_cause
+from emu.core.facts import FACTS, PoolChanged, RequestEnded, drain_cause, unfinished_cause
 from emu.core.messages import DRIVER, SCHEDULER, MachineDied, RequestArrived, RunEnded
 from emu.core.pools import Pool
 from emu.results.event_log import EventLog, unpack_records
@@ -176,7 +176,7 @@ class Driver:
             for action in record.actions:
                 if type(action) in FACTS:
                     self.recorder.record(record.now_s, action)
-                    if type(action) is End:
+                    if type(action) is RequestEnded:
                         self._num_ended += 1
-                    elif type(action) is MovePool and action.pool == Pool.DEAD:
+                    elif type(action) is PoolChanged and action.pool == Pool.DEAD:
                         self._kill(action.machine)  # silent, perhaps, but not gone

@@ -9,7 +9,7 @@ import numpy as np
 
 from emu.core.batch import Batch
 from emu.core.cluster import Cluster
-from emu.core.facts import Emit, MovePayload
+from emu.core.facts import PayloadMoved, TokensEmitted
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -204,7 +204,7 @@ class MachineActor(TransferParty):
         return KVPayload(request_id, attempt, num_bytes, self._num_pieces, self._layout)
 
     def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
-        fact = Emit(self.address, start_s, tuple(boundaries_s), batch, finished)
+        fact = TokensEmitted(self.address, start_s, tuple(boundaries_s), batch, finished)
         self.record_fact(self.address, boundaries_s[-1], fact)
 
     def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int, until_s: float) -> None:
@@ -264,7 +264,7 @@ class MachineActor(TransferParty):
             started_s, fetched_s, verified_s = map(emulated_s, (pulled.start_s, pulled.fetched_s, pulled.verified_s))
             busy = (pulled.wire_s / dilation, pulled.verify_s / dilation)
             sizes = (pulled.num_bytes, pulled.num_messages)
-            fact = MovePayload(*key, *sizes, started_s, modelled_s, fetched_s, verified_s, *busy)
+            fact = PayloadMoved(*key, *sizes, started_s, modelled_s, fetched_s, verified_s, *busy)
             self.record_fact(self.address, self.clock.now_s(), fact)
 
     def _put_now(self, event: tuple) -> None:

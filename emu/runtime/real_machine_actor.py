@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from emu.core.cluster import Cluster
-from emu.core.facts import ProbeStep
+from emu.core.facts import ProbeStepRun
 from emu.core.messages import Assigned, KVReady, PrefillDone, RequestEvicted
 from emu.core.timing.probe import DECODE, PREFILL
 from emu.execution.prompts import Prompts
@@ -127,7 +127,7 @@ class RealMachineActor(MachineActor):
                     self.fail(error)
                     return
                 if counts:
-                    self.record_fact(self.address, self.clock.now_s(), ProbeStep(self.address, phase, step_s))
+                    self.record_fact(self.address, self.clock.now_s(), ProbeStepRun(self.address, phase, step_s))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from emu.core.batch import Batch
 from emu.core.cluster import Cluster
-from emu.core.facts import FACTS, KILLED_BY_FAULTS, Emit, drain_cause, unfinished_cause
+from emu.core.facts import FACTS, KILLED_BY_FAULTS, TokensEmitted, drain_cause, unfinished_cause
 from emu.core.machine_kind import MachineState
 from emu.core.messages import (
     DRIVER,
@@ -266,7 +266,7 @@ class VirtualRuntime:
         def teller(machine: int, emit: TellSteps) -> TellSteps:
             def tell(start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
                 emit(start_s, boundaries_s, batch, finished)
-                fact = Emit(machine, start_s, tuple(boundaries_s), batch, finished)
+                fact = TokensEmitted(machine, start_s, tuple(boundaries_s), batch, finished)
                 log.append(machine, boundaries_s[-1], (), [fact])
 
             return tell

@@ -12,7 +12,7 @@ from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.chunked_prefill import ChunkedPrefill
 from emu.core.batching.fcfs import Fcfs
 from emu.core.batching.mixed_continuous import MixedContinuous
-from emu.core.facts import DropStale, RecordTransfer
+from emu.core.facts import KVHandedOver, StaleDropped
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
 from emu.core.machine import Machine
@@ -170,7 +170,7 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
             [
                 Send(PEER, KVPulled(7, 1)),
                 Send(SCHEDULER, KVTransferred(7, 1)),
-                RecordTransfer(7, 1, PEER, ME, 8, 2.0, 2.0),
+                KVHandedOver(7, 1, PEER, ME, 8, 2.0, 2.0),
                 RunSteps(batch, 4),  # 3 blocks hold 12 tokens: those of 4 more steps
             ],
         ),
@@ -207,7 +207,7 @@ def test_a_kv_cache_waits_for_blocks_to_come_free():
                 Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
             ],
         ),
-        (2.5, KVReceived(2, 1), [ANY, ANY, RecordTransfer(2, 1, PEER, ME, 8, 1.0, 2.0), ANY]),
+        (2.5, KVReceived(2, 1), [ANY, ANY, KVHandedOver(2, 1, PEER, ME, 8, 1.0, 2.0), ANY]),
     )
 
 
@@ -398,7 +398,7 @@ def test_a_held_kv_cache_is_called_off(machine):
     play(
         machine,
         (0.4, Cancelled(1, 1), [FreeKV(1, 1)]),
-        (0.5, KVPulled(1, 1), [DropStale(1, 1, "KVPulled")]),
+        (0.5, KVPulled(1, 1), [StaleDropped(1, 1, "KVPulled")]),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
 
@@ -408,7 +408,7 @@ def test_a_pull_is_called_off(machine):
         machine,
         (0.0, ready(1, 10), [ANY]),
         (0.4, Cancelled(1, 1), [Send(NETWORK, Cancelled(1, 1))]),
-        (0.5, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
+        (0.5, KVReceived(1, 1), [StaleDropped(1, 1, "KVReceived")]),
     )
     assert machine.kv.num_used == 0
 
@@ -423,17 +423,17 @@ def test_a_kv_cache_that_cannot_be_had_is_given_up(machine, lost_s):
     assert (machine.kv.num_used, machine.pulling) == (0, {})
     play(
         machine,
-        (3.1, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]),
-        (3.2, KVReceived(1, 1), [DropStale(1, 1, "KVReceived")]),
+        (3.1, KVLost(1, 1, "broken"), [StaleDropped(1, 1, "KVLost")]),
+        (3.2, KVReceived(1, 1), [StaleDropped(1, 1, "KVReceived")]),
         (3.3, Cancelled(1, 1), []),
         (3.4, ready(1, 10)._replace(attempt=2), [Send(NETWORK, FlowRequested(1, 2, PEER, ME, 100, 0.0, 0.0, 4))]),
-        (3.5, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]),
+        (3.5, KVLost(1, 1, "broken"), [StaleDropped(1, 1, "KVLost")]),
     )
 
 
 def test_a_kv_cache_that_is_here_cannot_be_lost(machine):
     start_decode(machine, 1, 8)
-    play(machine, (0.4, KVLost(1, 1, "broken"), [DropStale(1, 1, "KVLost")]))
+    play(machine, (0.4, KVLost(1, 1, "broken"), [StaleDropped(1, 1, "KVLost")]))
     assert list(machine.decodes.active) == [1]
 
 
@@ -480,8 +480,8 @@ def test_an_attempt_that_was_called_off_is_not_taken_up(machine):
     play(
         machine,
         (0.0, Cancelled(1, 1), []),
-        (0.1, assigned(1, 8), [DropStale(1, 1, "Assigned")]),
-        (0.2, ready(1, 8), [DropStale(1, 1, "KVReady")]),
+        (0.1, assigned(1, 8), [StaleDropped(1, 1, "Assigned")]),
+        (0.2, ready(1, 8), [StaleDropped(1, 1, "KVReady")]),
         (0.3, assigned(1, 8, attempt=2), [RunSteps(ANY, 1)]),
     )
 

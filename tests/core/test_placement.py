@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.core.facts import MovePool, Place
+from emu.core.facts import PoolChanged, RequestPlaced
 from emu.core.messages import KVTransferred, MachineDied, PrefillDone, RequestArrived, RequestFinished
 from emu.core.placement.direct_decode import DirectDecode
 from emu.core.placement.jsq import Jsq
@@ -40,9 +40,9 @@ def told(policy, machines, story):
             verb, what = item.split()
             event = MachineDied(names.index(what), "") if verb == "died" else events[verb](int(what), 1)
         for action in scheduler.handle(event, 0.0):
-            if isinstance(action, Place):
+            if isinstance(action, RequestPlaced):
                 lines.append(f"{names[action.prefill_on]}>{names[action.decode_on]}")
-            elif isinstance(action, MovePool):
+            elif isinstance(action, PoolChanged):
                 lines.append(f"{names[action.machine]} {action.pool}")
     return lines
 
@@ -123,7 +123,7 @@ def test_least_kv_is_by_share():
     loads = [MachineLoad(0, Role.PREFILL, 1000), MachineLoad(1, Role.DECODE, 1000), MachineLoad(2, Role.DECODE, 100)]
     scheduler = Scheduler(loads, LeastKV())
     actions = [action for i in range(4) for action in scheduler.handle(RequestArrived(i, 0.0, 50, 0), 0.0)]
-    assert [action.decode_on for action in actions if isinstance(action, Place)] == [1, 2, 1, 1]
+    assert [action.decode_on for action in actions if isinstance(action, RequestPlaced)] == [1, 2, 1, 1]
 
 
 def test_short_answers_decode_directly_and_their_machine_keeps_its_pool():

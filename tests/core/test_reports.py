@@ -1,6 +1,6 @@
 """Load that is told every so often: what a placement sees of work that has ended."""
 
-from emu.core.facts import Place
+from emu.core.facts import RequestPlaced
 from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestEvicted, RequestFinished, RunEnded
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import MachineLoad, Role
@@ -16,7 +16,7 @@ def placed(report_period_s, *events):
     loads = [MachineLoad(index, role, 1000) for index, role in MACHINES]
     scheduler = Scheduler(loads, TokenJsq(), NEVER, report_period_s)
     actions = [action for now_s, event in events for action in scheduler.handle(event, now_s)]
-    return [(action.prefill_on, action.decode_on) for action in actions if isinstance(action, Place)], scheduler
+    return [(action.prefill_on, action.decode_on) for action in actions if isinstance(action, RequestPlaced)], scheduler
 
 
 def arrived(request_id, prompt_tokens):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.core.facts import MovePool
+from emu.core.facts import PoolChanged
 from emu.core.messages import KVTransferred, PrefillDone, RequestArrived, RequestFinished
 from emu.core.placement.token_jsq import TokenJsq
 from emu.core.pools import MachineLoad, Pool, Role
@@ -30,7 +30,7 @@ def moves(scheduler, *events):
         (now_s, action.machine, action.pool)
         for now_s, event in events
         for action in scheduler.handle(event, now_s)
-        if isinstance(action, MovePool)
+        if isinstance(action, PoolChanged)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.core.facts import DropStale, End, MovePool, Place, Requeue
+from emu.core.facts import PoolChanged, RequestEnded, RequestPlaced, RequestRequeued, StaleDropped
 from emu.core.messages import (
     NETWORK,
     Assigned,
@@ -58,12 +58,12 @@ def assert_idle(scheduler):
 
 def test_every_machine_opens_in_its_home_pool():
     scheduler = scheduler_of(roles=(Role.PREFILL, Role.DECODE, Role.MIXED))
-    assert handle(scheduler, RunStarted()) == [MovePool(0, "prompt"), MovePool(1, "token"), MovePool(2, "mixed")]
+    assert handle(scheduler, RunStarted()) == [PoolChanged(0, "prompt"), PoolChanged(1, "token"), PoolChanged(2, "mixed")]
 
 
 def test_an_arrival_is_placed_and_assigned():
     assert handle(scheduler_of((P1, D0)), arrived(7)) == [
-        Place(7, 1, P1, D0),
+        RequestPlaced(7, 1, P1, D0),
         Send(P1, Assigned(7, 1, 0.0, 100, 0, D0)),
     ]
 
@@ -76,21 +76,21 @@ def test_loads_follow_a_request_from_prompt_to_end():
     assert (p0.pending_tokens, d1.pending_tokens) == (100, 1)
     assert handle(scheduler, PrefillDone(0, 1)) == []
     assert (p0.num_prefills, p0.pending_prompt_tokens, d1.num_decodes, d1.kv_tokens) == (0, 0, 1, 101)
-    assert handle(scheduler, KVTransferred(0, 1), RequestFinished(0, 1)) == [End(0, 1, "")]
+    assert handle(scheduler, KVTransferred(0, 1), RequestFinished(0, 1)) == [RequestEnded(0, 1, "")]
     assert scheduler.requests == {}
     assert_idle(scheduler)
 
 
 def test_a_one_token_answer_ends_from_its_prefill():
     scheduler = scheduler_of((P0, D0))
-    assert handle(scheduler, arrived(0), RequestFinished(0, 1))[-1] == End(0, 1, "")
+    assert handle(scheduler, arrived(0), RequestFinished(0, 1))[-1] == RequestEnded(0, 1, "")
     assert_idle(scheduler)
 
 
 def test_word_of_the_transfer_may_overtake_word_of_the_prefill():
     scheduler = scheduler_of((P0, D0))
     actions = handle(scheduler, arrived(0), KVTransferred(0, 1), PrefillDone(0, 1), RequestFinished(0, 1))
-    assert actions[2:] == [End(0, 1, "")]
+    assert actions[2:] == [RequestEnded(0, 1, "")]
     assert_idle(scheduler)
 
 
@@ -98,7 +98,7 @@ def test_word_of_the_transfer_may_overtake_word_of_the_prefill():
 def test_word_of_another_attempt_is_dropped(message):
     scheduler = scheduler_of((P0, D0))
     actions = handle(scheduler, arrived(0), message)
-    assert actions[2:] == [DropStale(message.request_id, message.attempt, type(message).__name__)]
+    assert actions[2:] == [StaleDropped(message.request_id, message.attempt, type(message).__name__)]
     assert list(scheduler.requests) == [0]
 
 
@@ -114,13 +114,13 @@ def test_an_evicted_request_starts_again_with_its_tokens():
     scheduler = scheduler_of((P0, D0), (P1, D1))
     handle(scheduler, arrived(0), PrefillDone(0, 1), KVTransferred(0, 1))
     assert handle(scheduler, RequestEvicted(0, 1, 25)) == [
-        Requeue(0, 1, True, "no KV block was left for it"),
+        RequestRequeued(0, 1, True, "no KV block was left for it"),
         Send(P0, Cancelled(0, 1)),
         Send(D0, Cancelled(0, 1)),
-        Place(0, 2, P1, D1),
+        RequestPlaced(0, 2, P1, D1),
         Send(P1, Assigned(0, 2, 0.0, 125, 25, D1)),
     ]
-    assert handle(scheduler, PrefillDone(0, 2), KVTransferred(0, 2), RequestFinished(0, 2)) == [End(0, 2, "")]
+    assert handle(scheduler, PrefillDone(0, 2), KVTransferred(0, 2), RequestFinished(0, 2)) == [RequestEnded(0, 2, "")]
     assert_idle(scheduler)
 
 
@@ -153,7 +153,7 @@ def test_a_machine_for_both_phases_is_told_of_an_eviction_once():
     handle(scheduler, arrived(0), PrefillDone(0, 1))
     assert handle(scheduler, RequestEvicted(0, 1, 25))[1:] == [
         Send(0, Cancelled(0, 1)),
-        Place(0, 2, 0, 0),
+        RequestPlaced(0, 2, 0, 0),
         Send(0, Assigned(0, 2, 0.0, 125, 25, 0)),
     ]
 
@@ -163,7 +163,7 @@ def test_a_rejected_request_fails_with_the_cause():
     assert handle(scheduler, arrived(0), RequestRejected(0, 1, "too long"))[2:] == [
         Send(P0, Cancelled(0, 1)),
         Send(D0, Cancelled(0, 1)),
-        End(0, 1, "too long"),
+        RequestEnded(0, 1, "too long"),
     ]
     assert_idle(scheduler)
 
@@ -175,20 +175,20 @@ def test_a_failed_transfer_restarts_its_request_with_its_first_token():
     scheduler = scheduler_of((P0, D0), (P0, D0))  # the same machines, where the placement says so
     handle(scheduler, arrived(0), PrefillDone(0, 1))
     assert handle(scheduler, KVTransferFailed(0, 1, "tried 3 times")) == [
-        Requeue(0, 1, False, "its KV cache did not get from machine 0 to machine 2: tried 3 times"),
+        RequestRequeued(0, 1, False, "its KV cache did not get from machine 0 to machine 2: tried 3 times"),
         Send(P0, Cancelled(0, 1)),
         Send(D0, Cancelled(0, 1)),
-        Place(0, 2, P0, D0),
+        RequestPlaced(0, 2, P0, D0),
         Send(P0, Assigned(0, 2, 0.0, 101, 1, D0)),
     ]
-    assert handle(scheduler, PrefillDone(0, 2), KVTransferred(0, 2), RequestFinished(0, 2)) == [End(0, 2, "")]
+    assert handle(scheduler, PrefillDone(0, 2), KVTransferred(0, 2), RequestFinished(0, 2)) == [RequestEnded(0, 2, "")]
     assert_idle(scheduler)
 
 
 def test_of_layers_lost_before_the_prefill_was_over_no_token_is_known():
     scheduler = scheduler_of((P0, D0), (P1, D1))
     actions = handle(scheduler, arrived(0), KVTransferFailed(0, 1, "broken"), PrefillDone(0, 1))
-    assert actions[-2:] == [Send(P1, Assigned(0, 2, 0.0, 100, 0, D1)), DropStale(0, 1, "PrefillDone")]
+    assert actions[-2:] == [Send(P1, Assigned(0, 2, 0.0, 100, 0, D1)), StaleDropped(0, 1, "PrefillDone")]
 
 
 def test_tokens_of_attempts_before_a_failed_transfer_are_kept():
@@ -205,11 +205,11 @@ def test_a_request_fails_with_the_last_transfer_it_may_lose(limit):
     cause = "its KV cache did not get from machine 0 to machine 1: broken"
     for attempt in range(1, limit):
         restarted = handle(scheduler, PrefillDone(0, attempt), KVTransferFailed(0, attempt, "broken"))
-        assert restarted[0] == Requeue(0, attempt, False, cause)
+        assert restarted[0] == RequestRequeued(0, attempt, False, cause)
     assert handle(scheduler, PrefillDone(0, limit), KVTransferFailed(0, limit, "broken")) == [
         Send(0, Cancelled(0, limit)),
         Send(1, Cancelled(0, limit)),
-        End(0, limit, f"{cause} (failed transfer {limit} of at most {limit})"),
+        RequestEnded(0, limit, f"{cause} (failed transfer {limit} of at most {limit})"),
     ]
     assert_idle(scheduler)
 
@@ -224,15 +224,15 @@ def test_a_death_restarts_those_it_served_from_scratch():
     handle(scheduler, PrefillDone(1, 1), PrefillDone(2, 1), KVTransferred(2, 1))
     cause = "machine 2 died: power"
     assert handle(scheduler, MachineDied(D0, "power")) == [
-        MovePool(D0, "dead"),
+        PoolChanged(D0, "dead"),
         Send(NETWORK, MachineDied(D0, "power")),
         *(
             action
             for request_id, prefill_on in ((0, P0), (1, P0), (2, P1))  # prefilling, handed over, decoding: all lost
             for action in (
-                Requeue(request_id, 1, False, cause),
+                RequestRequeued(request_id, 1, False, cause),
                 Send(prefill_on, Cancelled(request_id, 1)),
-                Place(request_id, 2, P1, D1),
+                RequestPlaced(request_id, 2, P1, D1),
                 Send(P1, Assigned(request_id, 2, 0.0, 100, 0, D1)),
             )
         ),
@@ -243,18 +243,18 @@ def test_the_death_of_its_prompt_machine_is_nothing_to_a_request_that_decodes():
     scheduler = scheduler_of((P0, D0), (P0, D1), (P1, D1))
     handle(scheduler, arrived(0), arrived(1), PrefillDone(0, 1), KVTransferred(0, 1), PrefillDone(1, 1))
     assert handle(scheduler, MachineDied(P0, "power")) == [
-        MovePool(P0, "dead"),
+        PoolChanged(P0, "dead"),
         Send(NETWORK, MachineDied(P0, "power")),
-        Requeue(1, 1, False, "machine 0 died: power"),  # its KV cache was held there
+        RequestRequeued(1, 1, False, "machine 0 died: power"),  # its KV cache was held there
         Send(D1, Cancelled(1, 1)),
-        Place(1, 2, P1, D1),
+        RequestPlaced(1, 2, P1, D1),
         Send(P1, Assigned(1, 2, 0.0, 100, 0, D1)),
     ]
 
 
 def test_a_machine_dies_once():
     scheduler = scheduler_of()
-    once = [MovePool(D0, "dead"), Send(NETWORK, MachineDied(D0, "x"))]
+    once = [PoolChanged(D0, "dead"), Send(NETWORK, MachineDied(D0, "x"))]
     assert handle(scheduler, MachineDied(D0, "x"), MachineDied(D0, "y")) == once
 
 
@@ -262,11 +262,11 @@ def test_with_the_last_machine_every_request_fails():
     scheduler = scheduler_of((0, 0), roles=(Role.MIXED,))
     handle(scheduler, arrived(0))
     assert handle(scheduler, MachineDied(0, "power"), arrived(1)) == [
-        MovePool(0, "dead"),
+        PoolChanged(0, "dead"),
         Send(NETWORK, MachineDied(0, "power")),
-        Requeue(0, 1, False, "machine 0 died: power"),
-        End(0, 2, "no machine is left alive"),
-        End(1, 1, "no machine is left alive"),
+        RequestRequeued(0, 1, False, "machine 0 died: power"),
+        RequestEnded(0, 2, "no machine is left alive"),
+        RequestEnded(1, 1, "no machine is left alive"),
     ]
     assert_idle(scheduler)
 
@@ -277,10 +277,10 @@ def test_what_is_unfinished_when_the_run_ends_fails_with_the_cause():
     assert handle(scheduler, RunEnded("time is up")) == [
         Send(P0, Cancelled(0, 1)),
         Send(D0, Cancelled(0, 1)),
-        End(0, 1, "time is up"),
+        RequestEnded(0, 1, "time is up"),
         Send(P1, Cancelled(1, 1)),
         Send(D1, Cancelled(1, 1)),
-        End(1, 1, "time is up"),
+        RequestEnded(1, 1, "time is up"),
     ]
     assert_idle(scheduler)
 
@@ -291,22 +291,25 @@ def test_what_is_unfinished_when_the_run_ends_fails_with_the_cause():
 def test_a_token_machine_that_prefills_is_mixed_until_its_last_prompt_is_done():
     scheduler = scheduler_of((D0, D0), (D0, D1))
     actions = handle(scheduler, arrived(0), arrived(1), PrefillDone(1, 1), PrefillDone(0, 1))
-    assert [action for action in actions if isinstance(action, MovePool)] == [MovePool(D0, "mixed"), MovePool(D0, "token")]
-    assert actions[-1] == MovePool(D0, "token")
+    assert [action for action in actions if isinstance(action, PoolChanged)] == [
+        PoolChanged(D0, "mixed"),
+        PoolChanged(D0, "token"),
+    ]
+    assert actions[-1] == PoolChanged(D0, "token")
 
 
 def test_a_prompt_machine_that_decodes_is_mixed_until_its_last_decode_is_done():
     scheduler = scheduler_of((P0, P0))
     assert handle(scheduler, arrived(0), PrefillDone(0, 1), RequestFinished(0, 1)) == [
-        MovePool(P0, "mixed"),
-        Place(0, 1, P0, P0),
+        PoolChanged(P0, "mixed"),
+        RequestPlaced(0, 1, P0, P0),
         Send(P0, Assigned(0, 1, 0.0, 100, 0, P0)),
-        MovePool(P0, "prompt"),
-        End(0, 1, ""),
+        PoolChanged(P0, "prompt"),
+        RequestEnded(0, 1, ""),
     ]
 
 
 def test_a_machine_bought_for_both_phases_stays_mixed():
     scheduler = scheduler_of((0, 0), roles=(Role.MIXED,))
     actions = handle(scheduler, arrived(0), PrefillDone(0, 1), RequestFinished(0, 1))
-    assert not [action for action in actions if isinstance(action, MovePool)]
+    assert not [action for action in actions if isinstance(action, PoolChanged)]

@@ -3,7 +3,7 @@
 import pytest
 
 from emu.core.batch import Batch, DecodeJoin, Prefill
-from emu.core.facts import DropStale, RecordTransfer
+from emu.core.facts import KVHandedOver, StaleDropped
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -82,7 +82,7 @@ def test_a_hand_over_takes_its_memory_and_then_that_of_its_whole_output():
     assert machine.handle(KVReceived(0, 1), 3.0) == [
         Send(OTHER, KVPulled(0, 1)),
         Send(SCHEDULER, KVTransferred(0, 1)),
-        RecordTransfer(0, 1, OTHER, ME, 3, 2.0, 2.0),
+        KVHandedOver(0, 1, OTHER, ME, 3, 2.0, 2.0),
         decode_of(DecodeJoin(0, 1, 3, 1), num_decodes=1, context_tokens=4),
     ]
     assert machine.memory.num_used == 40 + 40
@@ -103,7 +103,7 @@ def test_a_hand_over_without_memory_asks_again_a_second_later_each_on_its_own():
     machine.handle(StepsDone(4, (0,)), 2.7)
     assert machine.handle(large, 3.5) == [Send(NETWORK, FlowRequested(1, 1, OTHER, ME, 50, 3.5, 3.5, 1))]
     arrived = machine.handle(KVReceived(1, 1), 3.6)
-    assert arrived[2] == RecordTransfer(1, 1, OTHER, ME, 5, 1.5, 3.5)
+    assert arrived[2] == KVHandedOver(1, 1, OTHER, ME, 5, 1.5, 3.5)
 
 
 def test_no_retry_outlives_its_attempt():
@@ -111,7 +111,7 @@ def test_no_retry_outlives_its_attempt():
     receive(machine, 0)
     machine.handle(offer(1), 1.0)
     machine.handle(Cancelled(1, 1), 1.5)
-    assert machine.handle(offer(1), 2.0) == [DropStale(1, 1, "KVReady")]
+    assert machine.handle(offer(1), 2.0) == [StaleDropped(1, 1, "KVReady")]
 
 
 def test_an_arriving_decode_cuts_the_block_at_its_next_boundary():
@@ -247,8 +247,8 @@ def test_a_cancelled_request_is_forgotten_wherever_it_is():
     assert done == []
     assert machine.memory.num_used == 0
     assert not machine.is_running
-    assert machine.handle(KVReceived(2, 1), 0.6) == [DropStale(2, 1, "KVReceived")]
-    assert machine.handle(prompt(0, 3), 0.7) == [DropStale(0, 1, "Assigned")]
+    assert machine.handle(KVReceived(2, 1), 0.6) == [StaleDropped(2, 1, "KVReceived")]
+    assert machine.handle(prompt(0, 3), 0.7) == [StaleDropped(0, 1, "Assigned")]
     assert machine.handle(prompt(0, 3, attempt=2), 0.8)[0].batch.prefills == (Prefill(0, 2, 3, 0),)
 
 
@@ -262,8 +262,8 @@ def test_a_kv_cache_that_cannot_be_had_is_given_up():
         prefill_of((1, 6)),
     ]
     assert machine.memory.num_used == 70
-    assert machine.handle(KVLost(0, 1, "broken"), 0.6) == [DropStale(0, 1, "KVLost")]
-    assert machine.handle(KVReceived(0, 1), 0.7) == [DropStale(0, 1, "KVReceived")]
+    assert machine.handle(KVLost(0, 1, "broken"), 0.6) == [StaleDropped(0, 1, "KVLost")]
+    assert machine.handle(KVReceived(0, 1), 0.7) == [StaleDropped(0, 1, "KVReceived")]
     assert machine.handle(Cancelled(0, 1), 0.8) == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.core.facts import MovePool, Place
+from emu.core.facts import PoolChanged, RequestPlaced
 from emu.core.messages import Assigned, KVTransferred, MachineDied, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
 from emu.core.oracle import OutputOracle
 from emu.core.placement.splitwise_sim import SplitwiseSim
@@ -34,15 +34,15 @@ class Cluster:
         self.num_requests += 1
         self.actions = []
         self.scheduler._place(request, 0.0, self.actions)
-        [place] = [action for action in self.actions if type(action) is Place]
+        [place] = [action for action in self.actions if type(action) is RequestPlaced]
         assert Send in {type(action) for action in self.actions}
         return place.prefill_on, place.decode_on
 
     def tell(self, event):
-        return [action for action in self.scheduler.handle(event, 1.0) if type(action) is MovePool]
+        return [action for action in self.scheduler.handle(event, 1.0) if type(action) is PoolChanged]
 
     def moves(self):
-        return [tuple(action) for action in self.actions if type(action) is MovePool]
+        return [tuple(action) for action in self.actions if type(action) is PoolChanged]
 
 
 def test_the_prompt_goes_to_the_shortest_queue_and_the_decode_where_least_is_scheduled():
@@ -176,7 +176,7 @@ def test_a_machine_goes_home_when_all_that_came_to_it_is_done_and_to_the_end_of_
     cluster.place(40)  # on machine 0, taken into the mixed pool
     assert cluster.tell(PrefillDone(0, 1)) == []
     assert cluster.tell(PrefillDone(2, 1)) == []
-    assert cluster.tell(RequestFinished(2, 1)) == [MovePool(0, "prompt")]
+    assert cluster.tell(RequestFinished(2, 1)) == [PoolChanged(0, "prompt")]
     cluster.tell(PrefillDone(1, 1))
     assert cluster.place(1) == (1, 2)  # both have no queue: 1 has been in the pool for longer
 
@@ -187,7 +187,7 @@ def test_a_decode_on_its_way_does_not_keep_a_machine_in_the_mixed_pool():
     cluster.place(90)
     assert cluster.place(5) == (1, 1)
     cluster.tell(PrefillDone(2, 1))
-    assert cluster.tell(RequestFinished(2, 1)) == [MovePool(1, "token")]  # though it is to decode the other two
+    assert cluster.tell(RequestFinished(2, 1)) == [PoolChanged(1, "token")]  # though it is to decode the other two
 
 
 def test_a_colocated_cluster_takes_the_shortest_queue_of_all():

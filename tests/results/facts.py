@@ -7,7 +7,7 @@ import numpy as np
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.batching.mixed_continuous import MixedContinuous
 from emu.core.cluster import Cluster
-from emu.core.facts import Emit
+from emu.core.facts import TokensEmitted
 from emu.core.machine_kind import MachineSpec
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
@@ -76,22 +76,24 @@ def workload_of(requests) -> Workload:
     return Workload("test", np.array(arrival_s, float), np.array(prompt_tokens), np.array(output_tokens))
 
 
-def prefill(machine, start_s, end_s, *requests, finished=()) -> Emit:
+def prefill(machine, start_s, end_s, *requests, finished=()) -> TokensEmitted:
     """A step of prompts alone: (request, attempt, num_tokens, num_generated) each."""
-    return Emit(machine, start_s, (end_s,), Batch(tuple(Prefill(*request) for request in requests), (), (), 0, 0, 0), finished)
+    return TokensEmitted(
+        machine, start_s, (end_s,), Batch(tuple(Prefill(*request) for request in requests), (), (), 0, 0, 0), finished
+    )
 
 
-def decode(machine, start_s, ends_s, *joins, leaves=(), finished=(), num_decodes=1) -> Emit:
+def decode(machine, start_s, ends_s, *joins, leaves=(), finished=(), num_decodes=1) -> TokensEmitted:
     """A run of decode steps; joins are (request, attempt, num_cached, num_generated) each."""
     batch = Batch((), tuple(DecodeJoin(*join) for join in joins), leaves, num_decodes, 10 * num_decodes, 0)
-    return Emit(machine, start_s, tuple(ends_s), batch, finished)
+    return TokensEmitted(machine, start_s, tuple(ends_s), batch, finished)
 
 
 def recorded(requests, facts, num_machines=3) -> Recorder:
-    """`facts`: (time, fact) each, or an Emit alone, which carries its times."""
+    """`facts`: (time, fact) each, or a TokensEmitted alone, which carries its times."""
     recorder = Recorder(workload_of(requests), num_machines)
     for entry in facts:
-        now_s, fact = (entry.boundaries_s[-1], entry) if isinstance(entry, Emit) else entry
+        now_s, fact = (entry.boundaries_s[-1], entry) if isinstance(entry, TokensEmitted) else entry
         recorder.record(now_s, fact)
     return recorder
 
@@ -134,7 +136,7 @@ class KeepingRecorder(Recorder):
     def emitters(self):
         def keeping(machine, emitter):
             def emit(start_s, boundaries_s, batch, finished):
-                self.facts.append((boundaries_s[-1], Emit(machine, start_s, tuple(boundaries_s), batch, finished)))
+                self.facts.append((boundaries_s[-1], TokensEmitted(machine, start_s, tuple(boundaries_s), batch, finished)))
                 emitter(start_s, boundaries_s, batch, finished)
 
             return emit

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import decode, prefill, recorded, run_record, summary_of
 
-from emu.core.facts import End, Place
+from emu.core.facts import RequestEnded, RequestPlaced
 from emu.results.agreement import METRICS, AgreementError, RunResults, agreement, correlation, read_results
 from emu.results.requests_file import write_requests
 from emu.results.summary import write_summary
@@ -72,14 +72,14 @@ def test_correlation_is_over_the_requests_that_finished_in_both():
 
 def test_the_seconds_of_each_request_are_read_back(tmp_path):
     facts = [
-        (0, Place(0, 1, 0, 0)),
+        (0, RequestPlaced(0, 1, 0, 0)),
         prefill(0, 0, 1, (0, 1, 8, 0)),
         decode(0, 2, [3, 5], (0, 1, 8, 1), finished=(0,)),
-        (5, End(0, 1, "")),
+        (5, RequestEnded(0, 1, "")),
         prefill(0, 6, 7, (1, 1, 8, 0), finished=(1,)),
-        (7, End(1, 1, "")),
+        (7, RequestEnded(1, 1, "")),
         prefill(0, 8, 9, (2, 1, 8, 0)),
-        (9, End(2, 1, "killed")),
+        (9, RequestEnded(2, 1, "killed")),
     ]
     record = run_record(recorded([(0.5, 8, 3), (6, 8, 1), (7, 8, 3)], facts))
     write_requests(record.recorder.columns().requests, tmp_path / "requests.parquet")

@@ -9,7 +9,7 @@ from facts import HARDWARE, MODEL, decode, prefill, recorded, run_cluster, run_r
 from emu.build import build, compose
 from emu.config_error import ConfigError
 from emu.core.batch import Batch, DecodeJoin, Prefill
-from emu.core.facts import Emit, End, MovePool, Place
+from emu.core.facts import PoolChanged, RequestEnded, RequestPlaced, TokensEmitted
 from emu.core.setting import SettingError
 from emu.results.cost import alive_seconds, cost_and_energy
 from emu.results.power import PhasePower, RatedPower
@@ -30,14 +30,14 @@ def record(hardware=(BIG, CAPPED, BIG), **changes):
     recorder = recorded(
         [(0.0, 100, 3), (0.0, 100, 3), (9.0, 100, 3)],
         [
-            (0.0, Place(0, 1, 0, 1)),
-            (0.0, Place(1, 1, 0, 1)),
+            (0.0, RequestPlaced(0, 1, 0, 1)),
+            (0.0, RequestPlaced(1, 1, 0, 1)),
             prefill(0, 0.0, 2.0, (0, 1, 100, 0), (1, 1, 100, 0)),
             decode(1, 3.0, [5.0, 7.0], (0, 1, 100, 1), (1, 1, 100, 1), finished=(0, 1), num_decodes=2),
-            (5.0, MovePool(2, "dead")),
-            (7.0, End(0, 1, "")),
-            (7.0, End(1, 1, "")),
-            (9.0, End(2, 1, "too long")),
+            (5.0, PoolChanged(2, "dead")),
+            (7.0, RequestEnded(0, 1, "")),
+            (7.0, RequestEnded(1, 1, "")),
+            (9.0, RequestEnded(2, 1, "too long")),
         ],
     )
     return on(run_record(recorder, **changes), *hardware)
@@ -73,7 +73,11 @@ def test_a_cap_limits_what_goes_beyond_it_and_nothing_else():
 
 @pytest.mark.parametrize(("tokens", "share"), [(1, 0.5), (100, 0.5), (150, 0.6), (300, 0.9), (9000, 0.9)])
 def test_shares_are_lines_between_their_points_and_constant_beyond(tokens, share):
-    facts = [(0.0, Place(0, 1, 0, 0)), prefill(0, 0.0, 10.0, (0, 1, tokens, 0), finished=(0,)), (10.0, End(0, 1, ""))]
+    facts = [
+        (0.0, RequestPlaced(0, 1, 0, 0)),
+        prefill(0, 0.0, 10.0, (0, 1, tokens, 0), finished=(0,)),
+        (10.0, RequestEnded(0, 1, "")),
+    ]
     run = run_record(recorded([(0.0, tokens, 1)], facts, num_machines=1), ("m0",))
     [joules] = energy_j(PHASE, on(run, BIG))
     assert joules == pytest.approx(share * 3200 * 10 + 0.5 * 3200 * 10)
@@ -82,7 +86,7 @@ def test_shares_are_lines_between_their_points_and_constant_beyond(tokens, share
 def test_a_mixed_step_takes_the_larger_share():
     batch = Batch((Prefill(1, 1, 100, 0),), (DecodeJoin(0, 1, 100, 1),), (), 1, 101, 0)
     recorder = recorded(
-        [(0.0, 100, 2), (0.0, 100, 1)], [prefill(0, 0.0, 1.0, (0, 1, 100, 0)), Emit(0, 1.0, (10.0,), batch, (0, 1))], 1
+        [(0.0, 100, 2), (0.0, 100, 1)], [prefill(0, 0.0, 1.0, (0, 1, 100, 0)), TokensEmitted(0, 1.0, (10.0,), batch, (0, 1))], 1
     )
     run = run_record(recorder, ("m0",))
     [joules] = energy_j(PHASE, on(run, BIG))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emu.core.batch import Batch, Prefill
-from emu.core.facts import Emit
+from emu.core.facts import TokensEmitted
 from emu.core.timing.constant import ConstantTiming
 from emu.results.extrapolation import num_extrapolated_steps
 
@@ -47,7 +47,7 @@ def test_equal_to_asking_at_every_step(batches, prompts, max_context, other_max_
             num_expected += timings[machine].extrapolates(prompt_tokens, num_decodes, context_now)
         prefills = tuple(Prefill(0, 1, num_tokens, 0) for num_tokens in prompt_tokens)
         ends_s = tuple(now_s + 0.01 * step for step in range(1, num_steps + 1))
-        facts.append(Emit(machine, now_s, ends_s, Batch(prefills, (), (), num_decodes, context_tokens, 0), ()))
+        facts.append(TokensEmitted(machine, now_s, ends_s, Batch(prefills, (), (), num_decodes, context_tokens, 0), ()))
         now_s = ends_s[-1]
     columns = recorded([(0, 8, 1)], facts).columns()
     assert num_extrapolated_steps(columns.batches, timings) == num_expected

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import recorded, run_cluster, run_record, summary_of
 
-from emu.core.facts import End
+from emu.core.facts import RequestEnded
 from emu.results.distribution import distribution, p99_name, percentile
 from emu.results.failures import grouped_failures
 from emu.results.report.curve import Curve
@@ -14,7 +14,7 @@ from emu.results.terminal import print_summary
 def test_causes_that_differ_in_numbers_alone_are_one():
     ends = [(0, "900 tokens do not fit"), (1, ""), (2, "no machine is left alive"), (3, "2,000 tokens do not fit")]
     requests = [(float(request), 8, 1) for request, _ in ends]
-    run = recorded(requests, [(10.0 + request, End(request, 1, cause)) for request, cause in ends])
+    run = recorded(requests, [(10.0 + request, RequestEnded(request, 1, cause)) for request, cause in ends])
     assert grouped_failures(run.columns().requests) == [
         {"cause": "900 tokens do not fit", "count": 2, "first_request": 0},
         {"cause": "no machine is left alive", "count": 1, "first_request": 2},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import HARDWARE, MODEL, cluster_of, recorded
 
-from emu.core.facts import MovePayload, RecordTransfer
+from emu.core.facts import KVHandedOver, PayloadMoved
 from emu.results.handover import handover_figures
 from emu.results.ledger import SPANS, Ledger
 
@@ -20,8 +20,8 @@ ROWS = [
 
 @pytest.fixture
 def figures():
-    facts = [(0, RecordTransfer(1, 1, 0, 1, 100, 0.0, 0.0)), (0, RecordTransfer(2, 1, 0, 1, 500, 0.0, 0.0))]
-    facts += [(0, MovePayload(2, 1, 99, 1, 0.0, 0.0, 0.0, 0.0, 0.125, 0.0))]
+    facts = [(0, KVHandedOver(1, 1, 0, 1, 100, 0.0, 0.0)), (0, KVHandedOver(2, 1, 0, 1, 500, 0.0, 0.0))]
+    facts += [(0, PayloadMoved(2, 1, 99, 1, 0.0, 0.0, 0.0, 0.0, 0.125, 0.0))]
     columns = recorded([(0, 8, 2)] * 5, facts).columns()
     ledger = Ledger(
         request_id=np.array([1, 2, 3, 4]),

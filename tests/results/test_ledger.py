@@ -8,7 +8,7 @@ from facts import cluster_of, decode, prefill, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.core.facts import End, MovePayload, Place, RecordTransfer
+from emu.core.facts import KVHandedOver, PayloadMoved, RequestEnded, RequestPlaced
 from emu.core.messages import FlowRequested
 from emu.core.network import Network
 from emu.results.ledger import SPANS, Ledger, end_alone_s, handover_ledger
@@ -114,11 +114,11 @@ def test_without_hand_overs():
 
 
 HANDED_OVER = (
-    (0, Place(0, 1, 0, 1)),
+    (0, RequestPlaced(0, 1, 0, 1)),
     prefill(0, 1, 2, (0, 1, 500, 0)),
-    (4, RecordTransfer(0, 1, 0, 1, 500, 2.005, 2.005)),  # 500 tokens of 64 B at 1 MB/s after 1 ms: 0.033
+    (4, KVHandedOver(0, 1, 0, 1, 500, 2.005, 2.005)),  # 500 tokens of 64 B at 1 MB/s after 1 ms: 0.033
     decode(1, 4, [5], (0, 1, 500, 1), finished=(0,)),
-    (5, End(0, 1, "")),
+    (5, RequestEnded(0, 1, "")),
 )
 
 
@@ -132,7 +132,7 @@ HANDED_OVER = (
     ],
 )
 def test_real_bytes(modelled_s, fetched_s, verified_s, expected):
-    payload = MovePayload(0, 1, 16000, 4, 2.01, modelled_s, fetched_s, verified_s, 0.125, 0.5)
+    payload = PayloadMoved(0, 1, 16000, 4, 2.01, modelled_s, fetched_s, verified_s, 0.125, 0.5)
     columns = recorded([(0, 500, 2)], [*HANDED_OVER, (4, payload)]).columns()
     ledger = handover_ledger(columns, cluster_of(("p0", "d0", "d1")))
     assert ledger.payload[0] == 0
@@ -140,8 +140,12 @@ def test_real_bytes(modelled_s, fetched_s, verified_s, expected):
 
 
 def test_what_a_dead_machine_took_along_is_left_out():
-    again = [(3, Place(0, 2, 2, 1)), *HANDED_OVER[1:2]]  # of attempt 2 the prefill is missing
-    again += [(4, RecordTransfer(0, 2, 2, 1, 500, 3, 3)), decode(1, 4, [5], (0, 2, 500, 1), finished=(0,)), (5, End(0, 2, ""))]
+    again = [(3, RequestPlaced(0, 2, 2, 1)), *HANDED_OVER[1:2]]  # of attempt 2 the prefill is missing
+    again += [
+        (4, KVHandedOver(0, 2, 2, 1, 500, 3, 3)),
+        decode(1, 4, [5], (0, 2, 500, 1), finished=(0,)),
+        (5, RequestEnded(0, 2, "")),
+    ]
     columns = recorded([(0, 500, 2)], again).columns()
     assert columns.requests.second_token_s[0] == 5
     assert len(handover_ledger(columns, cluster_of(("p0", "d0", "d1")))) == 0

@@ -6,7 +6,7 @@ from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.core.facts import Emit, End, MovePool, Place, RecordTransfer
+from emu.core.facts import KVHandedOver, PoolChanged, RequestEnded, RequestPlaced, TokensEmitted
 from emu.results.invariants import Ended, violations
 from emu.results.ledger import handover_ledger
 from emu.results.metrics import completed_rps, latencies, lateness, offered_rps, pool_seconds
@@ -28,22 +28,22 @@ def two_requests():
     return recorded(
         [(0.25, 100, 4), (0.5, 20, 1), (0.75, 999, 3), (4, 8, 2)],
         [
-            (0, MovePool(0, "prompt")),
-            (0, MovePool(1, "token")),
-            (0, MovePool(2, "token")),
-            *((arrival_s, Place(request, 1, 0, 1)) for request, arrival_s in enumerate((0.25, 0.5, 0.75, 4))),
-            (0.875, End(2, 1, "999 tokens do not fit")),
+            (0, PoolChanged(0, "prompt")),
+            (0, PoolChanged(1, "token")),
+            (0, PoolChanged(2, "token")),
+            *((arrival_s, RequestPlaced(request, 1, 0, 1)) for request, arrival_s in enumerate((0.25, 0.5, 0.75, 4))),
+            (0.875, RequestEnded(2, 1, "999 tokens do not fit")),
             prefill(0, 0.5, 1.0, (0, 1, 100, 0), (1, 1, 20, 0), finished=(1,)),
-            (1.0, End(1, 1, "")),
-            (1.5, RecordTransfer(0, 1, 0, 1, 100, 1.125, 1.25)),
+            (1.0, RequestEnded(1, 1, "")),
+            (1.5, KVHandedOver(0, 1, 0, 1, 100, 1.125, 1.25)),
             decode(1, 1.5, [1.75, 2.0, 2.5], (0, 1, 100, 1), finished=(0,)),
-            (2.5, End(0, 1, "")),
-            (3.0, MovePool(2, "mixed")),
+            (2.5, RequestEnded(0, 1, "")),
+            (3.0, PoolChanged(2, "mixed")),
             prefill(0, 4.5, 5.0, (3, 1, 8, 0)),
-            (5.0, MovePool(2, "dead")),
-            (5.25, RecordTransfer(3, 1, 0, 1, 8, 5.0, 5.125)),
+            (5.0, PoolChanged(2, "dead")),
+            (5.25, KVHandedOver(3, 1, 0, 1, 8, 5.0, 5.125)),
             decode(1, 5.5, [6.0], (3, 1, 8, 1), finished=(3,)),
-            (6.0, End(3, 1, "")),
+            (6.0, RequestEnded(3, 1, "")),
         ],
     )
 
@@ -92,12 +92,12 @@ def test_a_request_that_lost_tokens_with_a_dead_machine_counts_in_no_latency():
     recorder = recorded(
         [(0, 8, 3), (1, 8, 1)],
         [
-            (0, Place(0, 1, 0, 1)),
-            (1, Place(1, 1, 0, 1)),
+            (0, RequestPlaced(0, 1, 0, 1)),
+            (1, RequestPlaced(1, 1, 0, 1)),
             prefill(0, 1, 2, (0, 1, 8, 0), (1, 1, 8, 0), finished=(1,)),
-            (2, End(1, 1, "")),
-            (4, End(0, 1, "")),
-            (4, MovePool(1, "dead")),
+            (2, RequestEnded(1, 1, "")),
+            (4, RequestEnded(0, 1, "")),
+            (4, PoolChanged(1, "dead")),
         ],
     )
     record = run_record(recorder, fidelity=Fidelity(np.zeros(3), np.zeros(3), 0.0, 0.0, 1.0))
@@ -116,7 +116,7 @@ def test_lateness_counts_what_came_after_its_due_time():
 
 
 def test_pools_end_with_the_run():
-    columns = recorded([(0, 8, 1)], [(0, MovePool(0, "prompt")), (7, MovePool(0, "dead"))]).columns()
+    columns = recorded([(0, 8, 1)], [(0, PoolChanged(0, "prompt")), (7, PoolChanged(0, "dead"))]).columns()
     assert pool_seconds(columns.pool_moves, 5.0) == {"prompt": 5.0, "token": 0.0, "mixed": 0.0, "dead": 0.0}
 
 
@@ -124,7 +124,7 @@ def listed_tokens(facts):
     """{request: {token number: first time}} and the number of tokens that came again, one token at a time."""
     out_s, num_again, decoding = defaultdict(dict), 0, defaultdict(dict)
     for _, fact in facts:
-        if type(fact) is not Emit:
+        if type(fact) is not TokensEmitted:
             continue
         numbers = decoding[fact.machine]
         prefills = ()
@@ -153,7 +153,7 @@ def check_against_listed_tokens(record):
     assert violations(Ended(columns, handover_ledger(columns, record.cluster))) == []
     summary = summary_of(record)
     out_s, num_again = listed_tokens(recorder.facts)
-    finished = [fact.request_id for _, fact in recorder.facts if type(fact) is End and not fact.cause]
+    finished = [fact.request_id for _, fact in recorder.facts if type(fact) is RequestEnded and not fact.cause]
     tokens = [[out_s[request][number] for number in sorted(out_s[request])] for request in finished]
     arrivals = [recorder.workload.arrival_s[request] for request in finished]
     several = [times for times in tokens if len(times) > 1]
@@ -200,10 +200,10 @@ def test_any_run(machine_names, requests, faults, num_kv_blocks):
     [((30.0, 31.0), 2.0, 2 / 2.0), ((30.0,), None, 1 / 1.0), ((30.0, 30.0), None, 2 / 2.0)],
 )
 def test_rates_count_from_the_first_arrival_and_a_burst_has_no_offered_rate(arrivals_s, offered, completed):
-    facts = [(at_s, Place(number, 1, 0, 0)) for number, at_s in enumerate(arrivals_s)]
+    facts = [(at_s, RequestPlaced(number, 1, 0, 0)) for number, at_s in enumerate(arrivals_s)]
     for number in range(len(arrivals_s)):
         at_s = 31.0 + number
-        facts += [prefill(0, at_s - 0.5, at_s, (number, 1, 10, 0), finished=(number,)), (at_s, End(number, 1, ""))]
+        facts += [prefill(0, at_s - 0.5, at_s, (number, 1, 10, 0), finished=(number,)), (at_s, RequestEnded(number, 1, ""))]
     columns = recorded([(at_s, 10, 1) for at_s in arrivals_s], facts).columns()
     assert offered_rps(columns) == offered
     assert completed_rps(columns) == completed

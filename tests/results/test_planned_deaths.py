@@ -3,7 +3,7 @@
 import pytest
 from facts import recorded, run_record
 
-from emu.core.facts import MovePool
+from emu.core.facts import PoolChanged
 from emu.results.planned_deaths import without_effect
 
 
@@ -25,7 +25,7 @@ from emu.results.planned_deaths import without_effect
     ],
 )
 def test_the_deaths_that_changed_nothing(faults, deaths, expected):
-    recorder = recorded([(0.0, 10, 2)], [(time_s, MovePool(machine, "dead")) for time_s, machine in deaths])
+    recorder = recorded([(0.0, 10, 2)], [(time_s, PoolChanged(machine, "dead")) for time_s, machine in deaths])
     record = run_record(recorder, faults=tuple(faults))
     found = without_effect(record, recorder.columns().pool_moves)
     assert found == [{"machine": machine, "at_s": at_s, "why": why} for machine, at_s, why in expected]

@@ -4,7 +4,16 @@ import numpy as np
 from facts import decode, prefill, recorded
 
 from emu.core.batch import Batch, DecodeJoin
-from emu.core.facts import DropStale, Emit, End, MovePayload, MovePool, Place, RecordTransfer, Requeue
+from emu.core.facts import (
+    KVHandedOver,
+    PayloadMoved,
+    PoolChanged,
+    RequestEnded,
+    RequestPlaced,
+    RequestRequeued,
+    StaleDropped,
+    TokensEmitted,
+)
 from emu.results.columns import FAILED, FINISHED, UNFINISHED
 
 NAN = np.nan
@@ -18,14 +27,14 @@ def test_one_prefill_batch_a_hand_over_and_a_run_told_in_two_parts():
     columns = recorded(
         [(0.25, 100, 4), (0.5, 20, 1), (0.75, 7, 2)],
         [
-            (0.25, Place(0, 1, 0, 1)),
-            (0.5, Place(1, 1, 0, 1)),
+            (0.25, RequestPlaced(0, 1, 0, 1)),
+            (0.5, RequestPlaced(1, 1, 0, 1)),
             prefill(0, 0.5, 1.0, (0, 1, 100, 0), (1, 1, 20, 0), finished=(1,)),
-            (1.0, End(1, 1, "")),
-            (1.5, RecordTransfer(0, 1, 0, 1, 100, 1.125, 1.25)),
+            (1.0, RequestEnded(1, 1, "")),
+            (1.5, KVHandedOver(0, 1, 0, 1, 100, 1.125, 1.25)),
             decode(1, 1.5, [1.75], (0, 1, 100, 1)),
-            Emit(1, 1.75, (2.0, 2.5), None, (0,)),
-            (2.625, End(0, 1, "")),
+            TokensEmitted(1, 1.75, (2.0, 2.5), None, (0,)),
+            (2.625, RequestEnded(0, 1, "")),
         ],
     ).columns()
     requests, steps = columns.requests, columns.steps
@@ -82,7 +91,7 @@ def test_a_paused_request_has_one_long_gap():
         [
             prefill(0, 0, 1, (0, 1, 8, 0)),
             decode(0, 1, [2], (0, 1, 8, 1)),
-            Emit(0, 2, (5.0,), prefill(0, 2, 5, (1, 1, 8, 0)).batch._replace(leaves=(0,), num_paused=1), (1,)),
+            TokensEmitted(0, 2, (5.0,), prefill(0, 2, 5, (1, 1, 8, 0)).batch._replace(leaves=(0,), num_paused=1), (1,)),
             decode(0, 5, [6, 7], (0, 1, 9, 2), finished=(0,)),
         ],
     ).columns()
@@ -97,11 +106,11 @@ def test_an_evicted_request_goes_on_where_it_was():
     columns = recorded(
         [(0, 8, 5)],
         [
-            (0, Place(0, 1, 0, 0)),
+            (0, RequestPlaced(0, 1, 0, 0)),
             prefill(0, 0, 1, (0, 1, 8, 0)),
             decode(0, 1, [2], (0, 1, 8, 1)),
-            (2, Requeue(0, 1, True, "no KV block was left for it")),
-            (2, Place(0, 2, 1, 1)),
+            (2, RequestRequeued(0, 1, True, "no KV block was left for it")),
+            (2, RequestPlaced(0, 2, 1, 1)),
             prefill(1, 3, 4, (0, 2, 10, 2)),
             decode(1, 4, [5, 6], (0, 2, 10, 3), finished=(0,)),
         ],
@@ -123,15 +132,15 @@ def test_a_token_that_comes_again_counts_at_its_first_emission():
     columns = recorded(
         [(0, 8, 5)],
         [
-            (0, Place(0, 1, 0, 1)),
+            (0, RequestPlaced(0, 1, 0, 1)),
             prefill(0, 0, 1, (0, 1, 8, 0)),
             decode(1, 1, [2, 3], (0, 1, 8, 1)),  # tokens 2 and 3; then the machine dies
-            (4, MovePool(1, "dead")),
-            (4, Requeue(0, 1, False, "machine 1 died")),
-            (4, Place(0, 2, 0, 2)),
+            (4, PoolChanged(1, "dead")),
+            (4, RequestRequeued(0, 1, False, "machine 1 died")),
+            (4, RequestPlaced(0, 2, 0, 2)),
             prefill(0, 4, 5, (0, 2, 8, 0)),
             decode(2, 6, [7, 8, 9, 11], (0, 2, 8, 1), finished=(0,)),  # tokens 2 to 5
-            (11, End(0, 2, "")),
+            (11, RequestEnded(0, 2, "")),
         ],
     ).columns()
     requests = columns.requests
@@ -169,16 +178,16 @@ def test_other_facts_are_kept_in_order():
     columns = recorded(
         [(0, 8, 2), (1, 9, 2)],
         [
-            (0, MovePool(0, "prompt")),
-            (0, MovePool(1, "token")),
-            (1.5, RecordTransfer(1, 1, 0, 1, 9, 1.0, 1.25)),
-            (1.25, RecordTransfer(0, 1, 0, 2, 8, 0.5, 0.75)),  # another machine's, told later
-            (1.25, MovePayload(0, 1, 3 << 30, 80, 0.75, 1.0, 1.125, 1.25, 0.25, 0.5)),
-            (2, MovePool(0, "mixed")),
-            (3, Requeue(0, 1, True, "no KV block was left for it")),
-            (4, DropStale(0, 1, "KVReady")),
-            (5, End(0, 2, "no machine is left alive")),
-            (5, End(1, 1, "no machine is left alive")),
+            (0, PoolChanged(0, "prompt")),
+            (0, PoolChanged(1, "token")),
+            (1.5, KVHandedOver(1, 1, 0, 1, 9, 1.0, 1.25)),
+            (1.25, KVHandedOver(0, 1, 0, 2, 8, 0.5, 0.75)),  # another machine's, told later
+            (1.25, PayloadMoved(0, 1, 3 << 30, 80, 0.75, 1.0, 1.125, 1.25, 0.25, 0.5)),
+            (2, PoolChanged(0, "mixed")),
+            (3, RequestRequeued(0, 1, True, "no KV block was left for it")),
+            (4, StaleDropped(0, 1, "KVReady")),
+            (5, RequestEnded(0, 2, "no machine is left alive")),
+            (5, RequestEnded(1, 1, "no machine is left alive")),
         ],
     ).columns()
     equal(columns.transfers.request_id, 0, 1)
@@ -207,6 +216,6 @@ def test_a_run_in_which_nothing_happened():
 
 def test_a_batch_may_attend_to_more_tokens_than_32_bits_count():
     batch = Batch((), (DecodeJoin(0, 1, 2**31 - 2, 1), DecodeJoin(1, 1, 2**31 - 2, 1)), (), 2, 2**32 - 2, 0)
-    columns = recorded([(0.0, 2**31 - 2, 3), (0.0, 2**31 - 2, 3)], [Emit(1, 1.0, (1.5, 2.0), batch, (0, 1))]).columns()
+    columns = recorded([(0.0, 2**31 - 2, 3), (0.0, 2**31 - 2, 3)], [TokensEmitted(1, 1.0, (1.5, 2.0), batch, (0, 1))]).columns()
     equal(columns.batches.context_tokens, 2**32 - 2)
     equal(columns.steps.context_tokens, 2**32 - 2, 2**32)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from facts import prefill, recorded, run_cluster
 
-from emu.core.facts import End, Place, RecordTransfer, drain_cause
+from emu.core.facts import KVHandedOver, RequestEnded, RequestPlaced, drain_cause
 from emu.results.saturation import is_saturated, waiting_work_s
 
 
 def placed(num_requests, decode_on=0):
-    return [(0, Place(request, 1, 0, decode_on)) for request in range(num_requests)]
+    return [(0, RequestPlaced(request, 1, 0, decode_on)) for request in range(num_requests)]
 
 
 def test_queued_prompts_by_hand():
@@ -18,7 +18,7 @@ def test_queued_prompts_by_hand():
             *placed(5),
             prefill(0, 0, 1, (0, 1, 150, 0), finished=(0,)),
             prefill(0, 1, 2, (1, 1, 50, 0), finished=(1,)),
-            (2, End(4, 1, drain_cause(0.2))),
+            (2, RequestEnded(4, 1, drain_cause(0.2))),
         ],
     ).columns()
     times_s = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 1.75, 1.8, 2, 3.0])
@@ -32,10 +32,10 @@ def test_the_oldest_hand_over_by_hand():
         [
             *placed(4, decode_on=1),
             prefill(0, 0, 1, *((request, 1, 10, 0) for request in range(4))),
-            (2.25, RecordTransfer(0, 1, 0, 1, 10, 1.0, 1.0)),  # pulled at once
-            (5.0, RecordTransfer(1, 1, 0, 1, 10, 1.5, 3.0)),
-            (5.0, RecordTransfer(2, 1, 0, 1, 10, 2.0, 4.0)),
-            (9.0, End(3, 1, drain_cause(9.0))),  # never pulled: no fact but this
+            (2.25, KVHandedOver(0, 1, 0, 1, 10, 1.0, 1.0)),  # pulled at once
+            (5.0, KVHandedOver(1, 1, 0, 1, 10, 1.5, 3.0)),
+            (5.0, KVHandedOver(2, 1, 0, 1, 10, 2.0, 4.0)),
+            (9.0, RequestEnded(3, 1, drain_cause(9.0))),  # never pulled: no fact but this
         ],
     ).columns()
     times_s = np.array([0.5, 1.0, 2.5, 8.0, 9.0])

@@ -7,7 +7,7 @@ import pytest
 from facts import LIMITS, cluster_of, recorded, run_record, summary_of
 
 from emu.core.batch import Batch, DecodeJoin, Prefill
-from emu.core.facts import Emit
+from emu.core.facts import TokensEmitted
 from emu.core.timing.constant import ConstantTiming
 from emu.results.shadow import WINDOW_STEPS, shadows
 from emu.results.verdict import Findings, judge
@@ -34,13 +34,17 @@ class NoStatedError(ConstantTiming):
 def decodes(machine, start_s, durations_s, num_decodes=1):
     """One run of decode steps that took so long."""
     ends_s = tuple((start_s + np.cumsum(durations_s)).tolist())
-    return Emit(machine, start_s, ends_s, Batch((), (DecodeJoin(0, 1, 8, 1),), (), num_decodes, 9 * num_decodes, 0), ())
+    return TokensEmitted(
+        machine, start_s, ends_s, Batch((), (DecodeJoin(0, 1, 8, 1),), (), num_decodes, 9 * num_decodes, 0), ()
+    )
 
 
 def prompts(machine, start_s, duration_s, *chunks, num_decodes=0):
     """One step with these chunks: (tokens, tokens of the same prompt before) each."""
     prefills = tuple(Prefill(0, 1, num_tokens, 0, num_before) for num_tokens, num_before in chunks)
-    return Emit(machine, start_s, (start_s + duration_s,), Batch(prefills, (), (), num_decodes, 9 * num_decodes, 0), ())
+    return TokensEmitted(
+        machine, start_s, (start_s + duration_s,), Batch(prefills, (), (), num_decodes, 9 * num_decodes, 0), ()
+    )
 
 
 def real_run(facts, real=(0,), timing=None, **changes):

@@ -8,7 +8,7 @@ from facts import LEVELS, MODEL, SLO, TIMING, decode, prefill, recorded, run_clu
 
 from emu.build import build, compose
 from emu.config_error import ConfigError
-from emu.core.facts import End, Place
+from emu.core.facts import RequestEnded, RequestPlaced
 from emu.core.setting import SettingError
 from emu.core.timing.constant import ConstantTiming
 from emu.core.timing.model import TimingError
@@ -33,13 +33,13 @@ def three_requests(more_facts=(), more_requests=()):
     return recorded(
         [(0.0, 100, 3), (0.0, 200, 3), (1.0, 50, 1), *more_requests],
         [
-            *((0.0, Place(request, 1, 0, 1)) for request in range(3)),
+            *((0.0, RequestPlaced(request, 1, 0, 1)) for request in range(3)),
             prefill(0, 0.1, 0.3, (0, 1, 100, 0), (1, 1, 200, 0)),
             decode(1, 0.36, [0.39, 0.45], (0, 1, 100, 1), (1, 1, 200, 1), finished=(0, 1), num_decodes=2),
-            (0.45, End(0, 1, "")),
-            (0.45, End(1, 1, "")),
+            (0.45, RequestEnded(0, 1, "")),
+            (0.45, RequestEnded(1, 1, "")),
             prefill(0, 1.0, 1.05, (2, 1, 50, 0), finished=(2,)),
-            (1.05, End(2, 1, "")),
+            (1.05, RequestEnded(2, 1, "")),
             *more_facts,
         ],
     ).columns()
@@ -166,9 +166,9 @@ def test_goodput_counts_the_requests_within_all_three_p99_limits():
         assert slo["goodput_rps"] == about(num_within / 1.05)  # from 0 to the last token at 1.05
 
 
-@pytest.mark.parametrize("fact", [(2.0, End(3, 1, "too long")), None])
+@pytest.mark.parametrize("fact", [(2.0, RequestEnded(3, 1, "too long")), None])
 def test_a_request_that_does_not_finish_misses_the_objectives(fact):
-    facts = [(2.0, Place(3, 1, 0, 1)), *([fact] if fact else [])]
+    facts = [(2.0, RequestPlaced(3, 1, 0, 1)), *([fact] if fact else [])]
     slo = limits().judge(three_requests(facts, [(2.0, 10, 10)]), 0.0)
     assert (slo["met"], slo["met_by_mean"], slo["met_by_every_gap"]) == (False, False, False)
     assert (slo["judged"], slo["measured"], slo["unfinished"]) == (4, 3, 1)
@@ -178,11 +178,11 @@ def test_a_request_that_does_not_finish_misses_the_objectives(fact):
 
 def test_what_comes_before_the_warm_up_or_never_came_does_not_count():
     facts = [
-        (0.0, Place(0, 1, 0, 1)),
-        (0.5, End(0, 1, "too long")),
-        (1.0, Place(1, 1, 0, 1)),
+        (0.0, RequestPlaced(0, 1, 0, 1)),
+        (0.5, RequestEnded(0, 1, "too long")),
+        (1.0, RequestPlaced(1, 1, 0, 1)),
         prefill(0, 1.0, 1.05, (1, 1, 50, 0), finished=(1,)),
-        (1.05, End(1, 1, "")),
+        (1.05, RequestEnded(1, 1, "")),
     ]
     columns = recorded([(0.0, 10, 10), (1.0, 50, 1), (50.0, 10, 10)], facts).columns()
     assert (limits().judge(columns, 0.0)["met"], limits().judge(columns, 0.0)["judged"]) == (False, 2)
@@ -199,7 +199,11 @@ def test_nothing_measured_is_nothing_met():
 
 
 def test_where_all_fail_before_their_first_token_the_goodput_is_zero():
-    facts = [fact for request in (0, 1) for fact in ((0.0, Place(request, 1, 0, 1)), (0.5, End(request, 1, "too long")))]
+    facts = [
+        fact
+        for request in (0, 1)
+        for fact in ((0.0, RequestPlaced(request, 1, 0, 1)), (0.5, RequestEnded(request, 1, "too long")))
+    ]
     slo = limits().judge(recorded([(0.0, 10, 10), (0.0, 50, 1)], facts).columns(), 0.0)
     assert (slo["met"], slo["share_within_p99"], slo["goodput_rps"]) == (False, 0.0, 0.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from facts import cluster_of, recorded, run_record
 
-from emu.core.facts import ProbeStep
+from emu.core.facts import ProbeStepRun
 from emu.core.timing.constant import ConstantTiming
 from emu.results.speed import probe_ratios, speed_figures, speed_text
 
@@ -20,7 +20,7 @@ def real_run(steps, timings):
     """The record of a run with these probe steps, and its columns."""
     cluster = cluster_of(("p0", "d0", "d1"))
     machines = tuple(replace(machine, timing=timing) for machine, timing in zip(cluster.machines, timings, strict=True))
-    facts = [(1.0 + number, ProbeStep(*step)) for number, step in enumerate(steps)]
+    facts = [(1.0 + number, ProbeStepRun(*step)) for number, step in enumerate(steps)]
     record = run_record(recorded([(0, 8, 1)], facts), cluster=replace(cluster, machines=machines), real=(0, 1))
     return record, record.recorder.columns()
 

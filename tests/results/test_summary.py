@@ -12,7 +12,7 @@ import pytest
 from facts import decode, prefill, recorded, run_cluster, run_record, summary_of
 from pyarrow import parquet
 
-from emu.core.facts import End, Place
+from emu.core.facts import RequestEnded, RequestPlaced
 from emu.results.ledger import SPANS
 from emu.results.requests_file import write_requests
 from emu.results.run_record import INCIDENTS, Fidelity, KVStats
@@ -92,10 +92,10 @@ def test_a_run_that_ended_before_it_began():
 
 def test_the_partial_summary_of_an_interrupted_run():
     facts = [
-        (0, Place(0, 1, 0, 0)),
-        (1, Place(1, 1, 0, 0)),
+        (0, RequestPlaced(0, 1, 0, 0)),
+        (1, RequestPlaced(1, 1, 0, 0)),
         prefill(0, 0, 1, (0, 1, 8, 0), finished=(0,)),
-        (1, End(0, 1, "")),
+        (1, RequestEnded(0, 1, "")),
         prefill(0, 1, 2, (1, 1, 8, 0)),
         decode(0, 2, [3, 4], (1, 1, 8, 1)),
     ]
@@ -135,7 +135,7 @@ def test_requests_are_read_back_as_they_were(tmp_path):
 
 
 def test_causes_are_told_as_text(tmp_path):
-    recorder = recorded([(0, 8, 1), (1, 8, 1)], [(0, End(0, 1, "too long"))])
+    recorder = recorded([(0, 8, 1), (1, 8, 1)], [(0, RequestEnded(0, 1, "too long"))])
     write_requests(recorder.columns().requests, tmp_path / "requests.parquet")
     table = parquet.read_table(tmp_path / "requests.parquet")
     assert table["status"].to_pylist() == ["failed", "unfinished"]

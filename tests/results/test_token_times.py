@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emu.core.batch import Batch, DecodeJoin, Prefill
-from emu.core.facts import Emit
+from emu.core.facts import TokensEmitted
 from emu.results.recorder import Recorder
 
 NUM_REQUESTS, NUM_MACHINES = 5, 3
@@ -56,10 +56,10 @@ def emissions(draw):
         told = int(rng.integers(0, num_steps))  # a run may be told in two parts
         whole = Batch(tuple(prefills), tuple(joins), tuple(leaves), len(batch), 0, 0)
         if told:
-            facts.append(Emit(machine, start_s, ends_s[:told], whole, ()))
-            facts.append(Emit(machine, ends_s[told - 1], ends_s[told:], None, finished))
+            facts.append(TokensEmitted(machine, start_s, ends_s[:told], whole, ()))
+            facts.append(TokensEmitted(machine, ends_s[told - 1], ends_s[told:], None, finished))
         else:
-            facts.append(Emit(machine, start_s, ends_s, whole, finished))
+            facts.append(TokensEmitted(machine, start_s, ends_s, whole, finished))
         for request in finished:
             del batch[request]
         now_s[machine] = ends_s[-1]

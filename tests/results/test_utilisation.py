@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from facts import decode, prefill, recorded, run_record
 
-from emu.core.facts import Emit, MovePool
+from emu.core.facts import PoolChanged, TokensEmitted
 from emu.results.cost import alive_seconds
 from emu.results.utilisation import seconds_by_tokens, utilisation
 
@@ -20,7 +20,7 @@ def run():
                 decode(1, 3.0, [5.0, 9.0], (0, 1, 3, 1), (1, 1, 5, 1), finished=(0,), num_decodes=2),
                 decode(1, 9.0, [12.0]),
                 decode(2, 0.0, [1.0], (2, 1, 4, 1)),
-                (4.0, MovePool(2, "dead")),
+                (4.0, PoolChanged(2, "dead")),
             ],
         ),
         emulated_s=12.0,
@@ -57,7 +57,7 @@ def test_time_by_active_tokens():
 def test_a_mixed_step_counts_its_prompts_and_its_decodes():
     batch = decode(0, 0.0, [4.0], (0, 1, 3, 1)).batch
     mixed = batch._replace(prefills=prefill(0, 0, 1, (1, 1, 7, 0)).batch.prefills)
-    record = run_record(recorded([(0.0, 3, 9), (0.0, 7, 9)], [Emit(0, 0.0, (4.0,), mixed, ())], 1), ("m0",))
+    record = run_record(recorded([(0.0, 3, 9), (0.0, 7, 9)], [TokensEmitted(0, 0.0, (4.0,), mixed, ())], 1), ("m0",))
     assert by_tokens(record.recorder.columns(), True) == {8: 4.0}
 
 

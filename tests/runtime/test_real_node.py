@@ -3,7 +3,7 @@
 import pytest
 
 from emu.core.batch import Batch
-from emu.core.facts import Answer
+from emu.core.facts import OutputWritten
 from emu.core.messages import Cancelled, KVPulled, KVReceived, RunSteps, StepsDone, StepsPassed
 from emu.runtime.real_node import RealNode
 
@@ -13,7 +13,7 @@ BATCH = Batch((), (), (), 2, 100, 0)
 class Stepped:
     def __init__(self, *finished):
         self.finished = finished
-        self.answers: tuple[Answer, ...] = ()
+        self.answers: tuple[OutputWritten, ...] = ()
 
 
 GOES_ON = Stepped()

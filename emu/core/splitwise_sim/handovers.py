@@ -1,7 +1,7 @@
 """The KV caches on their way out of a machine and into it."""
 
 from emu.core.attempts import Attempts
-from emu.core.facts import RecordTransfer
+from emu.core.facts import KVHandedOver
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -78,7 +78,7 @@ class Handovers:
         key = (task.request_id, task.attempt)
         actions.append(Send(task.source, KVPulled(*key)))
         actions.append(Send(SCHEDULER, KVTransferred(*key)))
-        actions.append(RecordTransfer(*key, task.source, self._index, task.num_cached, task.ready_s, task.pull_s))
+        actions.append(KVHandedOver(*key, task.source, self._index, task.num_cached, task.ready_s, task.pull_s))
 
     def call_off(self, request_id: int, attempts: Attempts, actions: list[tuple]) -> None:
         """Forget the attempts of a request that are over."""

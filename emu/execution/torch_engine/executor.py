@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emu.core.batch import Batch, Prefill
-from emu.core.facts import Answer
+from emu.core.facts import OutputWritten
 from emu.execution.prompts import TOKEN_ID, Prompts
 from emu.execution.torch_engine.engine import Chunk, Engine
 from emu.execution.torch_engine.sampling import Sampling
@@ -38,7 +38,7 @@ class Stepped(NamedTuple):
     """What a step came to: the requests that got their last token, in order of the batch, and what was written of them."""
 
     finished: tuple[int, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[OutputWritten, ...]
 
 
 class TorchExecutor:
@@ -213,10 +213,10 @@ class TorchExecutor:
             seq.blocks += self._engine.cache.allocate(num_missing)
         return Chunk(seq.token_ids[seq.num_cached : end], seq.num_cached, seq.blocks, wants_token, seq.sampling)
 
-    def _answer(self, seq: _Sequence) -> Answer:
+    def _answer(self, seq: _Sequence) -> OutputWritten:
         request_id, attempt = seq.key
         output_ids = tuple(seq.output_ids)
-        return Answer(request_id, attempt, output_ids, len(output_ids) < self._output_tokens[request_id])
+        return OutputWritten(request_id, attempt, output_ids, len(output_ids) < self._output_tokens[request_id])
 
     def _forget(self, key: Key) -> None:
         seq = self._sequences.pop(key)

@@ -9,7 +9,7 @@ import pytest
 
 from emu.core.batching.fcfs import Fcfs
 from emu.core.cluster import Cluster
-from emu.core.facts import MovePayload
+from emu.core.facts import PayloadMoved
 from emu.core.machine_kind import MachineSpec
 from emu.core.paged_machines import PagedMachines
 from emu.core.placement.token_jsq import TokenJsq
@@ -305,7 +305,7 @@ def test_real_wire_time_stands_beside_the_models(report):
     roles, requests = ["prefill", "decode"], workload(4, output_tokens=5, rate_rps=1.0)
     transfers = record(roles, requests).recorder.columns().transfers
     payloads = [
-        MovePayload(number, 1, 100, 1, at_s - 0.005, at_s - 0.004, at_s - 0.002, at_s, 0.003, 0.001)
+        PayloadMoved(number, 1, 100, 1, at_s - 0.005, at_s - 0.004, at_s - 0.002, at_s, 0.003, 0.001)
         for number, at_s in zip(transfers.request_id.tolist(), transfers.received_s.tolist(), strict=True)
     ]
     page = report(record(roles, requests, payloads=payloads, kv=KVStats(0.5, 400, 4, 0)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from test_report import Outline, assert_drawn_inside, plots, record, summary_of, workload
 
-from emu.core.facts import ProbeStep
+from emu.core.facts import ProbeStepRun
 from emu.core.timing.constant import ConstantTiming
 from emu.results.report import write_report
 
@@ -43,7 +43,9 @@ def test_probe_steps_are_drawn_beside_the_steps_of_their_machine(tmp_path):
     machines = tuple(replace(machine, timing=ProbedTiming(0.0001, 0.03)) for machine in run.cluster.machines)
     run = replace(run, cluster=replace(run.cluster, machines=machines))
     for number in range(6):
-        run.recorder.record(0.5 * number, ProbeStep(0, "prefill", 0.1 if number else 5.0))  # the first one is beyond the axis
+        run.recorder.record(
+            0.5 * number, ProbeStepRun(0, "prefill", 0.1 if number else 5.0)
+        )  # the first one is beyond the axis
     write_report(tmp_path / "report.html", run, run.recorder.columns(), summary_of(run))
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Speed of the real machines: prefill 0.05 x of the calibrated (6 probe steps)." in "".join(Outline(html).text)
