@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from emu.core.cluster import Cluster
-from emu.core.messages import CompleteFlow, FlowRequested, KVLost, Send, SetTimer
+from emu.core.messages import FlowRequested, KVLost, Send, SetFlowEnd, SetTimer
 from emu.core.network import Network
 
 CAUSE = "no piece came"
@@ -45,7 +45,7 @@ class LosingNetwork:
                 if loss.for_good:
                     self._for_good.add(key)
                 actions.append(SetTimer(now_s + loss.after_s, KVLost(*key, CAUSE)))
-        return [action for action in actions if not (type(action) is CompleteFlow and action[:2] in self._for_good)]
+        return [action for action in actions if not (type(action) is SetFlowEnd and action[:2] in self._for_good)]
 
 
 @dataclass(frozen=True, slots=True)

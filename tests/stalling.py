@@ -12,16 +12,20 @@ from emu.core.messages import (
     DRIVER,
     NETWORK,
     SCHEDULER,
-    CompleteFlow,
     CutRun,
-    FlowRequested,
+    DropAttempt,
+    FreeKV,
     KVReceived,
     MachineDied,
+    OfferKV,
+    PullKV,
     RequestArrived,
     RunEnded,
     RunStarted,
     RunSteps,
     Send,
+    SendOutput,
+    SetFlowEnd,
     SetTimer,
 )
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
@@ -100,7 +104,7 @@ class StallingRuntime:
                         continue
                 elif (passed := node.passed(event, now_s, sender)) is not None:
                     self._handle(receiver, passed, now_s, sender)
-                if type(event) is KVReceived and not (self._ends[event] is event and self._is_held(event)):
+                if type(event) is KVReceived and not (self._ends[event[:2]] is event and self._is_held(event)):
                     continue
             if type(event) is Fault:
                 node.tell_passed(now_s, sender)
@@ -117,10 +121,11 @@ class StallingRuntime:
         self._watch.append(party, now_s, event, actions)
         for action in actions:
             kind = type(action)
-            if kind is Send:
-                if type(action.message) is FlowRequested:
-                    self._pulls[action.message[:2]] = action.message.source
+            if kind in (Send, SendOutput, OfferKV):
                 self._send(now_s, party, *action)
+            elif kind is PullKV:
+                self._pulls[action.flow[:2]] = action.flow.source
+                self._send(now_s, party, NETWORK, action.flow)
             elif kind in FACTS:
                 self._recorder.record(now_s, action)
             elif kind is RunSteps:
@@ -128,11 +133,13 @@ class StallingRuntime:
             elif kind is CutRun:
                 if self._nodes[party].cut(now_s, sender):
                     self._due(self._nodes[party].end_s, party, party, BOUNDARY)
-            elif kind is CompleteFlow:
+            elif kind is SetFlowEnd:
                 self._ends[action[:2]] = received = KVReceived(*action[:2])
                 self._due(action.at_s, NETWORK, action.destination, received)
             elif kind is SetTimer:
                 self._due(action.at_s, party, party, action.message)
+            else:
+                assert kind in (FreeKV, DropAttempt), action  # there is nothing to free
 
     def _send(self, now_s: float, sender: int, receiver: int, message: tuple) -> None:
         stream = (sender, receiver)
@@ -145,7 +152,7 @@ class StallingRuntime:
         heappush(self._heap, (at_s, sender, self._num_due, receiver, event))
 
     def _is_held(self, received: KVReceived) -> bool:
-        source = self._pulls.pop(received)
+        source = self._pulls.pop(received[:2])
         held = self.machines[source].holding.get(received.request_id)
         return source not in self._dead and held is not None and held.attempt == received.attempt
 

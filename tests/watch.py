@@ -6,7 +6,7 @@ import numpy as np
 
 from emu.core.cluster import Cluster
 from emu.core.machine import Machine
-from emu.core.messages import NETWORK, FlowRequested, KVReady, RunEnded, Send
+from emu.core.messages import NETWORK, FlowRequested, OfferKV, RunEnded
 from emu.core.network import Network
 from emu.core.pools import Pool
 from emu.core.scheduler import Scheduler
@@ -36,8 +36,8 @@ class Watch:
             self._flow_bytes[event.request_id, event.attempt] = event.num_bytes
         if party >= 0:
             for action in actions:
-                if type(action) is Send and type(action.message) is KVReady:
-                    self._held_tokens[action.message[:2]] = action.message.num_tokens
+                if type(action) is OfferKV:
+                    self._held_tokens[action.offer[:2]] = action.offer.num_tokens
             assert_blocks_add_up(self.machines[party])
             assert_does_what_it_may(self.machines[party])
 

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from emu.core.distinct import distinct
 
+
+@distinct
 class Prefill(NamedTuple):
     """A prompt in a step, or `num_tokens` of it after `num_before` in steps before: the first token is out when it has
     `num_left` 0. The tokens of all its steps include the `num_generated` output tokens of earlier attempts."""
@@ -15,6 +18,7 @@ class Prefill(NamedTuple):
     num_left: int = 0
 
 
+@distinct
 class DecodeJoin(NamedTuple):
     """A request that decodes from this step on: `num_cached` tokens of KV are here, `num_generated` tokens are out."""
 
@@ -24,6 +28,7 @@ class DecodeJoin(NamedTuple):
     num_generated: int
 
 
+@distinct
 class Batch(NamedTuple):
     """The forward pass of a step, told as the change against the step before on the same machine.
 

@@ -1,10 +1,12 @@
-"""Actions that only tell what happened: facts for the recorder. See `messages` for their form."""
+"""Facts: what happened, for the recorder. They stand among the actions that tell of it; see `messages` for their form."""
 
 from typing import NamedTuple
 
 from emu.core.batch import Batch
+from emu.core.distinct import distinct
 
 
+@distinct
 class TokensEmitted(NamedTuple):
     """Steps that ended, and so the tokens that came out: one at the boundary of each step for each request in the batch.
 
@@ -19,6 +21,7 @@ class TokensEmitted(NamedTuple):
     finished: tuple[int, ...]
 
 
+@distinct
 class RequestPlaced(NamedTuple):
     """A request's attempt starts: both its machines are chosen."""
 
@@ -28,6 +31,7 @@ class RequestPlaced(NamedTuple):
     decode_on: int
 
 
+@distinct
 class KVHandedOver(NamedTuple):
     """A hand-over, at its end: when it was offered, when its blocks were reserved and its pull began."""
 
@@ -40,6 +44,7 @@ class KVHandedOver(NamedTuple):
     pull_s: float
 
 
+@distinct
 class PayloadMoved(NamedTuple):
     """The bytes of a hand-over really moved and were verified, in emulated seconds.
 
@@ -61,6 +66,7 @@ class PayloadMoved(NamedTuple):
     verify_s: float
 
 
+@distinct
 class RequestRequeued(NamedTuple):
     """The attempt is lost; the request starts again. `evicted` tells a want of blocks from a death."""
 
@@ -70,6 +76,7 @@ class RequestRequeued(NamedTuple):
     cause: str
 
 
+@distinct
 class RequestEnded(NamedTuple):
     """The request is over: finished where `cause` is empty, failed otherwise. Once for each request."""
 
@@ -97,6 +104,7 @@ def is_unfinished(cause: str) -> bool:
     return cause.startswith(_UNFINISHED)
 
 
+@distinct
 class OutputWritten(NamedTuple):
     """What a real machine wrote of a request that ended there: the token ids of its whole output, over all attempts.
 
@@ -110,6 +118,7 @@ class OutputWritten(NamedTuple):
     stopped: bool
 
 
+@distinct
 class ProbeStepRun(NamedTuple):
     """An idle real machine ran a probe step of `phase`, prefill or decode, in `step_s`: see `core.timing.probe`.
 
@@ -121,6 +130,7 @@ class ProbeStepRun(NamedTuple):
     step_s: float
 
 
+@distinct
 class PoolChanged(NamedTuple):
     """The machine is in `pool` from now on: prompt, token, mixed or dead."""
 
@@ -128,6 +138,7 @@ class PoolChanged(NamedTuple):
     pool: str
 
 
+@distinct
 class StaleDropped(NamedTuple):
     """A message of an older attempt, or from a machine already declared dead, was dropped."""
 

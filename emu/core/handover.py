@@ -1,7 +1,7 @@
 """How a KV cache leaves one machine for another: after its prefill, or layer by layer while the prefill runs."""
 
 from emu.core.batch import Batch
-from emu.core.messages import NETWORK, Cancelled, FlowRequested, FreeKV, KVReady, Send, make
+from emu.core.messages import Cancelled, FlowRequested, FreeKV, KVReady, OfferKV, PullKV, Send, make
 from emu.core.sequence import Sequence
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel
@@ -53,11 +53,11 @@ class Handover:
     ) -> None:
         request_id, attempt, num_tokens = seq.request_id, seq.attempt, seq.num_cached
         ready = make(KVReady, (request_id, attempt, seq.arrival_s, num_tokens, num_generated, source, from_s, until_s))
-        actions.append(make(Send, (seq.decode_on, ready)))
+        actions.append(make(OfferKV, (seq.decode_on, ready)))
 
     def pull(self, seq: Sequence, destination: int, actions: list[tuple]) -> None:
         """The blocks at the destination are reserved: the flow may start."""
         request_id, attempt, _, num_tokens, _, source, from_s, until_s = seq.offer
         num_bytes = num_tokens * self._kv_bytes_per_token
         flow = (request_id, attempt, source, destination, num_bytes, from_s, until_s, self._num_pieces)
-        actions.append(make(Send, (NETWORK, make(FlowRequested, flow))))
+        actions.append(make(PullKV, (make(FlowRequested, flow),)))

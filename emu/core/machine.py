@@ -25,6 +25,7 @@ from emu.core.messages import (
     Assigned,
     Cancelled,
     CutRun,
+    DropAttempt,
     FreeKV,
     KVLost,
     KVPulled,
@@ -36,8 +37,10 @@ from emu.core.messages import (
     RequestEvicted,
     RequestFinished,
     RequestRejected,
+    ResumeOutput,
     RunSteps,
     Send,
+    SendOutput,
     StepsDone,
     StepsPassed,
     make,
@@ -103,6 +106,8 @@ class Machine:
         seq = self._accept(event, now_s, actions)
         if seq is None:
             return
+        if event.output_ids:
+            actions.append(ResumeOutput(seq.request_id, seq.attempt, event.output_ids))
         decode_on = seq.decode_on = event.decode_on
         # Where the decode follows here, its first slot is reserved with the prompt.
         seq.num_blocks = self.kv.blocks_for(seq.num_cached + (decode_on == self.index))
@@ -157,6 +162,7 @@ class Machine:
         request_id, attempt = event
         if not self._attempts.call_off(request_id, attempt):
             return
+        actions.append(DropAttempt(request_id, attempt))
         is_over = self._attempts.is_over
         for queue in (self.prompts.waiting, self.inbound):
             for seq in [seq for seq in queue if is_over(seq)]:
@@ -249,7 +255,8 @@ class Machine:
 
     def _evict(self, actions: list[tuple]) -> None:
         for seq in self.decodes.make_room(self.ready):
-            actions.append(Send(SCHEDULER, RequestEvicted(seq.request_id, seq.attempt, seq.num_generated)))
+            actions.append(SendOutput(SCHEDULER, RequestEvicted(seq.request_id, seq.attempt, seq.num_generated)))
+            actions.append(DropAttempt(seq.request_id, seq.attempt))
 
     def _end_prefills(self, finished: tuple[int, ...], actions: list[tuple]) -> None:
         prefilled, self.prefilling = self.prefilling, []
@@ -267,7 +274,7 @@ class Machine:
             if seq.num_prefilled < seq.num_cached:  # the last one of the step, at most
                 self.prompts.waiting.appendleft(seq)
                 continue
-            actions.append(make(Send, (SCHEDULER, make(PrefillDone, (request_id, attempt, b"")))))
+            actions.append(make(SendOutput, (SCHEDULER, make(PrefillDone, (request_id, attempt, b"")))))
             seq.num_generated += 1
             if local:
                 self.ready[request_id] = seq

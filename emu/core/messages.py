@@ -5,12 +5,13 @@ addressed by their index from 0; the other parties have the negative addresses b
 start. `attempt` counts the starts of a request: a message of an older attempt is stale and is dropped.
 
 `output_ids` are the token ids of all output tokens so far, where a real machine has computed them: int32, little-endian. The
-state machines neither make nor read them: a runtime adds them to what a real machine sends.
+state machines neither make nor read them: `SendOutput` has the runtime add them, `ResumeOutput` has it take them back.
 """
 
 from typing import NamedTuple
 
 from emu.core.batch import Batch
+from emu.core.distinct import distinct
 
 DRIVER, NETWORK, SCHEDULER = -3, -2, -1
 # make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request.
@@ -20,10 +21,12 @@ make = tuple.__new__
 # --- events for the scheduler -----------------------------------------------------------------------------------------
 
 
+@distinct
 class RunStarted(NamedTuple):
     """Time 0. Answered with the facts that hold from the start: every machine in its home pool."""
 
 
+@distinct
 class RequestArrived(NamedTuple):
     """`predicted_output_tokens` is somebody's guess of its output's length, 0 where there is none."""
 
@@ -33,6 +36,7 @@ class RequestArrived(NamedTuple):
     predicted_output_tokens: int
 
 
+@distinct
 class PrefillDone(NamedTuple):
     """The first token is out (and the KV cache, where decode is elsewhere, is held for the hand-over)."""
 
@@ -41,6 +45,7 @@ class PrefillDone(NamedTuple):
     output_ids: bytes = b""
 
 
+@distinct
 class KVTransferred(NamedTuple):
     """The KV cache is at the decode machine, verified."""
 
@@ -48,6 +53,7 @@ class KVTransferred(NamedTuple):
     attempt: int
 
 
+@distinct
 class KVTransferFailed(NamedTuple):
     """The decode machine cannot have the KV cache, and has forgotten the attempt."""
 
@@ -56,11 +62,13 @@ class KVTransferFailed(NamedTuple):
     cause: str
 
 
+@distinct
 class RequestFinished(NamedTuple):
     request_id: int
     attempt: int
 
 
+@distinct
 class RequestEvicted(NamedTuple):
     """No block was left for it: it has lost its KV cache after `num_generated` output tokens and must be recomputed."""
 
@@ -70,6 +78,7 @@ class RequestEvicted(NamedTuple):
     output_ids: bytes = b""
 
 
+@distinct
 class RequestRejected(NamedTuple):
     """The machine can never hold it."""
 
@@ -78,11 +87,13 @@ class RequestRejected(NamedTuple):
     cause: str
 
 
+@distinct
 class MachineDied(NamedTuple):
     machine: int
     cause: str
 
 
+@distinct
 class QueueChanged(NamedTuple):
     """Whether any task waits at the machine. Only machines of the compatible mode say so: its placement asks for it."""
 
@@ -90,6 +101,7 @@ class QueueChanged(NamedTuple):
     is_waiting: bool
 
 
+@distinct
 class RunEnded(NamedTuple):
     """No more time is given to what is still unfinished."""
 
@@ -99,6 +111,7 @@ class RunEnded(NamedTuple):
 # --- events for a machine ---------------------------------------------------------------------------------------------
 
 
+@distinct
 class Assigned(NamedTuple):
     """Prefill this request here, then hand it to machine `decode_on` (or keep it, where that is this machine)."""
 
@@ -111,6 +124,7 @@ class Assigned(NamedTuple):
     output_ids: bytes = b""
 
 
+@distinct
 class KVReady(NamedTuple):
     """Machine `source` holds the KV cache of `num_tokens` tokens of this request for you to pull.
 
@@ -128,6 +142,7 @@ class KVReady(NamedTuple):
     produced_until_s: float
 
 
+@distinct
 class KVReceived(NamedTuple):
     """The KV cache you pulled is complete and verified."""
 
@@ -135,6 +150,7 @@ class KVReceived(NamedTuple):
     attempt: int
 
 
+@distinct
 class KVLost(NamedTuple):
     """The KV cache you pull cannot be had: its transfer was tried again too often. Told by the runtime.
 
@@ -146,6 +162,7 @@ class KVLost(NamedTuple):
     cause: str
 
 
+@distinct
 class KVPulled(NamedTuple):
     """The destination has its verified copy: the held one can go."""
 
@@ -153,6 +170,7 @@ class KVPulled(NamedTuple):
     attempt: int
 
 
+@distinct
 class Cancelled(NamedTuple):
     """Forget this attempt of the request, wherever it is, and free what it holds; a runtime drops a pull in progress."""
 
@@ -160,6 +178,7 @@ class Cancelled(NamedTuple):
     attempt: int
 
 
+@distinct
 class StepsPassed(NamedTuple):
     """Steps of the run in flight that ended before the next event; the run goes on.
 
@@ -169,6 +188,7 @@ class StepsPassed(NamedTuple):
     num_steps: int
 
 
+@distinct
 class StepsDone(NamedTuple):
     """The run is over after `num_steps` steps more than were told; `finished` ended with the last of them."""
 
@@ -176,9 +196,22 @@ class StepsDone(NamedTuple):
     finished: tuple[int, ...]
 
 
+# --- events for a runtime ---------------------------------------------------------------------------------------------
+
+
+@distinct
+class FlowEndSet(NamedTuple):
+    """The flow of this KV cache to you is through at `at_s`: what was said of it before no longer holds."""
+
+    request_id: int
+    attempt: int
+    at_s: float
+
+
 # --- events for the network -------------------------------------------------------------------------------------------
 
 
+@distinct
 class FlowRequested(NamedTuple):
     """Move `num_bytes` from `source` to `destination`: stands for the pull from the source as well.
 
@@ -196,13 +229,15 @@ class FlowRequested(NamedTuple):
     num_pieces: int
 
 
+@distinct
 class SharesChange(NamedTuple):
     """Flows get other shares by now, as was to be expected: one has ended, or all bytes of one have come into being."""
 
 
-# --- actions -------------------------------------------------------------------------------------------------
+# --- actions ----------------------------------------------------------------------------------------------------------
 
 
+@distinct
 class Send(NamedTuple):
     """Deliver `message` to party `to`, one control latency from now."""
 
@@ -210,6 +245,55 @@ class Send(NamedTuple):
     message: tuple
 
 
+@distinct
+class SendOutput(NamedTuple):
+    """As `Send`, with the output tokens of the message's request so far as its `output_ids`, where they are known."""
+
+    to: int
+    message: PrefillDone | RequestEvicted
+
+
+@distinct
+class ResumeOutput(NamedTuple):
+    """This attempt, which will be prefilled here, goes on after these output tokens of earlier ones."""
+
+    request_id: int
+    attempt: int
+    output_ids: bytes
+
+
+@distinct
+class OfferKV(NamedTuple):
+    """Hold the KV cache that `offer` describes until it is freed, and send the offer to its destination `to`."""
+
+    to: int
+    offer: KVReady
+
+
+@distinct
+class PullKV(NamedTuple):
+    """Pull the KV cache that `flow` moves, and have the network time the flow."""
+
+    flow: FlowRequested
+
+
+@distinct
+class FreeKV(NamedTuple):
+    """Drop the held KV cache, once nobody can be pulling it any more."""
+
+    request_id: int
+    attempt: int
+
+
+@distinct
+class DropAttempt(NamedTuple):
+    """Stop pulling for this attempt of a request, and drop what was computed for the attempts up to it."""
+
+    request_id: int
+    attempt: int
+
+
+@distinct
 class RunSteps(NamedTuple):
     """Run `batch` for at most `max_num_steps` steps, to the first end of a request; one step where it has prefills."""
 
@@ -217,10 +301,12 @@ class RunSteps(NamedTuple):
     max_num_steps: int
 
 
+@distinct
 class CutRun(NamedTuple):
     """End the run in flight at its first boundary after this event."""
 
 
+@distinct
 class SetTimer(NamedTuple):
     """Hand `message` to yourself at `at_s`."""
 
@@ -228,17 +314,16 @@ class SetTimer(NamedTuple):
     message: tuple
 
 
-class FreeKV(NamedTuple):
-    """Drop the held KV cache."""
-
-    request_id: int
-    attempt: int
-
-
-class CompleteFlow(NamedTuple):
-    """Tell `destination` at `at_s` that the flow is through (KVReceived). A later one for the same flow replaces it."""
+@distinct
+class SetFlowEnd(NamedTuple):
+    """Have `destination` told at `at_s` that the flow is through (KVReceived). A later one of the same flow replaces it."""
 
     request_id: int
     attempt: int
     destination: int
     at_s: float
+
+
+ACTIONS = frozenset(
+    {Send, SendOutput, ResumeOutput, OfferKV, PullKV, FreeKV, DropAttempt, RunSteps, CutRun, SetTimer, SetFlowEnd}
+)

@@ -7,7 +7,7 @@ from math import inf
 from emu.core.flow import Flow
 from emu.core.forecasts import Asked, Forecasts
 from emu.core.links import Links
-from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange, make
+from emu.core.messages import Cancelled, FlowRequested, MachineDied, SetFlowEnd, SetTimer, SharesChange, make
 
 TOGETHER_S = 1e-10  # what ends within this ends at once: what is left of it takes no share
 
@@ -43,7 +43,7 @@ class Network:
     def handle(self, event: tuple, now_s: float) -> list[tuple]:
         """Take one event (FlowRequested, Cancelled, MachineDied, SharesChange) and return what is to be done, in order.
 
-        That is a `CompleteFlow` for each flow whose end is known now and was not, or has changed, and a timer.
+        That is a `SetFlowEnd` for each flow whose end is known now and was not, or has changed, and a timer.
         """
         if type(event) is not FlowRequested:
             return self._on_other(event, now_s)
@@ -69,7 +69,7 @@ class Network:
         if self._contention:
             busy_until_s[outward] = busy_until_s[inward] = end_s
             self._alone[outward] = self._alone[inward] = (event, (inward, outward), latency_s, now_s)
-        return [make(CompleteFlow, (request_id, attempt, destination, end_s + latency_s))]
+        return [make(SetFlowEnd, (request_id, attempt, destination, end_s + latency_s))]
 
     def rates(self, now_s: float) -> dict[tuple[int, int], float]:
         """Bytes/s of each flow in flight after all events up to now, by (request, attempt); empty without contention."""
@@ -97,7 +97,7 @@ class Network:
         actions: list[tuple] = []
         for forecast in told:
             request_id, attempt, _, destination, _, _, _, _ = forecast.request
-            actions.append(make(CompleteFlow, (request_id, attempt, destination, forecast.end_s + forecast.latency_s)))
+            actions.append(make(SetFlowEnd, (request_id, attempt, destination, forecast.end_s + forecast.latency_s)))
         return actions
 
     def _on_other(self, event: tuple, now_s: float) -> list[tuple]:
@@ -132,7 +132,7 @@ class Network:
             if flow.is_released and at_s != flow.announced_s:
                 flow.announced_s = at_s
                 request = flow.request
-                actions.append(CompleteFlow(request.request_id, request.attempt, request.destination, at_s))
+                actions.append(SetFlowEnd(request.request_id, request.attempt, request.destination, at_s))
         self._retimed = {}
         changes = self._changes
         while changes and changes[0][2].next_s != changes[0][0]:

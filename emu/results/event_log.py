@@ -1,4 +1,7 @@
-"""events.msgpack: every event that a state machine handled and what it answered, in the order handled by each."""
+"""events.msgpack: every event that a state machine handled and what it answered, in the order handled by each.
+
+The file begins with a header, {"format": "emu events", "version": 1, "emu": "0.1.0"}; then follow the records.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,8 +9,16 @@ from typing import NamedTuple
 
 import msgpack
 
+from emu import __version__
 from emu.core.codec import decode, encode
 from emu.files import open_new
+
+FORMAT = "emu events"
+VERSION = 1  # of the records and of the fields of every message in them; the codes of messages are in `emu.core.codec`
+
+
+class EventLogError(ValueError):
+    """A file that is no event log, or of a version that is not read here. The text is one line for the user."""
 
 
 class EventRecord(NamedTuple):
@@ -25,6 +36,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self._path, self._temporary = path, open_new(path)
         self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed by close)
+        self._file.write(msgpack.packb({"format": FORMAT, "version": VERSION, "emu": __version__}))
 
     def append(self, party: int, now_s: float, event: tuple, actions: Iterable[tuple]) -> None:
         self.append_packed(pack_record(party, now_s, event, actions))
@@ -56,7 +68,24 @@ def unpack_records(packed: bytes) -> list[EventRecord]:
 
 
 def read_event_log(path: Path) -> Iterator[EventRecord]:
-    """The records of events.msgpack in file order. A record cut off at the end, of a run that was killed, is left out."""
+    """The records of events.msgpack in file order. A record cut off at the end, of a run that was killed, is left out.
+
+    Raises EventLogError.
+    """
     with open(path, "rb") as file:
-        for party, now_s, event, actions in msgpack.Unpacker(file, use_list=False):
+        unpacker = msgpack.Unpacker(file, use_list=False)
+        try:
+            header = next(unpacker, None)
+        except (ValueError, msgpack.UnpackException):
+            header = None
+        _check_header(path, header)
+        for party, now_s, event, actions in unpacker:
             yield EventRecord(party, now_s, decode(event), decode(actions))
+
+
+def _check_header(path: Path, header: object) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise EventLogError(f"{path}: no event log of emu 0.1 or later; expected a header with format={FORMAT}")
+    if header.get("version") != VERSION:
+        writer = f"emu {header.get('emu')}"
+        raise EventLogError(f"{path}: event log of version {header.get('version')}, by {writer}; expected version {VERSION}")

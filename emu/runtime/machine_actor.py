@@ -13,16 +13,18 @@ from emu.core.facts import PayloadMoved, TokensEmitted
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
-    Cancelled,
-    CompleteFlow,
     CutRun,
-    FlowRequested,
+    DropAttempt,
+    FlowEndSet,
     FreeKV,
     KVLost,
     KVReady,
     KVReceived,
+    OfferKV,
+    PullKV,
+    ResumeOutput,
     RunSteps,
-    Send,
+    SendOutput,
     SetTimer,
 )
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
@@ -84,8 +86,8 @@ class MachineActor(TransferParty):
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._beat))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
-        if type(event) is CompleteFlow:
-            self._on_flow_timed(event, due_s, seq)
+        if type(event) is FlowEndSet:
+            self._on_flow_end_set(event, due_s, seq)
             return
         self.inbox.put_message(due_s, sender, seq, event)
         if type(event) is KVReady and self._pulls_ahead(event):
@@ -122,16 +124,17 @@ class MachineActor(TransferParty):
             else:
                 self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
             return
-        if type(event) is KVReceived and (event in self._stopped or self.node.came_in_vain(event)):
+        if type(event) is KVReceived and (event[:2] in self._stopped or self.node.came_in_vain(event)):
             return
         if type(event) is KVReceived and sender == NETWORK:
-            if self._ends.get(event) is not event:
+            key = event[:2]
+            if self._ends.get(key) is not event:
                 return  # called off, or the flow has got another share since
-            pull = self._pulls[event]
+            pull = self._pulls[key]
             if not pull.done():  # what was not verified never joins
-                self._due[event] = now_s
+                self._due[key] = now_s
                 return
-            self._complete(event, pull.result(), now_s)
+            self._complete(key, pull.result(), now_s)
             if (verified_s := self._verified_s(pull.result())) > now_s:
                 # Verified between that time and now, as this event is handled late: it joins when it was verified.
                 self._join_late(event, now_s, verified_s)
@@ -140,55 +143,64 @@ class MachineActor(TransferParty):
             self._handle(passed, now_s, sender)
         self._handle(event, now_s, sender)
 
-    def _on_flow_timed(self, action: CompleteFlow, due_s: float, seq: int) -> None:
-        """The network knows, as of `due_s`, when a flow to here will be through; what it said before no longer holds."""
-        received = KVReceived(action.request_id, action.attempt)
-        if received in self._pulls:
-            self._ends[received] = received
-            self._due.pop(received, None)
-            self.inbox.put(action.at_s, NETWORK, seq, received)
+    def _on_flow_end_set(self, event: FlowEndSet, due_s: float, seq: int) -> None:
+        """The network knows, as of `due_s`, when a flow to here will be through."""
+        key = event[:2]
+        if key in self._pulls:
+            self._ends[key] = received = KVReceived(*key)
+            self._due.pop(key, None)
+            self.inbox.put(event.at_s, NETWORK, seq, received)
         elif (late_s := self.clock.now_s() - due_s) > 0:
             self.inbox.message_late_s.append(late_s)  # the request has joined at the time that was told first
 
     def _handle(self, event: tuple, now_s: float, sender: int) -> None:
-        index = self.address
         actions = self.node.machine.handle(event, now_s)
-        self.record(index, now_s, event, actions)
-        for action in actions:
-            kind = type(action)
-            if kind is Send:
-                self.send_message(index, action.to, now_s, self._outgoing(action.message))
-            elif kind is RunSteps:
-                if (end_s := self.node.start(action, now_s)) < math.inf:
-                    self.inbox.put(end_s, index, self.next_seq(), BOUNDARY)
-            elif kind is CutRun:
-                if self.node.cut(now_s, sender):
-                    self.inbox.put(self.node.end_s, index, self.next_seq(), BOUNDARY)
-            elif kind is FreeKV:
-                # A destination that began to pull before it is told that nobody needs this any more has not failed.
-                told_s = now_s + 2 * self.settings.control_latency_s
-                asyncio.get_running_loop().call_at(self.clock.local(told_s), self._free, tuple(action))
-            elif kind is SetTimer:
-                self.inbox.put(action.at_s, index, self.next_seq(), action.message)
-        if type(event) in (Cancelled, KVLost):
-            self._forget(event[:2])
+        self.record(self.address, now_s, event, actions)
+        self.perform(self.address, actions, now_s, sender)
 
-    def _forget(self, key: Key) -> None:
-        """This attempt is called off."""
-        self._due.pop(key, None)
-        self._ends.pop(key, None)
-        if (pull := self._pulls.pop(key, None)) is not None:
+    def run_steps(self, address: int, action: RunSteps, now_s: float, sender: int) -> None:
+        if (end_s := self.node.start(action, now_s)) < math.inf:
+            self.inbox.put(end_s, address, self.next_seq(), BOUNDARY)
+
+    def cut_run(self, address: int, action: CutRun, now_s: float, sender: int) -> None:
+        if self.node.cut(now_s, sender):
+            self.inbox.put(self.node.end_s, address, self.next_seq(), BOUNDARY)
+
+    def set_timer(self, address: int, action: SetTimer, now_s: float, sender: int) -> None:
+        self.inbox.put(action.at_s, address, self.next_seq(), action.message)
+
+    def send_output(self, address: int, action: SendOutput, now_s: float, sender: int) -> None:
+        self.post(address, action.to, now_s, action.message)  # a machine that sleeps knows no tokens
+
+    def resume_output(self, address: int, action: ResumeOutput, now_s: float, sender: int) -> None:
+        """Nothing: a machine that sleeps needs no tokens."""
+
+    # --- KV caches: the payload follows the messages ------------------------------------------------------------------
+
+    def offer_kv(self, address: int, action: OfferKV, now_s: float, sender: int) -> None:
+        self._hold(action.offer)
+        self.post(address, action.to, now_s, action.offer)
+
+    def pull_kv(self, address: int, action: PullKV, now_s: float, sender: int) -> None:
+        flow = action.flow
+        num_tokens = flow.num_bytes // self._model.kv_bytes_per_token
+        self._start_pull(flow.source, flow.request_id, flow.attempt, num_tokens, flow.produced_until_s)
+        self.post(address, NETWORK, now_s, flow)
+
+    def free_kv(self, address: int, action: FreeKV, now_s: float, sender: int) -> None:
+        # Two control latencies late: the destination may have started to pull before the cancel reached it.
+        at_s = now_s + 2 * self.settings.control_latency_s
+        asyncio.get_running_loop().call_at(self.clock.local(at_s), self._free, tuple(action))
+
+    def drop_attempt(self, address: int, action: DropAttempt, now_s: float, sender: int) -> None:
+        if (pull := self._forget_pull(tuple(action))) is not None:
             pull.cancel()
 
-    def _outgoing(self, message: tuple) -> tuple:
-        """A message as it is sent. The payload follows the messages: it is held from its offer on, and pulled as soon as its
-        flow may start."""
-        if type(message) is KVReady:
-            self._hold(message)
-        elif type(message) is FlowRequested:
-            num_tokens = message.num_bytes // self._model.kv_bytes_per_token
-            self._start_pull(message.source, message.request_id, message.attempt, num_tokens, message.produced_until_s)
-        return message
+    def _forget_pull(self, key: Key) -> asyncio.Task | None:
+        """Have nothing of this attempt join; returns its pull, if there is one."""
+        self._due.pop(key, None)
+        self._ends.pop(key, None)
+        return self._pulls.pop(key, None)
 
     def _hold(self, offer: KVReady) -> None:
         production = TimedProduction(self.clock.local(offer.produced_from_s), self.clock.local(offer.produced_until_s))
@@ -221,16 +233,16 @@ class MachineActor(TransferParty):
                 pulled = await self.transfer.pull(source, key, payload, until_local)
                 self._take_trailer(key, payload.trailer)
             except SourceLost as lost:
-                # The scheduler learns of the death itself and calls the pull off, unless only the stream between us is lost.
+                # The scheduler learns of the death itself and cancels the attempt, unless only the stream between us is lost.
                 await asyncio.sleep(2 * self.settings.heartbeat_s)
-                self._put_now(KVLost(*key, f"KV transfer: {lost}, but not for the scheduler"))
-                await asyncio.get_running_loop().create_future()
+                self._lose(key, f"KV transfer: {lost}, but not for the scheduler")
+                return None
             except Exception as error:
                 if not isinstance(error, TransferFailed):
                     log.exception("pull of request %d", key[0])
                     error = f"{type(error).__name__}: {error}"
-                self._put_now(KVLost(*key, f"KV transfer from machine {source}: {error}"))
-                await asyncio.get_running_loop().create_future()
+                self._lose(key, f"KV transfer from machine {source}: {error}")
+                return None
         if key in self._due:
             # The flow was through by the model before the payload was here: the request joins now that it is verified.
             due_s = self._due.pop(key)
@@ -267,5 +279,7 @@ class MachineActor(TransferParty):
             fact = PayloadMoved(*key, *sizes, started_s, modelled_s, fetched_s, verified_s, *busy)
             self.record_fact(self.address, self.clock.now_s(), fact)
 
-    def _put_now(self, event: tuple) -> None:
-        self.inbox.put(self.clock.now_s(), self.address, self.next_seq(), event)
+    def _lose(self, key: Key, cause: str) -> None:
+        """The pull has failed for good. One that was ahead of its offer is tried again when the offer is due."""
+        self._forget_pull(key)
+        self.inbox.put(self.clock.now_s(), self.address, self.next_seq(), KVLost(*key, cause))

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from emu.core.codec import decode, encode
 from emu.core.facts import FACTS
-from emu.core.messages import DRIVER, SCHEDULER
+from emu.core.messages import DRIVER, SCHEDULER, Send
 from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
+from emu.runtime.effects import Effects
 from emu.runtime.wire import Channel, FrameKind, connect
 from emu.transfer.counts import TransferCounts
 from emu.transfer.worker import NICENESS
@@ -64,14 +65,15 @@ NO_KV = (*TransferCounts(), 0)
 GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
 
-class Party:
-    """One actor's end of the control plane. A subclass gives it its state machines.
+class Party(Effects):
+    """One actor's end of the control plane. A subclass gives it its state machines, whose addresses are `hosted`.
 
     Order of calls: `listen`, `connect`, then the driver's START and STOP frames call `on_start` and `on_stop`.
     """
 
     def __init__(self, address: int, settings: PartySettings) -> None:
         self.address = address
+        self.hosted = frozenset({address})
         self.settings = settings
         self.channels: dict[int, Channel] = {}
         self.clock: WallClock | None = None
@@ -158,13 +160,18 @@ class Party:
         self._seq += 1
         return self._seq
 
-    def send_message(self, sender: int, receiver: int, now_s: float, message: tuple) -> None:
-        """Send a control message that is due one control latency from now; nothing to a party that is gone."""
-        self.send_timed(sender, receiver, now_s + self.settings.control_latency_s, message)
+    def send(self, address: int, action: Send, now_s: float, sender: int) -> None:
+        self.post(address, action.to, now_s, action.message)
 
-    def send_timed(self, sender: int, receiver: int, due_s: float, message: tuple) -> None:
-        channel = self.channels.get(max(receiver, SCHEDULER))  # the network lives with the scheduler
-        if channel is not None:
+    def post(self, sender: int, receiver: int, now_s: float, message: tuple) -> None:
+        """Deliver a control message one control latency from now; to a party that is gone, not at all."""
+        self.post_due(sender, receiver, now_s + self.settings.control_latency_s, message)
+
+    def post_due(self, sender: int, receiver: int, due_s: float, message: tuple) -> None:
+        """The same at `due_s`."""
+        if receiver in self.hosted:
+            self.on_message(sender, receiver, due_s, self.next_seq(), message)
+        elif (channel := self.channels.get(max(receiver, SCHEDULER))) is not None:  # the network lives with the scheduler
             channel.send(FrameKind.MESSAGE, sender, receiver, due_s, self.next_seq(), encode(message))
 
     def record(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from emu.core.cluster import Cluster
 from emu.core.facts import ProbeStepRun
-from emu.core.messages import Assigned, KVReady, PrefillDone, RequestEvicted
+from emu.core.messages import DropAttempt, KVReady, ResumeOutput, SendOutput
 from emu.core.timing.probe import DECODE, PREFILL
 from emu.execution.prompts import Prompts
 from emu.execution.settings import TorchExecution
@@ -169,23 +169,17 @@ class RealMachineActor(MachineActor):
 
     # --- what is here -------------------------------------------------------------------------------------------------
 
-    def _handle(self, event: tuple, now_s: float, sender: int) -> None:
-        if type(event) in (Assigned, KVReady) and event.attempt > 1:
-            self.executor.drop(event.request_id, event.attempt - 1)
-        if type(event) is Assigned:
-            self.executor.resume(event.request_id, event.attempt, event.output_ids)
-        super()._handle(event, now_s, sender)
+    def send_output(self, address: int, action: SendOutput, now_s: float, sender: int) -> None:
+        message = action.message
+        output_ids = self.executor.output_ids(message.request_id, message.attempt)
+        self.post(address, action.to, now_s, message._replace(output_ids=output_ids))
 
-    def _outgoing(self, message: tuple) -> tuple:
-        if type(message) in (PrefillDone, RequestEvicted):
-            message = message._replace(output_ids=self.executor.output_ids(*message[:2]))
-            if type(message) is RequestEvicted:
-                self.executor.drop(*message[:2])
-        return super()._outgoing(message)
+    def resume_output(self, address: int, action: ResumeOutput, now_s: float, sender: int) -> None:
+        self.executor.resume(*action)
 
-    def _forget(self, key: Key) -> None:
-        super()._forget(key)
-        self.executor.drop(*key)
+    def drop_attempt(self, address: int, action: DropAttempt, now_s: float, sender: int) -> None:
+        super().drop_attempt(address, action, now_s, sender)
+        self.executor.drop(*action)
 
     def _free(self, key: Key) -> None:
         super()._free(key)

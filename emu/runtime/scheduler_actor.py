@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from emu.core.cluster import Cluster
 from emu.core.facts import KILLED_BY_FAULTS
-from emu.core.messages import DRIVER, NETWORK, SCHEDULER, CompleteFlow, MachineDied, RunStarted, Send, SetTimer
+from emu.core.messages import DRIVER, NETWORK, SCHEDULER, FlowEndSet, MachineDied, RunStarted, SetFlowEnd, SetTimer
 from emu.runtime.fault import Fault
 from emu.runtime.inbox import Inbox
 from emu.runtime.party import NO_KV, Party, PartySettings
@@ -19,6 +19,7 @@ class SchedulerActor(Party):
 
     def __init__(self, cluster: Cluster, settings: PartySettings, faults: Sequence[Fault]) -> None:
         super().__init__(SCHEDULER, settings)
+        self.hosted = frozenset({SCHEDULER, NETWORK})
         self.scheduler = cluster.make_scheduler()
         self.network = cluster.make_network()
         self.inbox: Inbox | None = None
@@ -45,7 +46,7 @@ class SchedulerActor(Party):
         elif sender == DRIVER:
             self.inbox.put(due_s, sender, seq, event)  # no message of the modelled system: sent ahead, or at once
         else:
-            (self.network_inbox if receiver == NETWORK else self.inbox).put_message(due_s, sender, seq, event)
+            self._inbox_of(receiver).put_message(due_s, sender, seq, event)
 
     def on_heartbeat(self, peer: int) -> None:
         self._last_heard[peer] = time.monotonic()
@@ -79,21 +80,21 @@ class SchedulerActor(Party):
             return
         actions = self.scheduler.handle(event, now_s)
         self.record(SCHEDULER, now_s, event, actions)
-        for action in actions:
-            if type(action) is Send and action.to == NETWORK:
-                due_s = now_s + self.settings.control_latency_s
-                self.network_inbox.put_message(due_s, SCHEDULER, self.next_seq(), action.message)
-            elif type(action) is Send:
-                self.send_message(SCHEDULER, action.to, now_s, action.message)
+        self.perform(SCHEDULER, actions, now_s, sender)
 
     def _on_network_event(self, event: tuple, now_s: float, sender: int) -> None:
         if self.stopped.is_set():
             return
         actions = self.network.handle(event, now_s)
         self.record(NETWORK, now_s, event, actions)
-        for action in actions:
-            if type(action) is CompleteFlow:
-                # Due as of now: until then, what was said of the flow before holds.
-                self.send_timed(NETWORK, action.destination, now_s, action)
-            elif type(action) is SetTimer:
-                self.network_inbox.put(action.at_s, NETWORK, self.next_seq(), action.message)
+        self.perform(NETWORK, actions, now_s, sender)
+
+    def set_timer(self, address: int, action: SetTimer, now_s: float, sender: int) -> None:
+        self._inbox_of(address).put(action.at_s, address, self.next_seq(), action.message)
+
+    def set_flow_end(self, address: int, action: SetFlowEnd, now_s: float, sender: int) -> None:
+        # Due as of now: until then, what was said of the flow before holds.
+        self.post_due(address, action.destination, now_s, FlowEndSet(action.request_id, action.attempt, action.at_s))
+
+    def _inbox_of(self, address: int) -> Inbox:
+        return self.network_inbox if address == NETWORK else self.inbox

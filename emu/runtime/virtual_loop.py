@@ -19,17 +19,22 @@ from emu.core.messages import (
     DRIVER,
     NETWORK,
     SCHEDULER,
-    Cancelled,
-    CompleteFlow,
     CutRun,
+    DropAttempt,
     FlowRequested,
+    FreeKV,
     KVReceived,
     MachineDied,
+    OfferKV,
+    PullKV,
     RequestArrived,
+    ResumeOutput,
     RunEnded,
     RunStarted,
     RunSteps,
     Send,
+    SendOutput,
+    SetFlowEnd,
     SetTimer,
 )
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
@@ -41,6 +46,7 @@ from emu.runtime.node import BOUNDARY, Node, TellSteps
 from emu.workload.workload import Workload
 
 EVENTS_A_LOOK = 4000  # at whether the run is to go on
+NOTHING_TO_DO = frozenset({FreeKV, ResumeOutput})  # no bytes are held here, and no tokens known
 # A run fails if no request gets on within this many events and 100 more for each request. A step takes a few events.
 EVENTS_TO_GET_ON = 10_000_000
 
@@ -97,7 +103,6 @@ class VirtualRuntime:
         self._heap: list[tuple[float, int, int, int, Any]] = [(0.0, DRIVER, 0, SCHEDULER, RunStarted())]
         self._special: dict[type, Callable[[_Node, Any, float], bool]] = {
             KVReceived: self._is_through,
-            Cancelled: self._forget_flow,
             Fault: self._kill,
         }
         # Of each flow under way, by (request, attempt): when it will be through, and, where machines die, its source.
@@ -210,15 +215,24 @@ class VirtualRuntime:
                     if node.cut(now_s, sender):
                         seq += 1
                         heappush(heap, (node.end_s, receiver, seq, receiver, BOUNDARY))
-                elif kind is CompleteFlow:
-                    request_id, attempt, destination, at_s = action
-                    received = KVReceived(request_id, attempt)
-                    due_s[received] = at_s
+                elif kind is OfferKV or kind is SendOutput:
                     seq += 1
-                    heappush(heap, (at_s, NETWORK, seq, destination, received))
+                    heappush(heap, (now_s + latency_s, receiver, seq, action[0], action[1]))
+                elif kind is PullKV:
+                    seq += 1
+                    heappush(heap, (now_s + latency_s, receiver, seq, NETWORK, action.flow))
+                elif kind is SetFlowEnd:
+                    request_id, attempt, destination, at_s = action
+                    due_s[request_id, attempt] = at_s
+                    seq += 1
+                    heappush(heap, (at_s, NETWORK, seq, destination, KVReceived(request_id, attempt)))
                 elif kind is SetTimer:
                     seq += 1
                     heappush(heap, (action.at_s, receiver, seq, receiver, action.message))
+                elif kind is DropAttempt:
+                    due_s.pop(action[:2], None)
+                elif kind not in NOTHING_TO_DO:
+                    raise TypeError(f"the virtual runtime cannot perform {action}")
             last_s = now_s  # of what was handled: an event that is skipped is no part of the run
             num_events += 1
         return VirtualRun(last_s, num_events, is_complete=True)
@@ -246,16 +260,13 @@ class VirtualRuntime:
 
     def _is_through(self, node: _Node, received: KVReceived, now_s: float) -> bool:
         """Whether a flow that was to be through now is (its share may have changed, or its source died), and not in vain."""
-        if self._due_s.get(received) != now_s:
+        key = received[:2]
+        if self._due_s.get(key) != now_s:
             return False
-        del self._due_s[received]
-        if self._has_faults and self._nodes[self._sources.pop(received)].dead:
+        del self._due_s[key]
+        if self._has_faults and self._nodes[self._sources.pop(key)].dead:
             return False
         return not node.came_in_vain(received)
-
-    def _forget_flow(self, node: _Node, cancelled: Cancelled, now_s: float) -> bool:
-        self._due_s.pop(cancelled, None)
-        return True
 
     def _tellers(self) -> list[TellSteps]:
         """What records the steps of each machine, in the event log as well if there is one."""

@@ -22,6 +22,7 @@ from emu.core.messages import (
     Assigned,
     Cancelled,
     CutRun,
+    DropAttempt,
     FlowRequested,
     FreeKV,
     KVLost,
@@ -30,12 +31,16 @@ from emu.core.messages import (
     KVReceived,
     KVTransferFailed,
     KVTransferred,
+    OfferKV,
     PrefillDone,
+    PullKV,
     RequestEvicted,
     RequestFinished,
     RequestRejected,
+    ResumeOutput,
     RunSteps,
     Send,
+    SendOutput,
     StepsDone,
     StepsPassed,
 )
@@ -99,8 +104,8 @@ def test_a_prompt_is_prefilled_held_and_freed(machine):
             1.2,
             StepsDone(1, ()),
             [
-                Send(SCHEDULER, PrefillDone(7, 1)),
-                Send(PEER, KVReady(7, 1, 7.0, 8, 1, ME, 0.0, 0.0)),
+                SendOutput(SCHEDULER, PrefillDone(7, 1)),
+                OfferKV(PEER, KVReady(7, 1, 7.0, 8, 1, ME, 0.0, 0.0)),
             ],
         ),
     )
@@ -119,7 +124,7 @@ def test_a_one_token_answer_ends_with_its_prefill(machine):
 
 
 def test_what_arrives_during_a_prefill_shares_the_next_ones(machine):
-    held = [Send(SCHEDULER, ANY), Send(PEER, ANY)]
+    held = [SendOutput(SCHEDULER, ANY), OfferKV(PEER, ANY)]
     play(
         machine,
         (0.0, assigned(1, 4), [RunSteps(prefills((1, 4)), 1)]),
@@ -135,11 +140,11 @@ def test_a_restart_prefills_its_tokens_again(machine):
     batch = Batch((Prefill(7, 2, 12, 4),), (), (), 0, 0, 0)
     play(
         machine,
-        (1.0, assigned(7, 12, attempt=2, num_generated=4), [RunSteps(batch, 1)]),
+        (1.0, assigned(7, 12, attempt=2, num_generated=4), [DropAttempt(7, 1), RunSteps(batch, 1)]),
         (
             1.2,
             StepsDone(1, ()),
-            [Send(SCHEDULER, PrefillDone(7, 2)), Send(PEER, KVReady(7, 2, 7.0, 12, 5, ME, 0.0, 0.0))],
+            [SendOutput(SCHEDULER, PrefillDone(7, 2)), OfferKV(PEER, KVReady(7, 2, 7.0, 12, 5, ME, 0.0, 0.0))],
         ),
     )
 
@@ -150,7 +155,7 @@ def test_prompts_wait_while_half_of_the_blocks_is_held():
         machine,
         (0.0, assigned(1, 8), [RunSteps(prefills((1, 8)), 1)]),
         (0.1, assigned(2, 8), []),
-        (0.5, StepsDone(1, ()), [Send(SCHEDULER, PrefillDone(1, 1)), ANY]),
+        (0.5, StepsDone(1, ()), [SendOutput(SCHEDULER, PrefillDone(1, 1)), ANY]),
         (0.7, KVPulled(1, 1), [FreeKV(1, 1), RunSteps(prefills((2, 8)), 1)]),
     )
 
@@ -163,7 +168,7 @@ def test_a_kv_cache_is_pulled_and_its_request_decodes_to_the_end():
     batch = joins((7, 8, 1), context_tokens=9)
     play(
         machine,
-        (2.0, ready(7, 8), [Send(NETWORK, FlowRequested(7, 1, PEER, ME, 80, 0.0, 0.0, 4))]),
+        (2.0, ready(7, 8), [PullKV(FlowRequested(7, 1, PEER, ME, 80, 0.0, 0.0, 4))]),
         (
             2.4,
             KVReceived(7, 1),
@@ -187,7 +192,7 @@ def test_where_both_phases_are_here_the_decode_follows_its_prefill(machine):
         (
             1.2,
             StepsDone(1, ()),
-            [Send(SCHEDULER, PrefillDone(7, 1)), RunSteps(joins((7, 8, 1), context_tokens=9), ANY)],
+            [SendOutput(SCHEDULER, PrefillDone(7, 1)), RunSteps(joins((7, 8, 1), context_tokens=9), ANY)],
         ),
     )
     assert machine.kv.num_used == 3  # the slot of its second token included
@@ -204,7 +209,7 @@ def test_a_kv_cache_waits_for_blocks_to_come_free():
             StepsDone(1, (1,)),
             [
                 Send(SCHEDULER, RequestFinished(1, 1)),
-                Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
+                PullKV(FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4)),
             ],
         ),
         (2.5, KVReceived(2, 1), [ANY, ANY, KVHandedOver(2, 1, PEER, ME, 8, 1.0, 2.0), ANY]),
@@ -233,7 +238,7 @@ def test_a_newcomer_joins_at_the_next_boundary_of_the_run(machine):
 def test_a_run_is_cut_when_a_reservation_takes_the_blocks_it_counts_on():
     machine = machine_of(num_blocks=4)
     assert start_decode(machine, 1, 3)[-1] == RunSteps(ANY, 13)
-    play(machine, (0.1, ready(2, 7), [Send(NETWORK, ANY), CutRun()]))
+    play(machine, (0.1, ready(2, 7), [PullKV(ANY), CutRun()]))
 
 
 # --- both phases at once ----------------------------------------------------------------------------------------------
@@ -319,15 +324,20 @@ def test_without_blocks_the_latest_arrival_is_evicted():
         (
             0.4,
             StepsDone(1, ()),
-            [Send(SCHEDULER, RequestEvicted(2, 1, 2)), RunSteps(joins(context_tokens=6, leaves=(2,)), ANY)],
+            [
+                SendOutput(SCHEDULER, RequestEvicted(2, 1, 2)),
+                DropAttempt(2, 1),
+                RunSteps(joins(context_tokens=6, leaves=(2,)), ANY),
+            ],
         ),
     )
     assert machine.kv.num_used == 2
 
 
-def test_token_ids_change_nothing_of_what_a_machine_does():
+def test_token_ids_are_given_to_the_runtime_and_change_nothing_else():
     with_ids, without = (machine_of().handle(assigned(7, 8)._replace(output_ids=ids), 1.0) for ids in (b"1234", b""))
-    assert with_ids == without == [RunSteps(prefills((7, 8)), 1)]
+    assert without == [RunSteps(prefills((7, 8)), 1)]
+    assert with_ids == [ResumeOutput(7, 1, b"1234"), *without]
 
 
 # --- what cannot be, and what is called off ---------------------------------------------------------------------------
@@ -352,7 +362,7 @@ def test_a_waiting_prompt_is_called_off(machine):
         machine,
         (0.0, assigned(1, 10), [ANY]),
         (0.1, assigned(2, 10), []),
-        (0.2, Cancelled(2, 1), []),
+        (0.2, Cancelled(2, 1), [DropAttempt(2, 1)]),
         (0.3, StepsDone(1, ()), [ANY, ANY]),
     )
 
@@ -361,7 +371,7 @@ def test_a_prompt_in_the_step_in_flight_is_called_off_at_its_end(machine):
     play(
         machine,
         (0.0, assigned(1, 10), [ANY]),
-        (0.2, Cancelled(1, 1), []),
+        (0.2, Cancelled(1, 1), [DropAttempt(1, 1)]),
         (0.3, StepsDone(1, ()), []),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
@@ -373,7 +383,7 @@ def test_a_chunk_in_the_step_in_flight_is_called_off_at_its_end():
         machine,
         (0.0, assigned(1, 10), [RunSteps(Batch((Prefill(1, 1, 4, 0, 0, 6),), (), (), 0, 0, 0), 1)]),
         (0.1, StepsDone(1, ()), [RunSteps(Batch((Prefill(1, 1, 4, 0, 4, 2),), (), (), 0, 0, 0), 1)]),
-        (0.2, Cancelled(1, 1), []),
+        (0.2, Cancelled(1, 1), [DropAttempt(1, 1)]),
         (0.3, StepsDone(1, ()), []),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
@@ -388,7 +398,7 @@ def test_a_prompt_between_two_of_its_chunks_is_called_off():
     machine.handle(StepsDone(1, ()), 0.1)
     num_used = machine.kv.num_used
     assert [seq.num_prefilled for seq in machine.prompts.waiting] == [1]
-    assert machine.handle(Cancelled(1, 1), 0.11) == []
+    assert machine.handle(Cancelled(1, 1), 0.11) == [DropAttempt(1, 1)]
     assert (machine.kv.num_used, machine.prompts.num_held_blocks) == (num_used - 3, 0)
 
 
@@ -397,7 +407,7 @@ def test_a_held_kv_cache_is_called_off(machine):
     machine.handle(StepsDone(1, ()), 0.3)
     play(
         machine,
-        (0.4, Cancelled(1, 1), [FreeKV(1, 1)]),
+        (0.4, Cancelled(1, 1), [DropAttempt(1, 1), FreeKV(1, 1)]),
         (0.5, KVPulled(1, 1), [StaleDropped(1, 1, "KVPulled")]),
     )
     assert machine.kv.num_used == machine.prompts.num_held_blocks == 0
@@ -407,7 +417,7 @@ def test_a_pull_is_called_off(machine):
     play(
         machine,
         (0.0, ready(1, 10), [ANY]),
-        (0.4, Cancelled(1, 1), [Send(NETWORK, Cancelled(1, 1))]),
+        (0.4, Cancelled(1, 1), [DropAttempt(1, 1), Send(NETWORK, Cancelled(1, 1))]),
         (0.5, KVReceived(1, 1), [StaleDropped(1, 1, "KVReceived")]),
     )
     assert machine.kv.num_used == 0
@@ -418,7 +428,11 @@ def test_a_kv_cache_that_cannot_be_had_is_given_up(machine, lost_s):
     play(
         machine,
         (0.0, ready(1, 10), [ANY]),
-        (lost_s, KVLost(1, 1, "broken"), [Send(SCHEDULER, KVTransferFailed(1, 1, "broken")), Send(NETWORK, Cancelled(1, 1))]),
+        (
+            lost_s,
+            KVLost(1, 1, "broken"),
+            [Send(SCHEDULER, KVTransferFailed(1, 1, "broken")), DropAttempt(1, 1), Send(NETWORK, Cancelled(1, 1))],
+        ),
     )
     assert (machine.kv.num_used, machine.pulling) == (0, {})
     play(
@@ -426,7 +440,7 @@ def test_a_kv_cache_that_cannot_be_had_is_given_up(machine, lost_s):
         (3.1, KVLost(1, 1, "broken"), [StaleDropped(1, 1, "KVLost")]),
         (3.2, KVReceived(1, 1), [StaleDropped(1, 1, "KVReceived")]),
         (3.3, Cancelled(1, 1), []),
-        (3.4, ready(1, 10)._replace(attempt=2), [Send(NETWORK, FlowRequested(1, 2, PEER, ME, 100, 0.0, 0.0, 4))]),
+        (3.4, ready(1, 10)._replace(attempt=2), [PullKV(FlowRequested(1, 2, PEER, ME, 100, 0.0, 0.0, 4))]),
         (3.5, KVLost(1, 1, "broken"), [StaleDropped(1, 1, "KVLost")]),
     )
 
@@ -441,15 +455,15 @@ def test_the_blocks_of_a_kv_cache_that_is_given_up_go_to_who_waits_for_them():
     machine = machine_of(num_blocks=4)
     play(
         machine,
-        (0.0, ready(1, 8), [Send(NETWORK, ANY)]),
+        (0.0, ready(1, 8), [PullKV(ANY)]),
         (0.1, ready(2, 8), []),
         (0.2, assigned(3, 8, decode_on=ME), []),
         (
             0.4,
             KVLost(1, 1, "broken"),
-            [ANY, Send(NETWORK, Cancelled(1, 1)), Send(NETWORK, FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4))],
+            [ANY, ANY, Send(NETWORK, Cancelled(1, 1)), PullKV(FlowRequested(2, 1, PEER, ME, 80, 0.0, 0.0, 4))],
         ),
-        (0.5, KVLost(2, 1, "broken"), [ANY, ANY, RunSteps(prefills((3, 8)), 1)]),
+        (0.5, KVLost(2, 1, "broken"), [ANY, ANY, ANY, RunSteps(prefills((3, 8)), 1)]),
     )
 
 
@@ -458,7 +472,7 @@ def test_a_decode_is_called_off_at_the_next_boundary(machine, finished):
     start_decode(machine, 1, 8)
     play(
         machine,
-        (0.1, Cancelled(1, 1), [CutRun()]),
+        (0.1, Cancelled(1, 1), [DropAttempt(1, 1), CutRun()]),
         (0.3, StepsDone(1, finished), []),
     )
     assert machine.kv.num_used == 0
@@ -471,7 +485,7 @@ def test_the_others_decode_on_without_one_called_off(machine):
     play(
         machine,
         (0.1, StepsDone(1, ()), [RunSteps(joins((1, 8, 1), num_decodes=2, context_tokens=15), ANY)]),
-        (0.2, Cancelled(2, 1), [CutRun()]),
+        (0.2, Cancelled(2, 1), [DropAttempt(2, 1), CutRun()]),
         (0.3, StepsDone(1, ()), [RunSteps(joins(context_tokens=10, leaves=(2,)), ANY)]),
     )
 
@@ -479,7 +493,7 @@ def test_the_others_decode_on_without_one_called_off(machine):
 def test_an_attempt_that_was_called_off_is_not_taken_up(machine):
     play(
         machine,
-        (0.0, Cancelled(1, 1), []),
+        (0.0, Cancelled(1, 1), [DropAttempt(1, 1)]),
         (0.1, assigned(1, 8), [StaleDropped(1, 1, "Assigned")]),
         (0.2, ready(1, 8), [StaleDropped(1, 1, "KVReady")]),
         (0.3, assigned(1, 8, attempt=2), [RunSteps(ANY, 1)]),
@@ -491,6 +505,6 @@ def test_a_new_attempt_calls_off_the_old_one(machine):
     machine.handle(StepsDone(1, ()), 0.3)
     play(
         machine,
-        (0.4, assigned(1, 8, attempt=2), [FreeKV(1, 1), RunSteps(ANY, 1)]),
+        (0.4, assigned(1, 8, attempt=2), [DropAttempt(1, 1), FreeKV(1, 1), RunSteps(ANY, 1)]),
         (0.5, Cancelled(1, 1), []),
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.core.fair_share import max_min_rates
-from emu.core.messages import Cancelled, CompleteFlow, FlowRequested, MachineDied, SetTimer, SharesChange
+from emu.core.messages import Cancelled, FlowRequested, MachineDied, SetFlowEnd, SetTimer, SharesChange
 from emu.core.network import Network
 
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
@@ -51,7 +51,7 @@ class Wire:
                     self.num_timers += 1
                     heappush(queue, (action.at_s, 0, self.num_timers, action.message))
                 else:
-                    assert type(action) is CompleteFlow
+                    assert type(action) is SetFlowEnd
                     assert action.at_s >= now_s
                     assert self.ends_s.get(action.request_id, inf) > now_s, "it was through already"
                     self.ends_s[action.request_id] = action.at_s
@@ -174,8 +174,8 @@ def test_a_timer_that_comes_late_changes_no_end():
     network = Network([100.0] * 3, [0.0] * 3)
     for event in (flow(0, 0, 2, 50), flow(1, 1, 2, 100)):
         network.handle(event, 0.0)
-    assert network.handle(SharesChange(), 3.0) == [CompleteFlow(1, 1, 2, exactly(1.5))]
-    assert network.handle(flow(2, 0, 2, 100), 3.0) == [CompleteFlow(2, 1, 2, exactly(4.0))]
+    assert network.handle(SharesChange(), 3.0) == [SetFlowEnd(1, 1, 2, exactly(1.5))]
+    assert network.handle(flow(2, 0, 2, 100), 3.0) == [SetFlowEnd(2, 1, 2, exactly(4.0))]
 
 
 def test_without_contention_each_has_its_link():
@@ -514,7 +514,9 @@ def without_lost(ends_s: dict[int, float], events: list[tuple[float, tuple]]) ->
     kept = dict(ends_s)
     for lost_s, event in events:
         for number, (start_s, flow) in flows.items():
-            is_meant = event == (number, 1) or (type(event) is MachineDied and event.machine in (flow.source, flow.destination))
+            is_meant = event == Cancelled(number, 1) or (
+                type(event) is MachineDied and event.machine in (flow.source, flow.destination)
+            )
             if is_meant and start_s <= lost_s < kept.get(number, -inf):
                 del kept[number]
     return kept

@@ -10,6 +10,7 @@ from emu.core.messages import (
     Assigned,
     Cancelled,
     CutRun,
+    DropAttempt,
     FlowRequested,
     FreeKV,
     KVLost,
@@ -18,11 +19,14 @@ from emu.core.messages import (
     KVReceived,
     KVTransferFailed,
     KVTransferred,
+    OfferKV,
     PrefillDone,
+    PullKV,
     QueueChanged,
     RequestFinished,
     RunSteps,
     Send,
+    SendOutput,
     SetTimer,
     StepsDone,
     StepsPassed,
@@ -68,7 +72,7 @@ def test_a_prompt_is_prefilled_held_and_released():
     assert machine.memory.num_used == 40  # the prompt and its first token
     done = machine.handle(StepsDone(1, ()), 0.5)
     offered = KVReady(0, 1, 0.0, 3, 1, ME, 0.0, 0.0)
-    assert done == [Send(SCHEDULER, PrefillDone(0, 1)), Send(OTHER, offered)]
+    assert done == [SendOutput(SCHEDULER, PrefillDone(0, 1)), OfferKV(OTHER, offered)]
     assert machine.memory.num_used == 40
     assert machine.handle(KVPulled(0, 1), 0.7) == [FreeKV(0, 1)]
     assert machine.memory.num_used == 0
@@ -77,7 +81,7 @@ def test_a_prompt_is_prefilled_held_and_released():
 def test_a_hand_over_takes_its_memory_and_then_that_of_its_whole_output():
     machine = machine_of()
     flow = FlowRequested(0, 1, OTHER, ME, 30, 2.0, 2.0, 1)
-    assert machine.handle(offer(0), 2.0) == [Send(NETWORK, flow)]
+    assert machine.handle(offer(0), 2.0) == [PullKV(flow)]
     assert machine.memory.num_used == 40
     assert machine.handle(KVReceived(0, 1), 3.0) == [
         Send(OTHER, KVPulled(0, 1)),
@@ -97,11 +101,11 @@ def test_a_hand_over_without_memory_asks_again_a_second_later_each_on_its_own():
     large, small = offer(1, num_tokens=5), offer(2, num_tokens=0)
     assert machine.handle(large, 1.5) == [SetTimer(2.5, large)]
     assert machine.handle(small, 1.6) == [
-        Send(NETWORK, FlowRequested(2, 1, OTHER, ME, 0, 1.6, 1.6, 1)),
+        PullKV(FlowRequested(2, 1, OTHER, ME, 0, 1.6, 1.6, 1)),
     ]
     assert machine.handle(large, 2.5) == [SetTimer(3.5, large)]
     machine.handle(StepsDone(4, (0,)), 2.7)
-    assert machine.handle(large, 3.5) == [Send(NETWORK, FlowRequested(1, 1, OTHER, ME, 50, 3.5, 3.5, 1))]
+    assert machine.handle(large, 3.5) == [PullKV(FlowRequested(1, 1, OTHER, ME, 50, 3.5, 3.5, 1))]
     arrived = machine.handle(KVReceived(1, 1), 3.6)
     assert arrived[2] == KVHandedOver(1, 1, OTHER, ME, 5, 1.5, 3.5)
 
@@ -171,7 +175,7 @@ def test_a_colocated_request_decodes_after_its_prompt_and_keeps_one_memory():
     assert machine.handle(prompt(0, 3, decode_on=ME), 0.0) == [prefill_of((0, 3))]
     done = machine.handle(StepsDone(1, ()), 0.5)
     join = decode_of(DecodeJoin(0, 1, 3, 1), num_decodes=1, context_tokens=4)
-    assert done == [Send(SCHEDULER, PrefillDone(0, 1)), join]
+    assert done == [SendOutput(SCHEDULER, PrefillDone(0, 1)), join]
     assert machine.memory.num_used == 40 + 40
     machine.handle(StepsDone(4, (0,)), 4.0)
     assert machine.memory.num_used == 0
@@ -242,7 +246,7 @@ def test_a_cancelled_request_is_forgotten_wherever_it_is():
     machine.handle(prompt(1, 3, decode_on=ME), 0.0)  # waits
     machine.handle(offer(2), 0.0)  # is pulled
     for request_id, actions in enumerate([[], [], [Send(NETWORK, Cancelled(2, 1))]]):
-        assert machine.handle(Cancelled(request_id, 1), 0.1) == actions
+        assert machine.handle(Cancelled(request_id, 1), 0.1) == [DropAttempt(request_id, 1), *actions]
     done = machine.handle(StepsDone(1, ()), 0.5)
     assert done == []
     assert machine.memory.num_used == 0
@@ -258,6 +262,7 @@ def test_a_kv_cache_that_cannot_be_had_is_given_up():
     machine.handle(prompt(1, 6), 0.1)  # waits for memory
     assert machine.handle(KVLost(0, 1, "broken"), 0.5) == [
         Send(SCHEDULER, KVTransferFailed(0, 1, "broken")),
+        DropAttempt(0, 1),
         Send(NETWORK, Cancelled(0, 1)),
         prefill_of((1, 6)),
     ]
@@ -283,7 +288,7 @@ def test_a_cancelled_decode_leaves_at_the_next_boundary():
     receive(machine, 0)
     receive(machine, 1)
     machine.handle(StepsDone(1, ()), 1.0)
-    assert machine.handle(Cancelled(0, 1), 1.5) == [CutRun()]
+    assert machine.handle(Cancelled(0, 1), 1.5) == [DropAttempt(0, 1), CutRun()]
     done = machine.handle(StepsDone(1, ()), 2.0)
     assert done == [decode_of(num_decodes=1, context_tokens=5, leaves=(0,))]
     assert machine.memory.num_used == 80
@@ -294,4 +299,4 @@ def test_the_memory_of_a_cancelled_request_starts_what_waited_for_it():
     machine.handle(prompt(0, 5), 0.0)
     machine.handle(StepsDone(1, ()), 0.5)
     assert machine.handle(prompt(1, 6), 0.6) == []
-    assert machine.handle(Cancelled(0, 1), 0.7) == [FreeKV(0, 1), prefill_of((1, 6))]
+    assert machine.handle(Cancelled(0, 1), 0.7) == [DropAttempt(0, 1), FreeKV(0, 1), prefill_of((1, 6))]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emu.build import build, compose
-from emu.core.messages import KVReady
+from emu.core.messages import KVReady, ResumeOutput
 from emu.results.columns import FINISHED
 from emu.results.event_log import read_event_log
 from emu.transfer.settings import ObjectStoreSettings
@@ -212,7 +212,7 @@ def test_every_mix_of_real_and_emulated_machines(rehearse):
     assert {len(ids) for ids in answers.values()} == {8}
 
 
-def test_evicted_requests_go_on_with_the_tokens_they_had(rehearse, trace, alone):
+def test_evicted_requests_go_on_with_the_tokens_they_had(rehearse, trace, alone, tmp_path):
     """Room for two of the longer requests at most: they lose their KV caches, and are prefilled again with what they wrote."""
     bytes_of_blocks = 14 * 16 * 4 * 2 * 2 * 16 * 4
     memory = f"cluster.hardware.activation_reserve_bytes={int(536_870_912 * 0.9) - _weight_bytes() - bytes_of_blocks}"
@@ -220,6 +220,8 @@ def test_evicted_requests_go_on_with_the_tokens_they_had(rehearse, trace, alone)
     requests = assert_all_finished(record)
     assert requests.evictions.sum() > 0
     assert written(record) == dict(enumerate(alone))
+    [log] = tmp_path.glob("run*/events.msgpack")
+    assert any(type(action) is ResumeOutput for event in read_event_log(log) for action in event.actions)
 
 
 def _weight_bytes():

@@ -11,6 +11,8 @@ from emu.core.messages import (
     KVPulled,
     KVReady,
     KVTransferred,
+    OfferKV,
+    PullKV,
     Send,
     SetTimer,
 )
@@ -39,7 +41,7 @@ class Handovers:
         self.holding[task.request_id] = task
         key, num_tokens = (task.request_id, task.attempt), task.prompt_tokens
         ready = KVReady(*key, task.arrival_s, num_tokens, task.num_generated + 1, self._index, 0.0, 0.0)
-        actions.append(Send(task.decode_on, ready))
+        actions.append(OfferKV(task.decode_on, ready))
 
     def release(self, task: Task, actions: list[tuple]) -> None:
         del self.holding[task.request_id]
@@ -70,7 +72,7 @@ class Handovers:
         task.pull_s = now_s
         num_bytes = num_tokens * self._kv_bytes_per_token
         flow = FlowRequested(request_id, attempt, source, self._index, num_bytes, now_s, now_s, 1)
-        actions.append(Send(NETWORK, flow))
+        actions.append(PullKV(flow))
 
     def received(self, task: Task, actions: list[tuple]) -> None:
         """It is here and verified: tell everybody."""

@@ -11,6 +11,7 @@ from emu.core.messages import (
     Assigned,
     Cancelled,
     CutRun,
+    DropAttempt,
     KVLost,
     KVPulled,
     KVReady,
@@ -20,6 +21,7 @@ from emu.core.messages import (
     RequestFinished,
     RunSteps,
     Send,
+    SendOutput,
     StepsDone,
     StepsPassed,
 )
@@ -217,7 +219,7 @@ class SplitwiseSimMachine:
             self._forget(task)
             actions.append(Send(SCHEDULER, RequestFinished(task.request_id, task.attempt)))
         else:
-            actions.append(Send(SCHEDULER, PrefillDone(task.request_id, task.attempt)))
+            actions.append(SendOutput(SCHEDULER, PrefillDone(task.request_id, task.attempt)))
             if decode is not None:
                 decode.held_bytes = task.held_bytes
                 decode.num_generated += 1
@@ -245,6 +247,7 @@ class SplitwiseSimMachine:
         """Forget the attempts of a request up to this one, wherever they are here."""
         if not self._attempts.call_off(request_id, attempt):
             return
+        actions.append(DropAttempt(request_id, attempt))
         self.handovers.call_off(request_id, self._attempts, actions)
         for task in [task for task in self.batcher.pending if self._attempts.is_over(task)]:
             self.batcher.discard(task)
