@@ -1,11 +1,15 @@
 """A machine that computes nothing: a timing model says when each step ends, the workload how many tokens come out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
+import numpy as np
+
 from emu.core.batch import Batch
+from emu.core.facts import OutputWritten
 from emu.core.timing.chunk import prefill_pass_s
 from emu.core.timing.model import TimingModel
+from emu.execution.prompts import TOKEN_ID
 
 # Most runs are cut after a few steps: boundaries beyond that would be computed in vain. A run that lasts goes on from its last
 # boundary, each time by so many times what it has.
@@ -15,10 +19,11 @@ NO_LIMIT = 2**31  # to the steps of a run
 
 
 class EmulatedExecutor:
-    """Executes batches of one machine by its timing model. `output_tokens[request_id]` is what only an executor knows.
+    """Executes batches of one machine by its timing model. An `Executor`, whose ends of steps are known ahead.
 
-    `max_num_steps` bounds every run: 1 executes step by step. `num_more_steps` is how many the run in flight may have beyond
-    those whose ends are computed.
+    `output_tokens[request_id]` is what only an executor knows; an output that came from another machine and ends with one of
+    `stop_ids` is over before. `max_num_steps` bounds every run: 1 executes step by step. `num_more_steps` is how many the run
+    in flight may have beyond those whose ends are computed.
     """
 
     __slots__ = (
@@ -31,14 +36,28 @@ class EmulatedExecutor:
         "_output_tokens",
         "_prefills",
         "_step",
+        "_stop_ids",
+        "_stopped",
         "_timing",
+        "has_kv_caches",
         "num_more_steps",
+        "probe_interval_s",
     )
 
-    def __init__(self, timing: TimingModel, output_tokens: Sequence[int], max_num_steps: int) -> None:
+    def __init__(
+        self,
+        timing: TimingModel,
+        output_tokens: Sequence[int],
+        max_num_steps: int,
+        stop_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self.has_kv_caches = False
+        self.probe_interval_s = 0.0
         self._timing = timing
         self._output_tokens = output_tokens
         self._max_num_steps = max_num_steps
+        self._stop_ids = stop_ids
+        self._stopped: set[tuple[int, int]] = set()  # attempts that came with their last token
         self._step = 0
         self._last_step: dict[int, int] = {}  # of each decode in the batch
         self._by_last_step: list[tuple[int, int]] = []  # heap over the same, with entries of some that have left
@@ -107,9 +126,47 @@ class EmulatedExecutor:
                 finished.append(request_id)
         return tuple(finished)
 
-    def has_ended(self, request_id: int, num_generated: int) -> bool:
-        """Whether a request with so many tokens out has written all of them."""
-        return num_generated >= self._output_tokens[request_id]
+    def has_ended(self, request_id: int, attempt: int, num_generated: int) -> bool:
+        """True if a request with `num_generated` output tokens has no more to write."""
+        return num_generated >= self._output_tokens[request_id] or (
+            bool(self._stopped) and (request_id, attempt) in self._stopped
+        )
+
+    # --- what a machine that computes nothing has little to say of; see `Executor` ------------------------------------
+
+    async def open(self, on_step: Callable[[Exception | None, float], None], on_layer: Callable[[int], None]) -> int | None:
+        return None
+
+    def outputs(self) -> tuple[OutputWritten, ...]:
+        return ()
+
+    def end_step(self) -> None:
+        pass
+
+    def resume(self, request_id: int, attempt: int, output_ids: bytes) -> None:
+        pass
+
+    def drop(self, request_id: int, attempt: int) -> None:
+        pass
+
+    def output_ids(self, request_id: int, attempt: int) -> bytes:
+        return b""
+
+    def is_prefilling(self, request_id: int, attempt: int) -> bool:
+        return False
+
+    def cache_of(self, request_id: int, attempt: int, num_tokens: int) -> None:
+        return None
+
+    def expect(self, request_id: int, attempt: int, num_tokens: int, is_real: bool) -> None:
+        return None
+
+    def complete(self, request_id: int, attempt: int, output_ids: bytes) -> None:
+        if output_ids and int(np.frombuffer(output_ids, TOKEN_ID)[-1]) in self._stop_ids:
+            self._stopped.add((request_id, attempt))
+
+    async def probe(self, is_idle: Callable[[], bool]) -> list[tuple[str, float]]:
+        return []
 
     def _forget_gone(self) -> None:
         """Those that left the batch and would have ended first: the run must not end for them."""

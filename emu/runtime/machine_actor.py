@@ -1,7 +1,6 @@
 """One machine of the cluster as a Ray actor: its state machine, its executor and its end of the KV transfers."""
 
 import asyncio
-import dataclasses
 import logging
 import math
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from emu.core.batch import Batch
 from emu.core.cluster import Cluster
-from emu.core.facts import PayloadMoved, TokensEmitted
+from emu.core.facts import PayloadMoved, ProbeStepRun, TokensEmitted
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -28,26 +27,27 @@ from emu.core.messages import (
     SetTimer,
 )
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
-from emu.execution.prompts import TOKEN_ID
+from emu.execution.protocol import Executor
+from emu.execution.real_machines import RealMachines, ThreadExecutor
 from emu.runtime.inbox import Inbox
+from emu.runtime.machine_payloads import MachinePayloads
 from emu.runtime.node import BOUNDARY, Node
 from emu.runtime.party import PartySettings
 from emu.runtime.transfer_party import TransferParty
 from emu.runtime.wire import FrameKind
-from emu.transfer.cache_payload import CachePayload
 from emu.transfer.destination import Pulled, SourceLost, TransferFailed
-from emu.transfer.payload import KVLayout, KVPayload, Payload
 from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
 from emu.transfer.source import Key
 
 log = logging.getLogger(__name__)
+STEP_END = "step end"  # the event that the step in flight, whose end was not known ahead, is over
 
 
 class MachineActor(TransferParty):
-    """Party `index` of the run, which sleeps instead of executing.
+    """Party `index` of the run. It executes its steps if it is one of the `real` machines, or else sleeps.
 
-    What the `real` machines send are KV caches, and with each the tokens that are out, of which one of `stop_ids` is the last.
+    What real machines send are KV caches, and with each the output tokens so far.
     """
 
     def __init__(
@@ -57,33 +57,44 @@ class MachineActor(TransferParty):
         output_tokens: np.ndarray,
         settings: PartySettings,
         transfer_settings: TransferSettings,
-        real: frozenset[int] = frozenset(),
-        stop_ids: frozenset[int] = frozenset(),
+        real: RealMachines | None,
     ) -> None:
         super().__init__(index, settings, transfer_settings)
-        executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT)
-        self.node = Node(cluster.make_machine(index), executor, self._tell_steps)
-        self._real, self._stop_ids = real, stop_ids
-        self._stopped: set[Key] = set()  # who came with its last token
+        self.executor: Executor
+        if real is not None and index in real.indices:
+            self.executor = ThreadExecutor(real, cluster, index, output_tokens.tolist())
+        else:
+            stop_ids = frozenset() if real is None else real.stop_ids
+            self.executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT, stop_ids)
+        self.node = Node(cluster.make_machine(index), self.executor, self._tell_steps)
         self.inbox: Inbox | None = None
-        self._model, self._num_pieces = cluster.model, cluster.num_pieces
-        block_tokens = getattr(cluster.kind, "block_tokens", 1)  # machines of the compatible mode have none
-        self._layout = KVLayout(cluster.model, block_tokens, 0.0)  # the scale is told later
+        self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
+        indices = frozenset() if real is None else real.indices
+        self._payloads = MachinePayloads(cluster, self.executor, indices, transfer_settings.timeout_s)
         self._pulls: dict[Key, asyncio.Task[Pulled | None]] = {}
         self._ends: dict[Key, KVReceived] = {}  # of each flow the newest notice that it is through, told ahead of its time
         self._due: dict[Key, float] = {}  # flows that are through by the model before the payload is
         self._num_overruns = 0
 
+    async def open_executor(self) -> int | None:
+        """Get ready to execute. Returns the number of KV blocks there are, None where that is as declared.
+
+        Raises EngineError.
+        """
+        return await self.executor.open(self._on_step, self._payloads.on_layer)
+
     async def move(self, payload_scale: float, max_tokens: int) -> None:
         """From now on this fraction of the bytes of KV caches, of `max_tokens` tokens at most, is moved; 0 moves none."""
-        self._layout = dataclasses.replace(self._layout, scale=payload_scale)
-        await self.touch(self._payload(0, 0, max_tokens).num_bytes)
+        self._payloads.scale = payload_scale
+        await self.touch(self._payloads.num_bytes(max_tokens))
 
     # --- party --------------------------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
         self.inbox = Inbox(self.clock, self._on_event, self.fail)
         self.spawn(self.repeat(self.settings.heartbeat_s / 4, self._beat))
+        if self.executor.probe_interval_s:
+            self.spawn(self._probe_speed(self.executor.probe_interval_s))
 
     def on_message(self, sender: int, receiver: int, due_s: float, seq: int, event: tuple) -> None:
         if type(event) is FlowEndSet:
@@ -96,8 +107,11 @@ class MachineActor(TransferParty):
             self._start_pull(event.source, event.request_id, event.attempt, event.num_tokens, event.produced_until_s)
 
     def _pulls_ahead(self, offer: KVReady) -> bool:
-        """Whether to pull before the state machine has reserved the blocks: it will."""
-        return self.node.machine.would_pull(offer)
+        """Whether to pull before the state machine has reserved the blocks: it will.
+
+        Not into KV blocks: if they were then not reserved after all, steps would lack them.
+        """
+        return not self.executor.has_kv_caches and self.node.machine.would_pull(offer)
 
     def before_report(self) -> None:
         # Tokens are told when something happens; without this a quiet machine would tell none for seconds.
@@ -111,20 +125,55 @@ class MachineActor(TransferParty):
         if SCHEDULER in self.channels:
             self.channels[SCHEDULER].send(FrameKind.HEARTBEAT)
 
+    async def _probe_speed(self, interval_s: float) -> None:
+        """Now and then have the executor time probe steps, as long as there is nothing else to do."""
+        while not self.stopped.is_set():
+            await asyncio.sleep(interval_s)
+            try:
+                for phase, step_s in await self.executor.probe(lambda: self.node.is_idle and not self.stopped.is_set()):
+                    self.record_fact(self.address, self.clock.now_s(), ProbeStepRun(self.address, phase, step_s))
+            except Exception as error:
+                self.fail(error)
+                return
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
+        fact = TokensEmitted(self.address, start_s, tuple(boundaries_s), batch, finished)
+        self.record_fact(self.address, boundaries_s[-1], fact)
+
+    def _on_step(self, error: Exception | None, end_local: float) -> None:
+        if error is not None:
+            self.fail(error)
+        elif not self.stopped.is_set():
+            self.inbox.put(self.clock.emulated_s(end_local), self.address, self.next_seq(), STEP_END)
+
+    def _end_step(self, now_s: float) -> None:
+        for output in self.executor.outputs():
+            self.record_fact(self.address, now_s, output)
+        self._payloads.on_step_end()
+        self.executor.end_step()
+        self.node.step_ended(now_s)
+
+    def _on_boundary(self, now_s: float, sender: int) -> None:
+        if self.node.end_s != now_s:
+            return  # the run was cut
+        if (done := self.node.done()) is not None:
+            self._handle(done, now_s, sender)
+        elif self.node.end_s < math.inf:
+            self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
+
     # --- events and actions -------------------------------------------------------------------------------------------
 
     def _on_event(self, event: object, now_s: float, sender: int) -> None:
         if self.stopped.is_set():
             return
-        if event is BOUNDARY:
-            if self.node.end_s != now_s:
-                return  # the run was cut
-            if (done := self.node.done()) is not None:
-                self._handle(done, now_s, sender)
-            else:
-                self.inbox.put(self.node.end_s, self.address, self.next_seq(), BOUNDARY)
+        if event is STEP_END:
+            self._end_step(now_s)
+        if event is STEP_END or event is BOUNDARY:
+            self._on_boundary(now_s, sender)
             return
-        if type(event) is KVReceived and (event[:2] in self._stopped or self.node.came_in_vain(event)):
+        if type(event) is KVReceived and self.node.came_in_vain(event):
             return
         if type(event) is KVReceived and sender == NETWORK:
             key = event[:2]
@@ -170,10 +219,13 @@ class MachineActor(TransferParty):
         self.inbox.put(action.at_s, address, self.next_seq(), action.message)
 
     def send_output(self, address: int, action: SendOutput, now_s: float, sender: int) -> None:
-        self.post(address, action.to, now_s, action.message)  # a machine that sleeps knows no tokens
+        message = action.message
+        if output_ids := self.executor.output_ids(message.request_id, message.attempt):
+            message = message._replace(output_ids=output_ids)
+        self.post(address, action.to, now_s, message)
 
     def resume_output(self, address: int, action: ResumeOutput, now_s: float, sender: int) -> None:
-        """Nothing: a machine that sleeps needs no tokens."""
+        self.executor.resume(*action)
 
     # --- KV caches: the payload follows the messages ------------------------------------------------------------------
 
@@ -183,7 +235,7 @@ class MachineActor(TransferParty):
 
     def pull_kv(self, address: int, action: PullKV, now_s: float, sender: int) -> None:
         flow = action.flow
-        num_tokens = flow.num_bytes // self._model.kv_bytes_per_token
+        num_tokens = flow.num_bytes // self._kv_bytes_per_token
         self._start_pull(flow.source, flow.request_id, flow.attempt, num_tokens, flow.produced_until_s)
         self.post(address, NETWORK, now_s, flow)
 
@@ -195,6 +247,7 @@ class MachineActor(TransferParty):
     def drop_attempt(self, address: int, action: DropAttempt, now_s: float, sender: int) -> None:
         if (pull := self._forget_pull(tuple(action))) is not None:
             pull.cancel()
+        self.executor.drop(*action)
 
     def _forget_pull(self, key: Key) -> asyncio.Task | None:
         """Have nothing of this attempt join; returns its pull, if there is one."""
@@ -203,21 +256,13 @@ class MachineActor(TransferParty):
         return self._pulls.pop(key, None)
 
     def _hold(self, offer: KVReady) -> None:
-        production = TimedProduction(self.clock.local(offer.produced_from_s), self.clock.local(offer.produced_until_s))
-        key = (offer.request_id, offer.attempt)
-        self.transfer.hold(key, self._payload(*key, offer.num_tokens), production)
+        key, local = (offer.request_id, offer.attempt), self.clock.local
+        timed = TimedProduction(local(offer.produced_from_s), local(offer.produced_until_s))
+        self.transfer.hold(key, *self._payloads.held(key, offer.num_tokens, timed))
 
     def _free(self, key: Key) -> None:
         self.transfer.free(key)
-
-    def _payload(self, request_id: int, attempt: int, num_tokens: int) -> KVPayload:
-        scale = self._layout.scale
-        num_bytes = max(1, round(num_tokens * self._model.kv_bytes_per_token * scale)) if scale else 0
-        return KVPayload(request_id, attempt, num_bytes, self._num_pieces, self._layout)
-
-    def _tell_steps(self, start_s: float, boundaries_s: list[float], batch: Batch | None, finished: tuple[int, ...]) -> None:
-        fact = TokensEmitted(self.address, start_s, tuple(boundaries_s), batch, finished)
-        self.record_fact(self.address, boundaries_s[-1], fact)
+        self.executor.drop(*key)
 
     def _start_pull(self, source: int, request_id: int, attempt: int, num_tokens: int, until_s: float) -> None:
         key = (request_id, attempt)
@@ -227,11 +272,11 @@ class MachineActor(TransferParty):
     async def _pull(self, source: int, key: Key, num_tokens: int, until_local: float) -> Pulled | None:
         """What has been pulled; None if that is nothing."""
         pulled = None
-        if self._layout.scale:
+        if self._payloads.scale:
             try:
-                payload = await self._expect(source, key, num_tokens)
+                payload = await self._payloads.expected(source, key, num_tokens)
                 pulled = await self.transfer.pull(source, key, payload, until_local)
-                self._take_trailer(key, payload.trailer)
+                self.executor.complete(*key, payload.trailer)  # the output tokens came with the last byte
             except SourceLost as lost:
                 # The scheduler learns of the death itself and cancels the attempt, unless only the stream between us is lost.
                 await asyncio.sleep(2 * self.settings.heartbeat_s)
@@ -249,16 +294,6 @@ class MachineActor(TransferParty):
             self._complete(key, pulled, due_s)
             self._join_late(key, due_s, self._verified_s(pulled))
         return pulled
-
-    async def _expect(self, source: int, key: Key, num_tokens: int) -> Payload:
-        """What is to come from `source`; of a real KV cache nobody here knows the bytes."""
-        payload = self._payload(*key, num_tokens)
-        return CachePayload(payload.num_bytes, self._num_pieces, None) if source in self._real else payload
-
-    def _take_trailer(self, key: Key, trailer: bytes) -> None:
-        """The output tokens came with the last byte."""
-        if trailer and int(np.frombuffer(trailer, TOKEN_ID)[-1]) in self._stop_ids:
-            self._stopped.add(key)
 
     def _verified_s(self, pulled: Pulled | None) -> float:
         """When a payload was here and verified; where there is none, always."""

@@ -7,7 +7,7 @@ from math import inf
 from emu.core.batch import Batch
 from emu.core.machine_kind import MachineState
 from emu.core.messages import Assigned, KVReceived, RunSteps, StepsDone, StepsPassed, make
-from emu.execution.emulated import EmulatedExecutor
+from emu.execution.protocol import Executor
 
 JOINS = (Assigned, KVReceived)
 BOUNDARY = "boundary"  # the event that a runtime schedules for a node at the `end_s` of its run
@@ -20,8 +20,8 @@ class Node:
     """Tells the machine of its steps where it has to know, and `tell` of every step once: those are facts.
 
     `end_s` is the last boundary that has been computed: the end of the run, unless the executor goes on from there; minus
-    infinity where nothing runs. `next_s` is the first boundary but the last that the machine has not been told of, infinity
-    where there is none.
+    infinity where nothing runs, and infinity while the end of the step in flight is not known: see `step_ended`. `next_s` is
+    the first boundary but the last that the machine has not been told of, infinity where there is none.
     """
 
     __slots__ = (
@@ -37,7 +37,7 @@ class Node:
         "next_s",
     )
 
-    def __init__(self, machine: MachineState, executor: EmulatedExecutor, tell: TellSteps) -> None:
+    def __init__(self, machine: MachineState, executor: Executor, tell: TellSteps) -> None:
         self.machine = machine
         self.executor = executor
         self.end_s, self.next_s = -inf, inf
@@ -55,6 +55,14 @@ class Node:
         self.end_s = end_s = boundaries_s[-1]
         self.next_s = boundaries_s[0] if len(boundaries_s) > 1 else inf
         return end_s
+
+    @property
+    def is_idle(self) -> bool:
+        return self.end_s == -inf
+
+    def step_ended(self, now_s: float) -> None:
+        """The step in flight, whose end was not known ahead, is over: this is its `end_s`."""
+        self._boundaries_s[-1] = self.end_s = now_s
 
     def done(self) -> StepsDone | None:
         """At `end_s`: the run is over, or it goes on to a later `end_s` and nothing is done."""
@@ -81,7 +89,7 @@ class Node:
         self.executor.num_more_steps = 0
         boundaries_s = self._boundaries_s
         num_passed = self._num_before(now_s, sender)
-        if num_passed + 1 == len(boundaries_s):
+        if num_passed + 1 == len(boundaries_s) or self.end_s == inf:
             return False
         del boundaries_s[num_passed + 1 :]
         self.end_s = boundaries_s[-1]
@@ -108,7 +116,7 @@ class Node:
         offered the first layer, nothing joins: the source's word to forget it is under way.
         """
         seq = self.machine.pulling.get(received.request_id)
-        return seq is not None and self.executor.has_ended(received.request_id, seq.num_generated)
+        return seq is not None and self.executor.has_ended(received.request_id, received.attempt, seq.num_generated)
 
     def tell_passed(self, now_s: float, sender: int) -> None:
         """Tell of the steps that ended before an event of `sender` at `now_s`, though nothing needs to know yet."""

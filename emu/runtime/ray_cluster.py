@@ -16,13 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emu.core.cluster import Cluster
 from emu.core.messages import SCHEDULER
+from emu.execution.real_machines import RealMachines
 from emu.execution.torch_engine.errors import EngineError
 from emu.runtime.errors import RunError, gist
 from emu.runtime.fault import Fault
 from emu.runtime.machine_actor import MachineActor
 from emu.runtime.party import Endpoint, PartySettings
 from emu.runtime.ray_start import check_token, starting_ray
-from emu.runtime.real_machine_actor import RealMachineActor, RealMachines
 from emu.runtime.scheduler_actor import SchedulerActor
 from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
 from emu.transfer.settings import TransferSettings
@@ -108,25 +108,21 @@ class RayCluster:
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)
-        common = (shared, outputs, settings, transfer)
+        common = (shared, outputs, settings, transfer, None if real is None else ray.put(real))
         make = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})
-        emulated = make(MachineActor).options(scheduling_strategy="SPREAD", **options)
-        stop_ids = frozenset() if real is None else real.stop_ids
         for spec in cluster.machines:
-            if spec.index in indices:
-                actor = make(RealMachineActor).options(scheduling_strategy="SPREAD", **options | needs[spec.index])
-                self.machines[spec.index] = actor.remote(spec.index, *common, real)
-            else:
-                self.machines[spec.index] = emulated.remote(spec.index, *common, indices, stop_ids)
+            actor = make(MachineActor).options(scheduling_strategy="SPREAD", **options | needs.get(spec.index, {}))
+            self.machines[spec.index] = actor.remote(spec.index, *common)
         parties = {SCHEDULER: self.scheduler, **self.machines}
         endpoints: dict[int, Endpoint] = {}
         transports: dict[int, Any] = {}  # where the transport of each machine is reached
 
         async def listen(address: int, handle: ActorHandle) -> None:
             endpoints[address] = await handle.listen.remote(host)
-            if address in indices:
-                self.num_kv_blocks[address] = await self._open_engine(cluster.machines[address].name, handle)
             if address != SCHEDULER:
+                num_kv_blocks = await self._open_executor(cluster.machines[address].name, handle)
+                if num_kv_blocks is not None:
+                    self.num_kv_blocks[address] = num_kv_blocks
                 transports[address] = await handle.open_transfer.remote(host)
             on_status(f"actors started: {len(endpoints)}/{num_actors}")
 
@@ -138,9 +134,9 @@ class RayCluster:
             raise RunError(f"an actor did not come up: {gist(error)}") from error
         return endpoints
 
-    async def _open_engine(self, name: str, handle: ActorHandle) -> int:
+    async def _open_executor(self, name: str, handle: ActorHandle) -> int | None:
         try:
-            return await handle.open_engine.remote()
+            return await handle.open_executor.remote()
         except RayTaskError as error:
             raise RunError(
                 f"{name}: {error.cause}" if isinstance(error.cause, EngineError) else f"{name}: {gist(error)}"

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from emu.core import setting
+from emu.execution.real_machines import RealMachines
 from emu.execution.settings import TorchExecution
 from emu.results.event_log import EventLog
 from emu.results.run_record import RunRecord
@@ -22,7 +23,6 @@ from emu.runtime.party import PartySettings
 from emu.runtime.ray_address import check_address
 from emu.runtime.ray_cluster import RayCluster
 from emu.runtime.ray_nodes import check_room
-from emu.runtime.real_machine_actor import RealMachines
 from emu.runtime.rehearsal import Rehearsal
 from emu.transfer.settings import TransferSettings
 

@@ -21,6 +21,7 @@ from emu.runtime.virtual_loop import VirtualRuntime
 from tests.clusters import make_cluster, make_workload, simulate
 from tests.runtime.test_ray_runtime import BASE
 from tests.runtime.test_runs_without_end import cluster_of, kind_of
+from tests.transfer.settings import settings_named
 
 SETTINGS = PartySettings(b"secret", 0.005, 1.0, 1.0, log_events=True, overrun_s=0.005)
 
@@ -83,7 +84,7 @@ def test_virtual_refuses_an_action_that_nobody_knows(party):
 
 def test_actors_refuse_an_action_that_nobody_knows():
     cluster = make_cluster("p0 d0")
-    machine = MachineActor(0, cluster, make_workload([(0.0, 1, 1)]).output_tokens, SETTINGS, None)
+    machine = MachineActor(0, cluster, make_workload([(0.0, 1, 1)]).output_tokens, SETTINGS, settings_named(), None)
     with pytest.raises(TypeError, match=r"^MachineActor cannot perform Invented\(\)$"):
         machine.perform(0, [Invented()], 0.0, SCHEDULER)
     scheduler = SchedulerActor(cluster, SETTINGS, ())
