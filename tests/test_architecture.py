@@ -58,7 +58,7 @@ CORE_ROWS = [
     {"attempts", "flow", "fair_share", "sequence"},
     {"facts", "messages", "oracle"},
     {"batch", "request", "specs"},
-    {"setting", "seeding", "distinct"},
+    {"setting", "seeding", "message"},
 ]
 # Where a library may be imported: paths below emu/.
 LIBRARIES = {

@@ -3,6 +3,7 @@
 from typing import Protocol, TypeVar
 
 from emu.core.facts import StaleDropped
+from emu.core.message import Message
 
 
 class Attempt(Protocol):
@@ -34,15 +35,15 @@ class Attempts:
     def is_over(self, task: Attempt | None) -> bool:
         return task is not None and self._newest.get(task.request_id, 0) >= task.attempt
 
-    def is_stale(self, event: tuple, actions: list[tuple]) -> bool:
+    def is_stale(self, event: Message, actions: list[Message]) -> bool:
         """Whether the attempt that this event would begin here is over."""
         request_id, attempt = event[:2]
-        is_stale = self._newest.get(request_id, 0) >= attempt
+        is_stale: bool = self._newest.get(request_id, 0) >= attempt
         if is_stale:
             self._drop(event, actions)
         return is_stale
 
-    def current(self, place: dict[int, A], event: tuple, actions: list[tuple]) -> A | None:
+    def current(self, place: dict[int, A], event: Message, actions: list[Message]) -> A | None:
         """The task that the event, which begins with request and attempt, is about; in `place` unless its attempt is over."""
         task = place.get(event[0])
         if task is None or task.attempt != event[1]:
@@ -51,5 +52,5 @@ class Attempts:
         return task
 
     @staticmethod
-    def _drop(event: tuple, actions: list[tuple]) -> None:
+    def _drop(event: Message, actions: list[Message]) -> None:
         actions.append(StaleDropped(event[0], event[1], type(event).__name__))

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from emu.core.distinct import distinct
+from emu.core.message import distinct
 
 
 @distinct

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
@@ -41,7 +42,7 @@ class Cluster:
     timing: Provenance | None = None
 
     def __post_init__(self) -> None:
-        needed = getattr(self.placement, "load_type", MachineLoad)
+        needed: Any = getattr(self.placement, "load_type", MachineLoad)
         if not issubclass(self.kind.load_type, needed):
             raise setting.SettingError(f"placement={needed.machine_option} needs machine={needed.machine_option}")
         num_layers = self.model.num_layers

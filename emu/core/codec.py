@@ -1,11 +1,14 @@
 """Messages to and from plain tuples, which any serializer can carry: (mark, type code, *fields), the same nested."""
 
+from typing import Any
+
 from emu.core import facts, messages
 from emu.core.batch import Batch, DecodeJoin, Prefill
+from emu.core.message import Message
 
 _MARK = "m"  # begins an encoded message: no field of a message is a tuple that begins with a string
 # A code is never given to another type: event logs of earlier versions keep it. A type whose fields change gets a new one.
-TYPES: dict[int, type] = {
+TYPES: dict[int, type[Any]] = {
     1: Batch,
     2: Prefill,
     3: DecodeJoin,
@@ -61,18 +64,19 @@ TYPES: dict[int, type] = {
 _CODES = {message_type: code for code, message_type in TYPES.items()}
 
 
-def encode(message: tuple) -> tuple:
+def encode(message: Message) -> Message:
     """A message as a plain tuple of numbers, strings and such tuples. Plain tuples inside it stay what they are."""
     code = _CODES.get(type(message))
     fields = [encode(field) if isinstance(field, tuple) else field for field in message]
     return tuple(fields) if code is None else (_MARK, code, *fields)
 
 
-def decode(plain: tuple) -> tuple:
+def decode(plain: Message) -> Message:
     """The message that `encode` was given. Raises ValueError for a code that is none."""
     if plain[:1] == (_MARK,):
         message_type = TYPES.get(plain[1])
         if message_type is None:
             raise ValueError(f"{plain[1]} is no message code; known are {min(TYPES)} to {max(TYPES)}")
-        return message_type(*[decode(field) if isinstance(field, tuple) else field for field in plain[2:]])
+        message: Message = message_type(*[decode(field) if isinstance(field, tuple) else field for field in plain[2:]])
+        return message
     return tuple([decode(field) if isinstance(field, tuple) else field for field in plain])

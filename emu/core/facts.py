@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from emu.core.batch import Batch
-from emu.core.distinct import distinct
+from emu.core.message import distinct
 
 
 @distinct

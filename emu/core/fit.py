@@ -39,7 +39,8 @@ def never_fits(limits: tuple[Capacity, Capacity], prompt_tokens: np.ndarray, out
     fits_split = (prompt_tokens <= split.prompt_tokens) & (total_tokens <= split.total_tokens)
     fits_split |= one_token & (prompt_tokens <= split.handed_over_tokens)
     fits_alone = (prompt_tokens <= alone.prompt_tokens) & (total_tokens <= alone.total_tokens)
-    return ~(fits_split | fits_alone)
+    impossible: np.ndarray = ~(fits_split | fits_alone)
+    return impossible
 
 
 def _most(capacities: Seq[Capacity]) -> Capacity:

@@ -1,6 +1,7 @@
 """How a KV cache leaves one machine for another: after its prefill, or layer by layer while the prefill runs."""
 
 from emu.core.batch import Batch
+from emu.core.message import Message
 from emu.core.messages import Cancelled, FlowRequested, FreeKV, KVReady, OfferKV, PullKV, Send, make
 from emu.core.sequence import Sequence
 from emu.core.timing.chunk import prefill_pass_s
@@ -23,7 +24,7 @@ class Handover:
         self._timing = timing
         self._layerwise_min_tokens = layerwise_min_tokens
 
-    def begin(self, prompts: list[Sequence], batch: Batch, source: int, now_s: float, actions: list[tuple]) -> None:
+    def begin(self, prompts: list[Sequence], batch: Batch, source: int, now_s: float, actions: list[Message]) -> None:
         """The step that prefills `prompts` starts: offer what leaves layer by layer."""
         num_tokens = sum([seq.num_chunk for seq in prompts])
         if num_tokens + batch.num_decodes < self._layerwise_min_tokens:
@@ -37,25 +38,25 @@ class Handover:
                 seq.is_offered = True
                 self._send_offer(seq, seq.num_generated + 1, source, now_s, end_s, actions)
 
-    def offer(self, seq: Sequence, source: int, actions: list[tuple]) -> None:
+    def offer(self, seq: Sequence, source: int, actions: list[Message]) -> None:
         """The prompt has been prefilled."""
         if not seq.is_offered:
             self._send_offer(seq, seq.num_generated, source, 0.0, 0.0, actions)
 
-    def abandon(self, seq: Sequence, actions: list[tuple]) -> None:
+    def abandon(self, seq: Sequence, actions: list[Message]) -> None:
         """The request ended with its prefill: nobody needs its KV cache."""
         if seq.is_offered:
             actions.append(FreeKV(seq.request_id, seq.attempt))
             actions.append(Send(seq.decode_on, Cancelled(seq.request_id, seq.attempt)))
 
     def _send_offer(
-        self, seq: Sequence, num_generated: int, source: int, from_s: float, until_s: float, actions: list[tuple]
+        self, seq: Sequence, num_generated: int, source: int, from_s: float, until_s: float, actions: list[Message]
     ) -> None:
         request_id, attempt, num_tokens = seq.request_id, seq.attempt, seq.num_cached
         ready = make(KVReady, (request_id, attempt, seq.arrival_s, num_tokens, num_generated, source, from_s, until_s))
         actions.append(make(OfferKV, (seq.decode_on, ready)))
 
-    def pull(self, seq: Sequence, destination: int, actions: list[tuple]) -> None:
+    def pull(self, seq: Sequence, destination: int, actions: list[Message]) -> None:
         """The blocks at the destination are reserved: the flow may start."""
         request_id, attempt, _, num_tokens, _, source, from_s, until_s = seq.offer
         num_bytes = num_tokens * self._kv_bytes_per_token

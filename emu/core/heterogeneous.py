@@ -19,7 +19,7 @@ class HeterogeneousDesign(ClusterDesign):
     ... do both. Raises SettingError for a group that is wrong, or where no machine is there for one of the phases.
     """
 
-    def __init__(self, machines: list, hardware: dict[str, HardwareSpec]) -> None:
+    def __init__(self, machines: list, hardware: dict[str, HardwareSpec]) -> None:  # type: ignore[type-arg]  # as YAML has it
         for name, spec in hardware.items():
             if not isinstance(spec, HardwareSpec):
                 raise setting.SettingError(f"cluster.hardware.{name}={spec}: expected an option of hardware")

@@ -19,6 +19,7 @@ from emu.core.decode_batch import DecodeBatch
 from emu.core.facts import KVHandedOver
 from emu.core.handover import Handover
 from emu.core.kv_cache import KVCache
+from emu.core.message import Message
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -74,7 +75,7 @@ class Machine:
         self.num_steps_left = 0  # of the run in flight, the step in flight included; 0 = idle
         self._cut = False
         self._attempts = Attempts()
-        self._handlers: dict[type, Callable[[Any, float, list[tuple]], None]] = {
+        self._handlers: dict[type, Callable[[Any, float, list[Message]], None]] = {
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
             KVReceived: self._on_kv_received,
@@ -85,9 +86,9 @@ class Machine:
             StepsDone: self._on_steps_done,
         }
 
-    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+    def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event and return what is to be done, in order."""
-        actions: list[tuple] = []
+        actions: list[Message] = []
         self._handlers[type(event)](event, now_s, actions)
         return actions
 
@@ -102,7 +103,7 @@ class Machine:
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def _on_assigned(self, event: Assigned, now_s: float, actions: list[tuple]) -> None:
+    def _on_assigned(self, event: Assigned, now_s: float, actions: list[Message]) -> None:
         seq = self._accept(event, now_s, actions)
         if seq is None:
             return
@@ -121,7 +122,7 @@ class Machine:
         self.prompts.waiting.append(seq)
         self._wake(now_s, actions)
 
-    def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[Message]) -> None:
         seq = self._accept(event, now_s, actions)
         if seq is not None:
             seq.offer = event
@@ -129,7 +130,7 @@ class Machine:
             self.inbound.append(seq)
             self._admit_inbound(now_s, actions)
 
-    def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[Message]) -> None:
         request_id, attempt = event
         seq = self._attempts.current(self.pulling, event, actions)
         if seq is None:
@@ -145,19 +146,19 @@ class Machine:
         )
         self._wake(now_s, actions)
 
-    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[Message]) -> None:
         request_id, attempt, cause = event
         if self._attempts.current(self.pulling, event, actions) is not None:
             actions.append(Send(SCHEDULER, KVTransferFailed(request_id, attempt, cause)))
             self._on_cancelled(Cancelled(request_id, attempt), now_s, actions)
 
-    def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[Message]) -> None:
         seq = self._attempts.current(self.holding, event, actions)
         if seq is not None:
             self._release_held(seq, actions)
             self._blocks_came_free(now_s, actions)
 
-    def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[tuple]) -> None:
+    def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[Message]) -> None:
         """Forget the attempts of a request up to this one, wherever they are here."""
         request_id, attempt = event
         if not self._attempts.call_off(request_id, attempt):
@@ -180,12 +181,12 @@ class Machine:
             self._wake(now_s, actions)  # what is in the step in flight goes at its boundary
         self._blocks_came_free(now_s, actions)
 
-    def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[tuple]) -> None:
+    def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[Message]) -> None:
         (num_steps,) = event
         self.kv.advance(num_steps)
         self.num_steps_left -= num_steps
 
-    def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[tuple]) -> None:
+    def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[Message]) -> None:
         num_steps, finished = event
         decodes = self.decodes
         active = decodes.active
@@ -208,7 +209,7 @@ class Machine:
 
     # --- the next step ------------------------------------------------------------------------------------------------
 
-    def _wake(self, now_s: float, actions: list[tuple]) -> None:
+    def _wake(self, now_s: float, actions: list[Message]) -> None:
         """Something may join: start if idle, else look again at the next boundary."""
         if not self.num_steps_left:
             self._start(now_s, actions)
@@ -216,7 +217,7 @@ class Machine:
             self._cut = True
             actions.append(CutRun())
 
-    def _start(self, now_s: float, actions: list[tuple]) -> None:
+    def _start(self, now_s: float, actions: list[Message]) -> None:
         """Build the next step from what is here and run it; stay idle where nothing can run."""
         decodes, kv = self.decodes, self.kv
         active = decodes.active
@@ -253,12 +254,12 @@ class Machine:
             batch = make(Batch, ((), joins, leaves, len(active), decodes.context_tokens, len(left_out)))
             actions.append(make(RunSteps, (batch, num_steps)))
 
-    def _evict(self, actions: list[tuple]) -> None:
+    def _evict(self, actions: list[Message]) -> None:
         for seq in self.decodes.make_room(self.ready):
             actions.append(SendOutput(SCHEDULER, RequestEvicted(seq.request_id, seq.attempt, seq.num_generated)))
             actions.append(DropAttempt(seq.request_id, seq.attempt))
 
-    def _end_prefills(self, finished: tuple[int, ...], actions: list[tuple]) -> None:
+    def _end_prefills(self, finished: tuple[int, ...], actions: list[Message]) -> None:
         prefilled, self.prefilling = self.prefilling, []
         for seq in prefilled:
             request_id, attempt = seq.request_id, seq.attempt
@@ -284,7 +285,7 @@ class Machine:
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
-    def _admit_inbound(self, now_s: float, actions: list[tuple]) -> None:
+    def _admit_inbound(self, now_s: float, actions: list[Message]) -> None:
         """Reserve blocks for offered KV caches, in order, and pull them; the rest wait (back-pressure)."""
         inbound, kv = self.inbound, self.kv
         num_held_blocks = self.prompts.num_held_blocks
@@ -299,20 +300,20 @@ class Machine:
         if self.num_steps_left > 1 and not self._cut and kv.max_num_steps() < self.num_steps_left:
             self._wake(now_s, actions)
 
-    def _blocks_came_free(self, now_s: float, actions: list[tuple]) -> None:
+    def _blocks_came_free(self, now_s: float, actions: list[Message]) -> None:
         if self.inbound:
             self._admit_inbound(now_s, actions)
         if self.prompts.waiting or self.decodes.paused:
             self._wake(now_s, actions)
 
-    def _release_held(self, seq: Sequence, actions: list[tuple]) -> None:
+    def _release_held(self, seq: Sequence, actions: list[Message]) -> None:
         del self.holding[seq.request_id]
         self.prompts.release(seq)
         actions.append(FreeKV(seq.request_id, seq.attempt))
 
     # --- stale messages -----------------------------------------------------------------------------------------------
 
-    def _accept(self, event: Assigned | KVReady, now_s: float, actions: list[tuple]) -> Sequence | None:
+    def _accept(self, event: Assigned | KVReady, now_s: float, actions: list[Message]) -> Sequence | None:
         """The sequence of a new task, unless the attempt was called off or can never fit.
 
         A new attempt calls off those before it: the scheduler's word of their end comes by another stream, perhaps later.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from emu.core.batching.policy import BatchingPolicy
+from emu.core.message import Message
 from emu.core.messages import KVReady
 from emu.core.pools import MachineLoad, Role
 from emu.core.scheduler import Scheduler
@@ -48,7 +49,7 @@ class MachineState(Protocol):
     index: int
     pulling: Mapping[int, Pulled]
 
-    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+    def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event and return what is to be done, in order."""
         ...
 

@@ -11,7 +11,7 @@ state machines neither make nor read them: `SendOutput` has the runtime add them
 from typing import NamedTuple
 
 from emu.core.batch import Batch
-from emu.core.distinct import distinct
+from emu.core.message import Message, distinct
 
 DRIVER, NETWORK, SCHEDULER = -3, -2, -1
 # make(Send, (to, message)) is Send(to, message) in half the time: for what is made several times a request.
@@ -242,7 +242,7 @@ class Send(NamedTuple):
     """Deliver `message` to party `to`, one control latency from now."""
 
     to: int
-    message: tuple
+    message: Message
 
 
 @distinct
@@ -311,7 +311,7 @@ class SetTimer(NamedTuple):
     """Hand `message` to yourself at `at_s`."""
 
     at_s: float
-    message: tuple
+    message: Message
 
 
 @distinct

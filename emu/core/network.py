@@ -7,6 +7,7 @@ from math import inf
 from emu.core.flow import Flow
 from emu.core.forecasts import Asked, Forecasts
 from emu.core.links import Links
+from emu.core.message import Message
 from emu.core.messages import Cancelled, FlowRequested, MachineDied, SetFlowEnd, SetTimer, SharesChange, make
 
 TOGETHER_S = 1e-10  # what ends within this ends at once: what is left of it takes no share
@@ -40,7 +41,7 @@ class Network:
         self._timers: set[float] = set()
         self._retimed: dict[Flow, None] = {}  # while an event is handled
 
-    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+    def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event (FlowRequested, Cancelled, MachineDied, SharesChange) and return what is to be done, in order.
 
         That is a `SetFlowEnd` for each flow whose end is known now and was not, or has changed, and a timer.
@@ -83,7 +84,7 @@ class Network:
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def _join(self, asked: Asked) -> list[tuple]:
+    def _join(self, asked: Asked) -> list[Message]:
         """Start a flow beside others."""
         told = self._forecasts.add(asked)
         if told is None:
@@ -94,13 +95,13 @@ class Network:
             self._add(flow)
             self._change([flow], now_s)
             return self._answer()
-        actions: list[tuple] = []
+        actions: list[Message] = []
         for forecast in told:
             request_id, attempt, _, destination, _, _, _, _ = forecast.request
             actions.append(make(SetFlowEnd, (request_id, attempt, destination, forecast.end_s + forecast.latency_s)))
         return actions
 
-    def _on_other(self, event: tuple, now_s: float) -> list[tuple]:
+    def _on_other(self, event: Message, now_s: float) -> list[Message]:
         self._catch_up(now_s)
         match event:
             case Cancelled(request_id, attempt):
@@ -111,7 +112,7 @@ class Network:
                 self._timers = {at_s for at_s in self._timers if at_s > now_s}
         return self._answer()
 
-    def _drop(self, links: range | tuple, now_s: float, request_id: int | None = None, attempt: int = 0) -> None:
+    def _drop(self, links: range | Message, now_s: float, request_id: int | None = None, attempt: int = 0) -> None:
         """Drop the flows on `links`, or those of them of a request's attempts up to this one."""
 
         def is_meant(request: FlowRequested) -> bool:
@@ -125,8 +126,8 @@ class Network:
                 self._change([flow], now_s)
                 self._retimed.pop(flow, None)
 
-    def _answer(self) -> list[tuple]:
-        actions: list[tuple] = []
+    def _answer(self) -> list[Message]:
+        actions: list[Message] = []
         for flow in self._retimed:
             at_s = flow.end_s + flow.latency_s
             if flow.is_released and at_s != flow.announced_s:

@@ -19,7 +19,7 @@ class Reports:
     def __init__(self, period_s: float, num_machines: int) -> None:
         self._period_s = period_s
         self._num_machines = num_machines
-        self._waiting: list[tuple[float, int, MachineLoad, Callable, Request]] = []
+        self._waiting: list[tuple[float, int, MachineLoad, Callable[[Request], None], Request]] = []
         self._num_put = 0
 
     def put(self, now_s: float, machine: MachineLoad, change: Callable[[Request], None], request: Request) -> None:

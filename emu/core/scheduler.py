@@ -5,6 +5,7 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 from emu.core.facts import PoolChanged, RequestEnded, RequestPlaced, RequestRequeued, StaleDropped
+from emu.core.message import Message
 from emu.core.messages import (
     NETWORK,
     Assigned,
@@ -27,7 +28,7 @@ from emu.core.reports import Reports
 from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request
 
-Handler = Callable[[Any, float, list[tuple]], None]  # of one type of event, its time, and the actions that it adds to
+Handler = Callable[[Any, float, list[Message]], None]  # of one type of event, its time, and the actions that it adds to
 OfAttempt = PrefillDone | KVTransferred | KVTransferFailed | RequestFinished | RequestEvicted | RequestRejected
 MAX_TRANSFER_FAILURES = 3  # of one request: what fails so often will fail again, and each start costs a prefill
 
@@ -67,9 +68,9 @@ class Scheduler:
             RunEnded: self._on_run_ended,
         }
 
-    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+    def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event and return what is to be done, in order."""
-        actions: list[tuple] = []
+        actions: list[Message] = []
         if self.reports is not None:
             for machine, change, request in self.reports.take(now_s):
                 self._unload(machine, change, request, actions)
@@ -78,10 +79,10 @@ class Scheduler:
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def _on_run_started(self, event: RunStarted, now_s: float, actions: list[tuple]) -> None:
+    def _on_run_started(self, event: RunStarted, now_s: float, actions: list[Message]) -> None:
         actions += [PoolChanged(machine.index, str(machine.pool)) for machine in self.pools.machines]
 
-    def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[tuple]) -> None:
+    def _on_arrived(self, event: RequestArrived, now_s: float, actions: list[Message]) -> None:
         request_id, arrival_s, prompt_tokens, predicted_output_tokens = event
         request = Request(request_id, arrival_s, prompt_tokens, predicted_output_tokens)
         self.requests[request_id] = request
@@ -89,7 +90,7 @@ class Scheduler:
             self._repurpose(*move, actions)
         self._place(request, now_s, actions)
 
-    def _on_prefill_done(self, event: PrefillDone, now_s: float, actions: list[tuple]) -> None:
+    def _on_prefill_done(self, event: PrefillDone, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is not None and request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
@@ -97,14 +98,14 @@ class Scheduler:
             colocated = request.prefill_on == request.decode_on
             request.move_to(Phase.DECODING if colocated else Phase.TRANSFERRING, now_s)
 
-    def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is not None:
             if request.phase is Phase.PREFILLING:  # its PrefillDone is late
                 self._leave_prefill(request, now_s, actions)
             request.move_to(Phase.DECODING, now_s)
 
-    def _on_kv_transfer_failed(self, event: KVTransferFailed, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_transfer_failed(self, event: KVTransferFailed, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is None:
             return
@@ -118,24 +119,24 @@ class Scheduler:
             num_generated = request.num_generated + (request.phase is Phase.TRANSFERRING)
             self._start_again(request, num_generated, request.output_ids, now_s, actions)
 
-    def _on_finished(self, event: RequestFinished, now_s: float, actions: list[tuple]) -> None:
+    def _on_finished(self, event: RequestFinished, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is not None:
             self._withdraw(request, now_s, actions)
             self._end(request, Phase.FINISHED, "", now_s, actions)
 
-    def _on_evicted(self, event: RequestEvicted, now_s: float, actions: list[tuple]) -> None:
+    def _on_evicted(self, event: RequestEvicted, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is not None:
             actions.append(RequestRequeued(request.request_id, request.attempt, True, "no KV block was left for it"))
             self._start_again(request, event.num_generated, event.output_ids, now_s, actions)
 
-    def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[tuple]) -> None:
+    def _on_rejected(self, event: RequestRejected, now_s: float, actions: list[Message]) -> None:
         request = self._current(event, actions)
         if request is not None:
             self._fail(request, event.cause, now_s, actions)
 
-    def _on_machine_died(self, event: MachineDied, now_s: float, actions: list[tuple]) -> None:
+    def _on_machine_died(self, event: MachineDied, now_s: float, actions: list[Message]) -> None:
         machine = self.pools.machines[event.machine]
         if machine.pool is Pool.DEAD:
             return
@@ -150,13 +151,13 @@ class Scheduler:
                 # From scratch: only the dead machine knew how far it was.
                 self._start_again(request, 0, b"", now_s, actions)
 
-    def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[tuple]) -> None:
+    def _on_run_ended(self, event: RunEnded, now_s: float, actions: list[Message]) -> None:
         for request in list(self.requests.values()):
             self._fail(request, event.cause, now_s, actions)
 
     # --- a request's starts and its end -------------------------------------------------------------------------------
 
-    def _place(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+    def _place(self, request: Request, now_s: float, actions: list[Message]) -> None:
         if len(self.pools[Pool.DEAD]) == len(self.pools.machines):
             self._end(request, Phase.FAILED, "no machine is left alive", now_s, actions)
             return
@@ -172,21 +173,25 @@ class Scheduler:
         task = Assigned(request_id, attempt, arrival_s, num_tokens, num_generated, decode_index, request.output_ids)
         actions.append(Send(prefill_on.index, task))
 
-    def _join_mixed_pool(self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
+    def _join_mixed_pool(
+        self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[Message]
+    ) -> None:
         """Where machines are to work for the other pool; decoding a short answer directly is none of its work."""
         if prefill_on.pool is Pool.TOKEN:
             self._move(prefill_on, Pool.MIXED, actions)
         if decode_on.pool is Pool.PROMPT and not request.decodes_directly:
             self._move(decode_on, Pool.MIXED, actions)
 
-    def _repurpose(self, machine: MachineLoad, home: Pool, actions: list[tuple]) -> None:
+    def _repurpose(self, machine: MachineLoad, home: Pool, actions: list[Message]) -> None:
         """Give the machine another home; what it still has of the other kind it does in the mixed pool."""
         machine.home = home
         pool = home if machine.can_go_home else Pool.MIXED
         if machine.pool is not pool:
             self._move(machine, pool, actions)
 
-    def _start_again(self, request: Request, num_generated: int, output_ids: bytes, now_s: float, actions: list[tuple]) -> None:
+    def _start_again(
+        self, request: Request, num_generated: int, output_ids: bytes, now_s: float, actions: list[Message]
+    ) -> None:
         self._withdraw(request, now_s, actions)
         self._cancel(request, actions)
         request.attempt += 1
@@ -195,17 +200,17 @@ class Scheduler:
         request.move_to(Phase.QUEUED, now_s)
         self._place(request, now_s, actions)
 
-    def _fail(self, request: Request, cause: str, now_s: float, actions: list[tuple]) -> None:
+    def _fail(self, request: Request, cause: str, now_s: float, actions: list[Message]) -> None:
         self._withdraw(request, now_s, actions)
         self._cancel(request, actions)
         self._end(request, Phase.FAILED, cause, now_s, actions)
 
-    def _end(self, request: Request, phase: Phase, cause: str, now_s: float, actions: list[tuple]) -> None:
+    def _end(self, request: Request, phase: Phase, cause: str, now_s: float, actions: list[Message]) -> None:
         request.move_to(phase, now_s)
         del self.requests[request.request_id]
         actions.append(RequestEnded(request.request_id, request.attempt, cause))
 
-    def _cancel(self, request: Request, actions: list[tuple]) -> None:
+    def _cancel(self, request: Request, actions: list[Message]) -> None:
         """Tell the machines that still have to do with this attempt to forget it."""
         for index in dict.fromkeys((request.prefill_on, request.decode_on)):
             if self.pools.machines[index].pool is not Pool.DEAD:
@@ -213,11 +218,11 @@ class Scheduler:
 
     # --- load ---------------------------------------------------------------------------------------------------------
 
-    def _leave_prefill(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+    def _leave_prefill(self, request: Request, now_s: float, actions: list[Message]) -> None:
         machine = self.pools.machines[request.prefill_on]
         self._end_task(machine, machine.end_prefill, request, now_s, actions)
 
-    def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+    def _withdraw(self, request: Request, now_s: float, actions: list[Message]) -> None:
         """Take the attempt off its machines' loads."""
         if request.phase is Phase.PREFILLING:
             self._leave_prefill(request, now_s, actions)
@@ -230,25 +235,27 @@ class Scheduler:
         change: Callable[[Request], None],
         request: Request,
         now_s: float,
-        actions: list[tuple],
+        actions: list[Message],
     ) -> None:
         if self.reports is None:
             self._unload(machine, change, request, actions)
         else:
             self.reports.put(now_s, machine, change, request)
 
-    def _unload(self, machine: MachineLoad, change: Callable[[Request], None], request: Request, actions: list[tuple]) -> None:
+    def _unload(
+        self, machine: MachineLoad, change: Callable[[Request], None], request: Request, actions: list[Message]
+    ) -> None:
         change(request)
         if machine.pool is Pool.MIXED and machine.home is not Pool.MIXED and machine.can_go_home:
             self._move(machine, machine.home, actions)
         else:
             self.pools.changed(machine)
 
-    def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
+    def _move(self, machine: MachineLoad, pool: Pool, actions: list[Message]) -> None:
         self.pools.move(machine, pool)
         actions.append(PoolChanged(machine.index, str(pool)))
 
-    def _current(self, event: OfAttempt, actions: list[tuple]) -> Request | None:
+    def _current(self, event: OfAttempt, actions: list[Message]) -> Request | None:
         request = self.requests.get(event.request_id)
         if request is None or request.attempt != event.attempt:
             actions.append(StaleDropped(event.request_id, event.attempt, type(event).__name__))

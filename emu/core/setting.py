@@ -74,7 +74,7 @@ def between(key: str, value: float, low: float, high: float) -> float:
     return float(_checked(key, value, lambda x: low <= x <= high, f"a number from {low:g} to {high:g}"))
 
 
-def whole(key: str, value: int, low: int, high: int = MAX_WHOLE) -> int:
+def whole(key: str, value: float, low: int, high: int = MAX_WHOLE) -> int:
     expected = f"a whole number from {low} to {high}"
     return int(_checked(key, value, lambda x: low <= x <= high and x == int(x), expected))
 
@@ -99,7 +99,7 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _checked(key: str, value: Real, is_allowed: Callable[[Real], bool], expected: str) -> Real:
+def _checked(key: str, value: float, is_allowed: Callable[[float], bool], expected: str) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not is_allowed(value):
         raise SettingError(f"{key}={value}: expected {expected}")
     return value

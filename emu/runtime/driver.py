@@ -60,7 +60,7 @@ class Driver:
         self._recently_late_s: deque[float] = deque(maxlen=5000)
         self._num_ended = 0
         self._seq = 0
-        self._clock: WallClock | None = None
+        self._clock: WallClock  # from the start on
         self._failure = ""
 
     def kv_stats(self, payload_scale: float, probe_bytes_per_s: float | None) -> KVStats:

@@ -29,7 +29,7 @@ def parse_faults(faults: Iterable[Mapping[str, Any]], names: Iterable[str]) -> l
         name, at_s = fault["machine"], fault["at_s"]
         if not isinstance(name, str) or name not in by_name:
             raise FaultError(f"{place}.machine={name}: no such machine; there are {', '.join(by_name)}")
-        if not isinstance(at_s, Real) or isinstance(at_s, bool) or not 0 <= at_s < float("inf"):
+        if not isinstance(at_s, Real) or isinstance(at_s, bool) or not 0 <= float(at_s) < float("inf"):
             raise FaultError(f"{place}.at_s={at_s}: expected a number of seconds >= 0")
         parsed.append(Fault(by_name[name], float(at_s)))
     return parsed

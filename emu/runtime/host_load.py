@@ -39,7 +39,7 @@ class HostLoad:
 def _own_processes() -> dict[int, psutil.Process]:
     roots = [psutil.Process()]
     roots += [process for process in psutil.process_iter(["name"]) if process.info["name"] in _RAY_PROCESSES]
-    own = {}
+    own: dict[int, psutil.Process] = {}
     for root in roots:
         try:
             own |= {process.pid: process for process in (root, *root.children(recursive=True))}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Any
 
 from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
@@ -24,7 +25,7 @@ class Inbox:
     def __init__(
         self,
         clock: WallClock,
-        handle: Callable[[object, float, int], None],
+        handle: Callable[[Any, float, int], None],
         fail: Callable[[Exception], None],
         lead_s: float = 0.0,
     ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class MachineActor(TransferParty):
             stop_ids = frozenset() if real is None else real.stop_ids
             self.executor = EmulatedExecutor(cluster.machines[index].timing, output_tokens.tolist(), NO_LIMIT, stop_ids)
         self.node = Node(cluster.make_machine(index), self.executor, self._tell_steps)
-        self.inbox: Inbox | None = None
+        self.inbox: Inbox
         self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
         indices = frozenset() if real is None else real.indices
         self._payloads = MachinePayloads(cluster, self.executor, indices, transfer_settings.timeout_s)
@@ -165,7 +166,7 @@ class MachineActor(TransferParty):
 
     # --- events and actions -------------------------------------------------------------------------------------------
 
-    def _on_event(self, event: object, now_s: float, sender: int) -> None:
+    def _on_event(self, event: Any, now_s: float, sender: int) -> None:
         if self.stopped.is_set():
             return
         if event is STEP_END:
@@ -242,10 +243,10 @@ class MachineActor(TransferParty):
     def free_kv(self, address: int, action: FreeKV, now_s: float, sender: int) -> None:
         # Two control latencies late: the destination may have started to pull before the cancel reached it.
         at_s = now_s + 2 * self.settings.control_latency_s
-        asyncio.get_running_loop().call_at(self.clock.local(at_s), self._free, tuple(action))
+        asyncio.get_running_loop().call_at(self.clock.local(at_s), self._free, (action.request_id, action.attempt))
 
     def drop_attempt(self, address: int, action: DropAttempt, now_s: float, sender: int) -> None:
-        if (pull := self._forget_pull(tuple(action))) is not None:
+        if (pull := self._forget_pull((action.request_id, action.attempt))) is not None:
             pull.cancel()
         self.executor.drop(*action)
 
@@ -285,7 +286,7 @@ class MachineActor(TransferParty):
             except Exception as error:
                 if not isinstance(error, TransferFailed):
                     log.exception("pull of request %d", key[0])
-                    error = f"{type(error).__name__}: {error}"
+                    error = RuntimeError(f"{type(error).__name__}: {error}")
                 self._lose(key, f"KV transfer from machine {source}: {error}")
                 return None
         if key in self._due:

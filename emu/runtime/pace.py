@@ -29,10 +29,12 @@ async def choose_pace(rehearsal: Rehearsal, actors: RayCluster, dilation: float 
     """
     if rehearsal.execution.real_machines(rehearsal.cluster.machines):
         return Pace(payload_scale=1.0, dilation=1.0)
-    scale, cluster = rehearsal.transfer.payload_scale, rehearsal.cluster
+    cluster = rehearsal.cluster
+    scale = None if rehearsal.transfer.payload_scale == AUTO else float(rehearsal.transfer.payload_scale)
+    given = None if dilation == AUTO else float(dilation)
     by_role = {spec.role: spec for spec in cluster.machines}
-    if scale == 0 or AUTO not in (scale, dilation) or not {Role.PREFILL, Role.DECODE} <= by_role.keys():
-        return Pace(1.0 if scale == AUTO else scale, 1.0 if dilation == AUTO else dilation)
+    if scale == 0 or None not in (scale, given) or not {Role.PREFILL, Role.DECODE} <= by_role.keys():
+        return Pace(1.0 if scale is None else scale, 1.0 if given is None else given)
     pair = (by_role[Role.PREFILL], by_role[Role.DECODE])
     sizes = (SMALL_BYTES, LARGE_BYTES)
     probe = TransferProbe(*[await actors.measure_transfer(pair[0].index, pair[1].index, size) for size in sizes])
@@ -40,16 +42,16 @@ async def choose_pace(rehearsal: Rehearsal, actors: RayCluster, dilation: float 
     # From the pull's start to the end of the flow: the request to the source, then the bytes.
     modelled_s = cluster.control_latency_s + num_bytes / min(spec.hardware.nic_bytes_per_s for spec in pair)
     rate_rps, mean_bytes = rehearsal.workload.mean_rate_rps, float(num_bytes.mean())
-    if scale == AUTO:
-        dilation = 1.0 if dilation == AUTO else dilation
-        scale = choose_payload_scale(probe, rate_rps / dilation, mean_bytes, float(modelled_s.mean()) * dilation)
+    if scale is None:
+        pace = 1.0 if given is None else given
+        scale = choose_payload_scale(probe, rate_rps / pace, mean_bytes, float(modelled_s.mean()) * pace)
         chosen = f"payload_scale={scale:g}"
     else:
-        dilation = choose_dilation(probe, rate_rps, scale * num_bytes, modelled_s)
-        chosen = f"dilation={dilation:g}"
-    wanted = rate_rps / dilation * mean_bytes
+        pace = choose_dilation(probe, rate_rps, scale * num_bytes, modelled_s)
+        chosen = f"dilation={pace:g}"
+    wanted = rate_rps / pace * mean_bytes
     rehearsal.on_status(
         f"KV payloads: moved by {rehearsal.transfer.name} and verified here at {probe.bytes_per_s / 1e9:.2f} GB/s (64 KiB in "
         f"{probe.small_s * 1e3:.1f} ms), wanted at {wanted / 1e9:.2f} GB/s: {chosen}"
     )
-    return Pace(scale, dilation, probe.bytes_per_s)
+    return Pace(scale, pace, probe.bytes_per_s)

@@ -76,7 +76,8 @@ class Party(Effects):
         self.hosted = frozenset({address})
         self.settings = settings
         self.channels: dict[int, Channel] = {}
-        self.clock: WallClock | None = None
+        self.clock: WallClock  # from START on
+        self.is_started = False
         self.stopped: asyncio.Event = asyncio.Event()
         self.failure: Exception | None = None  # why this party cannot go on
         self._server: asyncio.Server | None = None
@@ -231,7 +232,7 @@ class Party(Effects):
         kind = frame[0]
         if kind == FrameKind.MESSAGE:
             _, sender, receiver, due_s, seq, message = frame
-            if not self.stopped.is_set() and self.clock is not None:
+            if not self.stopped.is_set() and self.is_started:
                 self.on_message(sender, receiver, due_s, seq, decode(message))
         elif kind == FrameKind.TRANSFER:
             self.on_transfer_frame(channel.peer, *frame[1:])
@@ -245,6 +246,7 @@ class Party(Effects):
         elif kind == FrameKind.START:
             self.clock = WallClock(frame[1], frame[2], *self._offset)
             self.on_start()
+            self.is_started = True
             self.spawn(self.repeat(self.settings.facts_interval_s, self.report))
         elif kind == FrameKind.STOP:
             self.report()

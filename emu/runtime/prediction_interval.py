@@ -37,7 +37,9 @@ def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float
         return None
     contains_run = len(record.real) < len(record.machines)
     workload = _as_answered(rehearsal.workload, record) if record.real else rehearsal.workload
-    found = [latencies(record.recorder.columns(), warmup_s)] if contains_run else []
+    found: list[Mapping[str, Mapping[str, float | None]]] = []
+    if contains_run:
+        found.append(latencies(record.recorder.columns(), warmup_s))
     clusters = [_biased(rehearsal.cluster, sign) for sign in (-1.0, 1.0)]
     if record.fidelity is not None:  # else the run itself is the replay without a bias
         clusters.append(rehearsal.cluster)

@@ -49,7 +49,7 @@ class RayCluster:
         if ray.is_initialized():
             check_token()
             return self
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
             with starting_ray(self._address):
                 if self._address:
@@ -96,24 +96,25 @@ class RayCluster:
     ) -> dict[int, Endpoint]:
         """Make all actors at once; return where each listens. Raises RunError where one does not come up."""
         num_actors = len(cluster.machines) + 1
-        indices = frozenset() if real is None else real.indices
-        needs = {index: real.execution.needs(cluster, cluster.machines[index]) for index in indices}
+        needs: dict[int, dict[str, float]] = {}
+        if real is not None:
+            needs = {index: real.execution.needs(cluster, cluster.machines[index]) for index in real.indices}
         self.check_room(num_actors - len(needs))
         _check_room_for_real(list(needs.values()))
         options = {"num_cpus": 0, "memory": self._actor_memory_bytes, "max_restarts": 0}
         # The run's clock is this host's: the scheduler stays here.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        make_scheduler = ray.remote(SchedulerActor).options(scheduling_strategy=here, **options)
-        self.scheduler = make_scheduler.remote(cluster, settings, faults)
+        make_scheduler: Any = ray.remote(SchedulerActor).options(scheduling_strategy=here, **options)
+        scheduler = self.scheduler = make_scheduler.remote(cluster, settings, faults)
         # The description is the same for all: it is stored once.
         shared = ray.put(cluster)
         outputs = ray.put(output_tokens)
         common = (shared, outputs, settings, transfer, None if real is None else ray.put(real))
-        make = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})
+        make = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})  # type: ignore[call-overload]  # not in Ray's types
         for spec in cluster.machines:
             actor = make(MachineActor).options(scheduling_strategy="SPREAD", **options | needs.get(spec.index, {}))
             self.machines[spec.index] = actor.remote(spec.index, *common)
-        parties = {SCHEDULER: self.scheduler, **self.machines}
+        parties = {SCHEDULER: scheduler, **self.machines}
         endpoints: dict[int, Endpoint] = {}
         transports: dict[int, Any] = {}  # where the transport of each machine is reached
 
@@ -175,6 +176,7 @@ class RayCluster:
                 else:
                     on_machine_death(address, f"Ray: {gist(error)}")
 
+        assert self.scheduler is not None
         parties = {SCHEDULER: self.scheduler, **self.machines}
         await asyncio.gather(*(watch_one(address, handle) for address, handle in parties.items()))
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray._private.utils import estimate_available_memory
@@ -50,12 +51,13 @@ def ray_nodes(address: str, num_nodes: int, object_store_bytes: int) -> Iterator
     try:
         with starting_ray(address):
             if not address:
-                unused = {"include_dashboard": False, "include_log_monitor": False}
+                unused: dict[str, Any] = {"include_dashboard": False, "include_log_monitor": False}
                 node = {"num_cpus": 1, "object_store_memory": object_store_bytes, **unused}
                 cluster = Cluster(initialize_head=True, head_node_args=node)
                 for _ in range(num_nodes - 1):
                     cluster.add_node(**node)
-            ray.init(address=address or cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            joined = address if cluster is None else cluster.address
+            ray.init(address=joined, log_to_driver=False, logging_level=logging.ERROR)
     except RunError:
         ray.shutdown()
         raise

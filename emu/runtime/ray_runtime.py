@@ -57,7 +57,7 @@ class RayRuntime:
         self.report_period_s = setting.period_s_or_zero("runtime.report_period_s", report_period_s)
         if isinstance(dilation, str) and dilation != AUTO:
             raise setting.SettingError(f"runtime.dilation={dilation}: expected auto or a number > 0")
-        self.dilation = dilation if dilation == AUTO else setting.positive("runtime.dilation", dilation)
+        self.dilation = dilation if isinstance(dilation, str) else setting.positive("runtime.dilation", dilation)
         self.address = address or ""
         self.host = host
         self.actor_memory_bytes = setting.whole("runtime.actor_memory_bytes", actor_memory_bytes, 1, 1 << 50)

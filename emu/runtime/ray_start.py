@@ -8,7 +8,13 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, GcsClient, get_authentication_mode
+from ray._raylet import (  # type: ignore[attr-defined]  # compiled: Ray's types lack them
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    Config,
+    GcsClient,
+    get_authentication_mode,
+)
 from ray.exceptions import AuthenticationError
 
 from emu.runtime.errors import RunError

@@ -22,8 +22,8 @@ class SchedulerActor(Party):
         self.hosted = frozenset({SCHEDULER, NETWORK})
         self.scheduler = cluster.make_scheduler()
         self.network = cluster.make_network()
-        self.inbox: Inbox | None = None
-        self.network_inbox: Inbox | None = None
+        self.inbox: Inbox
+        self.network_inbox: Inbox
         self._num_machines = len(cluster.machines)
         self._last_heard: dict[int, float] = {}
         self._faults = faults
@@ -52,7 +52,7 @@ class SchedulerActor(Party):
         self._last_heard[peer] = time.monotonic()
 
     def on_peer_lost(self, peer: int) -> None:
-        if peer >= 0 and self.inbox is not None:
+        if peer >= 0 and self.is_started:
             self._declare_dead(peer, "its stream was closed")
 
     def measurements(self) -> tuple[list[float], list[float], tuple]:

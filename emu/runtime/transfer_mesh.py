@@ -28,7 +28,7 @@ class TransferMesh:
         secret = secrets.token_bytes(32)
         party_settings = PartySettings(secret, 0.005, 10.0, 0.5, log_events=False, overrun_s=0.005)
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-        actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(party)
+        actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(party)  # type: ignore[call-overload]  # not in Ray's types
         for index, node in enumerate(nodes):
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             self.handles.append(actor.options(num_cpus=0, scheduling_strategy=here).remote(index, party_settings, settings))

@@ -11,6 +11,7 @@ from emu.runtime.wire import FrameKind
 from emu.transfer.counts import TransferCounts
 from emu.transfer.destination import Pulled
 from emu.transfer.kv_transfer import KVTransfer
+from emu.transfer.object_store import ObjectStore
 from emu.transfer.payload import KVPayload
 from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
@@ -35,7 +36,7 @@ class TransferParty(Party):
     def __init__(self, address: int, settings: PartySettings, transfer_settings: TransferSettings) -> None:
         super().__init__(address, settings)
         self.transfer_settings = transfer_settings
-        self.transfer: KVTransfer | None = None
+        self.transfer: KVTransfer  # once it is open
 
     # --- called by Ray ------------------------------------------------------------------------------------------------
 
@@ -52,7 +53,9 @@ class TransferParty(Party):
     @ray.method(concurrency_group=KV_GROUP)
     async def take(self, buffer: int, num_bytes: int) -> np.ndarray:
         """For the object store."""
-        return self.transfer.transport.take(buffer, num_bytes)
+        transport = self.transfer.transport
+        assert isinstance(transport, ObjectStore)
+        return transport.take(buffer, num_bytes)
 
     async def hold(self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, production_s: float = 0.0) -> None:
         """Hold a payload whose pieces come into being from now on for so many wall seconds."""
@@ -87,7 +90,7 @@ class TransferParty(Party):
     # --- party --------------------------------------------------------------------------------------------------------
 
     def on_peer_lost(self, peer: int) -> None:
-        if self.transfer is not None:
+        if hasattr(self, "transfer"):
             self.transfer.on_peer_lost(peer)
 
     def on_transfer_frame(self, peer: int, *fields: Any) -> None:

@@ -56,10 +56,16 @@ class Channel(asyncio.Protocol):
         self._on_open = on_open
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._timeout: asyncio.TimerHandle | None = None
-        self.peer = peer
+        self._timeout: asyncio.TimerHandle
+        self._peer = peer
         self.is_open = False
         self.opened = asyncio.get_running_loop().create_future()
+
+    @property
+    def peer(self) -> int:
+        """The address of the other side, once the channel is open."""
+        assert self._peer is not None
+        return self._peer
 
     def send(self, *frame: object) -> None:
         """Send a frame; silently nothing once the connection is closed: `on_close` has told."""
@@ -74,19 +80,21 @@ class Channel(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._timeout = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_S, transport.abort)
         if self._own_address is not None:
             self.send(FrameKind.HELLO, self._secret, self._own_address)
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
+        buffer, transport = self._buffer, self._transport
+        assert transport is not None
         buffer += data
         position = 0
         while len(buffer) - position >= _HEADER.size:
             (length,) = _HEADER.unpack_from(buffer, position)
             if length > (MAX_FRAME_BYTES if self.is_open else MAX_HELLO_BYTES):
-                self._transport.abort()
+                transport.abort()
                 return
             end = position + _HEADER.size + length
             if len(buffer) < end:
@@ -96,7 +104,7 @@ class Channel(asyncio.Protocol):
             if self.is_open:
                 self._on_frame(self, msgpack.unpackb(body, use_list=False))
             elif not self._open(body):
-                self._transport.abort()
+                transport.abort()
                 return
         del buffer[:position]
 
@@ -125,7 +133,7 @@ class Channel(asyncio.Protocol):
                 and hmac.compare_digest(frame[1], self._secret)
             )
             if accepted:
-                self.peer = frame[2]
+                self._peer = frame[2]
                 self.send(FrameKind.WELCOME)
         if accepted:
             self._timeout.cancel()

@@ -18,10 +18,13 @@ class PlacementPolicy(Protocol):
         ...
 
 
-def place_by(choose: Callable[[Pool], MachineLoad], pools: Pools) -> tuple[MachineLoad, MachineLoad]:
+def place_by(choose: Callable[[Pool], MachineLoad | None], pools: Pools) -> tuple[MachineLoad, MachineLoad]:
     """Choose in the pool of each phase; a machine that serves both phases keeps its request."""
     prefill_on = choose(pools.first_alive(PREFILL_POOLS))
+    assert prefill_on is not None  # such a pool has a machine, and below
     decode_pool = pools.first_alive(DECODE_POOLS)
     if prefill_on.home is Pool.MIXED or prefill_on.pool is decode_pool:
         return prefill_on, prefill_on
-    return prefill_on, choose(decode_pool)
+    decode_on = choose(decode_pool)
+    assert decode_on is not None
+    return prefill_on, decode_on

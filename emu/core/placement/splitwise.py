@@ -33,6 +33,7 @@ class Splitwise:
                 if not pending or pending + num_tokens <= self.max_pending_prompt_tokens:
                     return machine
                 fullest = fullest or machine
+        assert fullest is not None  # at least one machine is alive
         return fullest
 
     def _token_machine(self, num_tokens: int, pools: Pools) -> MachineLoad:
@@ -42,4 +43,5 @@ class Splitwise:
                 if machine.kv_tokens + num_tokens + 1 <= self.max_kv_fraction * machine.kv_capacity_tokens:
                     return machine
                 fullest = fullest or machine
+        assert fullest is not None  # at least one machine is alive
         return fullest

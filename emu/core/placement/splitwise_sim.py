@@ -32,13 +32,14 @@ class SplitwiseSim:
         """As every policy, but that it says itself, in `taken`, which machines join the mixed pool."""
         self.taken = []
         if pools.is_colocated:
-            machine = pools.least(Pool.MIXED, "by_queue")
+            machine = _least(pools, Pool.MIXED, "by_queue")
+            assert machine is not None  # at least one is alive
             return machine, machine
         prefill_on = self._least_queue(request, pools)
         decode_on = self._least_memory(request, pools)
-        if prefill_on is None and (prefill_on := pools.least(Pool.TOKEN, "by_queue")) is not None:
+        if prefill_on is None and (prefill_on := _least(pools, Pool.TOKEN, "by_queue")) is not None:
             self.taken.append(prefill_on)
-        if decode_on is None and (decode_on := pools.least(Pool.PROMPT, "by_memory")) is not None:
+        if decode_on is None and (decode_on := _least(pools, Pool.PROMPT, "by_memory")) is not None:
             self.taken.append(decode_on)
         if prefill_on is None or decode_on is None:
             prefill_on = decode_on = self._least_of_all(pools)
@@ -46,7 +47,7 @@ class SplitwiseSim:
 
     def _least_queue(self, request: Request, pools: Pools) -> SplitwiseSimLoad | None:
         for pool in (Pool.PROMPT, Pool.MIXED):
-            machine = pools.least(pool, "by_queue")
+            machine = _least(pools, pool, "by_queue")
             if machine is not None:
                 num_tokens = machine.pending_tokens + request.prefill_tokens
                 if not machine.has_queue or num_tokens <= self.max_pending_tokens:
@@ -55,16 +56,24 @@ class SplitwiseSim:
 
     def _least_memory(self, request: Request, pools: Pools) -> SplitwiseSimLoad | None:
         for pool in (Pool.TOKEN, Pool.MIXED):
-            machine = pools.least(pool, "by_memory")
+            machine = _least(pools, pool, "by_memory")
             if machine is not None and machine.scheduled_bytes + machine.whole_bytes(request) < machine.memory_bytes:
                 return machine
         return None
 
     def _least_of_all(self, pools: Pools) -> SplitwiseSimLoad:
         """Ties to the prompt pool, then to the mixed one, where those just taken come last, then to the token pool."""
-        order = []
+        order: list[SplitwiseSimLoad] = []
         for pool in (Pool.PROMPT, Pool.MIXED, Pool.TOKEN):
-            order += sorted((machine for machine in pools[pool] if machine not in self.taken), key=attrgetter("turn"))
+            others = [load for load in pools[pool] if isinstance(load, SplitwiseSimLoad) and load not in self.taken]
+            order += sorted(others, key=attrgetter("turn"))
             if pool is Pool.MIXED:
                 order += self.taken
         return min(order, key=attrgetter("pending_tokens"))
+
+
+def _least(pools: Pools, pool: Pool, figure: str) -> SplitwiseSimLoad | None:
+    """As `Pools.least`. The cluster has loads of this policy's `load_type`."""
+    machine = pools.least(pool, figure)
+    assert machine is None or isinstance(machine, SplitwiseSimLoad)
+    return machine

@@ -2,6 +2,7 @@
 
 from emu.core.attempts import Attempts
 from emu.core.facts import KVHandedOver
+from emu.core.message import Message
 from emu.core.messages import (
     NETWORK,
     SCHEDULER,
@@ -36,14 +37,14 @@ class Handovers:
         self._kv_bytes_per_token = kv_bytes_per_token
         self._retry_s = retry_s
 
-    def hold(self, task: Task, actions: list[tuple]) -> None:
+    def hold(self, task: Task, actions: list[Message]) -> None:
         """Offer what has been prefilled. `task` holds its memory already."""
         self.holding[task.request_id] = task
         key, num_tokens = (task.request_id, task.attempt), task.prompt_tokens
         ready = KVReady(*key, task.arrival_s, num_tokens, task.num_generated + 1, self._index, 0.0, 0.0)
         actions.append(OfferKV(task.decode_on, ready))
 
-    def release(self, task: Task, actions: list[tuple]) -> None:
+    def release(self, task: Task, actions: list[Message]) -> None:
         del self.holding[task.request_id]
         self._memory.release(task.held_bytes)
         actions.append(FreeKV(task.request_id, task.attempt))
@@ -60,7 +61,7 @@ class Handovers:
     def has_room(self, event: KVReady) -> bool:
         return (event.num_tokens + 1) * self._kv_bytes_per_token <= self._memory.num_free
 
-    def try_pull(self, event: KVReady, now_s: float, actions: list[tuple]) -> None:
+    def try_pull(self, event: KVReady, now_s: float, actions: list[Message]) -> None:
         """Take the memory and start the transfer, or ask again later."""
         if not self.has_room(event):
             actions.append(SetTimer(now_s + self._retry_s, event))
@@ -74,7 +75,7 @@ class Handovers:
         flow = FlowRequested(request_id, attempt, source, self._index, num_bytes, now_s, now_s, 1)
         actions.append(PullKV(flow))
 
-    def received(self, task: Task, actions: list[tuple]) -> None:
+    def received(self, task: Task, actions: list[Message]) -> None:
         """It is here and verified: tell everybody."""
         del self.pulling[task.request_id]
         key = (task.request_id, task.attempt)
@@ -82,7 +83,7 @@ class Handovers:
         actions.append(Send(SCHEDULER, KVTransferred(*key)))
         actions.append(KVHandedOver(*key, task.source, self._index, task.num_cached, task.ready_s, task.pull_s))
 
-    def call_off(self, request_id: int, attempts: Attempts, actions: list[tuple]) -> None:
+    def call_off(self, request_id: int, attempts: Attempts, actions: list[Message]) -> None:
         """Forget the attempts of a request that are over."""
         if attempts.is_over(self.inbound.get(request_id)):
             del self.inbound[request_id]

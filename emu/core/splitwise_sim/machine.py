@@ -4,8 +4,12 @@ A block lasts until a decode ends or an arrival cuts it, and only then is a batc
 because an executor gives only so many steps at a time, goes on as it is.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from emu.core.attempts import Attempts
 from emu.core.batch import Batch, DecodeJoin, Prefill
+from emu.core.message import Message
 from emu.core.messages import (
     SCHEDULER,
     Assigned,
@@ -63,7 +67,7 @@ class SplitwiseSimMachine:
         self._presence = Presence(index, reports_queue)
         self._cut = False
         self._attempts = Attempts()
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any, float, list[Message]], None]] = {
             Assigned: self._on_assigned,
             KVReady: self._on_kv_ready,
             KVReceived: self._on_kv_received,
@@ -74,9 +78,9 @@ class SplitwiseSimMachine:
             StepsDone: self._on_steps_done,
         }
 
-    def handle(self, event: tuple, now_s: float) -> list[tuple]:
+    def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event and return what is to be done, in order."""
-        actions: list[tuple] = []
+        actions: list[Message] = []
         self._handlers[type(event)](event, now_s, actions)
         self._presence.report(bool(self.batcher.pending), actions)
         return actions
@@ -91,7 +95,7 @@ class SplitwiseSimMachine:
 
     # --- arrivals -----------------------------------------------------------------------------------------------------
 
-    def _on_assigned(self, event: Assigned, now_s: float, actions: list[tuple]) -> None:
+    def _on_assigned(self, event: Assigned, now_s: float, actions: list[Message]) -> None:
         if self._is_stale(event, actions):
             return
         request_id, attempt, arrival_s, num_tokens, num_generated, decode_on, _ = event
@@ -107,14 +111,14 @@ class SplitwiseSimMachine:
             self.batcher.add_decode(decode, prompt_is_here=True)
             self._arrived(decode, now_s, actions)
 
-    def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_ready(self, event: KVReady, now_s: float, actions: list[Message]) -> None:
         if not self.handovers.is_retry(event):
             if self._is_stale(event, actions):
                 return
             self.handovers.expect(self._new_decode(event, event.num_generated), event, now_s)
         self.handovers.try_pull(event, now_s, actions)
 
-    def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_received(self, event: KVReceived, now_s: float, actions: list[Message]) -> None:
         task = self._attempts.current(self.handovers.pulling, event, actions)
         if task is not None:
             self.handovers.received(task, actions)
@@ -123,7 +127,7 @@ class SplitwiseSimMachine:
             self.batcher.add_decode(task, prompt_is_here=False)
             self._arrived(task, now_s, actions)
 
-    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_lost(self, event: KVLost, now_s: float, actions: list[Message]) -> None:
         request_id, attempt, cause = event
         if self._attempts.current(self.handovers.pulling, event, actions) is not None:
             actions.append(Send(SCHEDULER, KVTransferFailed(request_id, attempt, cause)))
@@ -135,7 +139,7 @@ class SplitwiseSimMachine:
         decode.kv_bytes = (self._oracle.output_tokens(event.request_id) - num_generated) * self._kv_bytes_per_token
         return decode
 
-    def _arrived(self, task: Task, now_s: float, actions: list[tuple]) -> None:
+    def _arrived(self, task: Task, now_s: float, actions: list[Message]) -> None:
         """Start if idle, unless memory is short of this very task; else cut a block of decodes that could take it."""
         if not self.is_running:
             if task.kv_bytes <= self.memory.num_free:
@@ -143,7 +147,7 @@ class SplitwiseSimMachine:
         elif self.batcher.has_room(task.num_tokens) or 0 < task.prompt_tokens <= self.batcher.limits.max_batch_tokens:
             self._cut_block(actions)
 
-    def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_pulled(self, event: KVPulled, now_s: float, actions: list[Message]) -> None:
         """The memory of a prompt came free: the first task that waits may go ahead."""
         task = self._attempts.current(self.handovers.holding, event, actions)
         if task is None:
@@ -158,7 +162,7 @@ class SplitwiseSimMachine:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _start(self, now_s: float, actions: list[tuple]) -> None:
+    def _start(self, now_s: float, actions: list[Message]) -> None:
         """Select a batch and run it: one step where it has prompts, else a block of decode steps."""
         prefills, joins = [], []
         for task in self.batcher.select():
@@ -171,22 +175,22 @@ class SplitwiseSimMachine:
         if self.is_running:
             self._run(tuple(prefills), tuple(joins), actions)
 
-    def _run(self, prefills: tuple[Prefill, ...], joins: tuple[DecodeJoin, ...], actions: list[tuple]) -> None:
+    def _run(self, prefills: tuple[Prefill, ...], joins: tuple[DecodeJoin, ...], actions: list[Message]) -> None:
         active = self.batcher.active
         leaves, active.leaves = tuple(active.leaves), []
         num_paused = len(self.batcher.paused)
         batch = Batch(prefills, joins, leaves, len(active.tasks), active.context_tokens, num_paused)
         actions.append(RunSteps(batch, 1 if prefills else NO_LIMIT))
 
-    def _cut_block(self, actions: list[tuple]) -> None:
+    def _cut_block(self, actions: list[Message]) -> None:
         if not self.batcher.prefilling and not self._cut:
             self._cut = True
             actions.append(CutRun())
 
-    def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[tuple]) -> None:
+    def _on_steps_passed(self, event: StepsPassed, now_s: float, actions: list[Message]) -> None:
         self.batcher.active.advance(event.num_steps)
 
-    def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[tuple]) -> None:
+    def _on_steps_done(self, event: StepsDone, now_s: float, actions: list[Message]) -> None:
         batcher = self.batcher
         num_steps, finished = event
         batcher.active.advance(num_steps)
@@ -209,7 +213,7 @@ class SplitwiseSimMachine:
                 self._forget(task)
         self._start(now_s, actions)
 
-    def _end_prefill(self, task: Task, is_finished: bool, actions: list[tuple]) -> None:
+    def _end_prefill(self, task: Task, is_finished: bool, actions: list[Message]) -> None:
         decode = self.decodes.get(task.request_id)
         if self._attempts.is_over(task):
             self._forget(task)
@@ -238,12 +242,12 @@ class SplitwiseSimMachine:
 
     # --- requests called off ------------------------------------------------------------------------------------------
 
-    def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[tuple]) -> None:
+    def _on_cancelled(self, event: Cancelled, now_s: float, actions: list[Message]) -> None:
         self._call_off(event.request_id, event.attempt, actions)
         if not self.is_running and self.batcher.pending:
             self._start(now_s, actions)
 
-    def _call_off(self, request_id: int, attempt: int, actions: list[tuple]) -> None:
+    def _call_off(self, request_id: int, attempt: int, actions: list[Message]) -> None:
         """Forget the attempts of a request up to this one, wherever they are here."""
         if not self._attempts.call_off(request_id, attempt):
             return
@@ -255,7 +259,7 @@ class SplitwiseSimMachine:
         if request_id in self.decodes:
             self._cut_block(actions)  # what is in the step in flight goes at its boundary
 
-    def _is_stale(self, event: Assigned | KVReady, actions: list[tuple]) -> bool:
+    def _is_stale(self, event: Assigned | KVReady, actions: list[Message]) -> bool:
         """Whether the attempt was called off. A new one calls off those before it."""
         if self._attempts.is_stale(event, actions):
             return True

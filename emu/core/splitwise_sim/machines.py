@@ -69,6 +69,7 @@ class SplitwiseSimMachines:
     def make_machine(
         self, spec: MachineSpec, model: ModelSpec, batching: BatchingPolicy, layerwise_min_tokens: float, num_pieces: int
     ) -> SplitwiseSimMachine:
+        assert self.oracle is not None  # a cluster is made of machines that were told: see `consult`
         return SplitwiseSimMachine(
             index=spec.index,
             num_bytes=self._kv_bytes(spec.hardware, model),
@@ -86,6 +87,7 @@ class SplitwiseSimMachines:
 
     def make_load(self, spec: MachineSpec, model: ModelSpec) -> SplitwiseSimLoad:
         num_bytes = self._kv_bytes(spec.hardware, model)
+        assert self.oracle is not None
         return SplitwiseSimLoad(spec.index, spec.role, spec.num_kv_blocks, num_bytes, model.kv_bytes_per_token, self.oracle)
 
     def _num_tokens(self, hardware: HardwareSpec, model: ModelSpec) -> int:

@@ -1,5 +1,6 @@
 """Which requests are at a machine, and what the scheduler can conclude from that about its queue."""
 
+from emu.core.message import Message
 from emu.core.messages import SCHEDULER, QueueChanged, Send
 from emu.core.splitwise_sim.task import Task
 
@@ -33,7 +34,7 @@ class Presence:
     def leave(self, task: Task) -> None:
         self._here.discard((task.request_id, task.attempt))
 
-    def report(self, is_waiting: bool, actions: list[tuple]) -> None:
+    def report(self, is_waiting: bool, actions: list[Message]) -> None:
         """Tell the scheduler if it is wrong."""
         if self._reports and self._believed != is_waiting:
             self._believed = is_waiting

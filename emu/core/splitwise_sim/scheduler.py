@@ -1,5 +1,6 @@
 """The scheduler beside machines of the published simulator: it learns what its placement has to know at once."""
 
+from emu.core.message import Message
 from emu.core.messages import KVTransferred, QueueChanged
 from emu.core.placement.policy import PlacementPolicy
 from emu.core.placement.splitwise_sim import SplitwiseSim
@@ -25,17 +26,17 @@ class SplitwiseSimScheduler(Scheduler):
         self._loads = machines
         self._num_moves = len(machines)
 
-    def _on_queue_changed(self, event: QueueChanged, now_s: float, actions: list[tuple]) -> None:
+    def _on_queue_changed(self, event: QueueChanged, now_s: float, actions: list[Message]) -> None:
         self._loads[event.machine].has_queue = event.is_waiting
 
-    def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[tuple]) -> None:
+    def _on_kv_transferred(self, event: KVTransferred, now_s: float, actions: list[Message]) -> None:
         super()._on_kv_transferred(event, now_s, actions)
         request = self.requests.get(event.request_id)
         if request is not None and request.attempt == event.attempt:
             self._end_hold(request)
             self._loads[request.decode_on].arrive_decode(request)
 
-    def _withdraw(self, request: Request, now_s: float, actions: list[tuple]) -> None:
+    def _withdraw(self, request: Request, now_s: float, actions: list[Message]) -> None:
         super()._withdraw(request, now_s, actions)
         if request.phase is not Phase.DECODING:
             self._end_hold(request)
@@ -46,14 +47,16 @@ class SplitwiseSimScheduler(Scheduler):
             source.end_hold(request)
             self.pools.changed(source)
 
-    def _join_mixed_pool(self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[tuple]) -> None:
+    def _join_mixed_pool(
+        self, request: Request, prefill_on: MachineLoad, decode_on: MachineLoad, actions: list[Message]
+    ) -> None:
         if isinstance(self.placement, SplitwiseSim):
             for machine in self.placement.taken:
                 self._move(machine, Pool.MIXED, actions)
         else:
             super()._join_mixed_pool(request, prefill_on, decode_on, actions)
 
-    def _move(self, machine: MachineLoad, pool: Pool, actions: list[tuple]) -> None:
+    def _move(self, machine: MachineLoad, pool: Pool, actions: list[Message]) -> None:
         self._loads[machine.index].turn = self._num_moves
         self._num_moves += 1
         super()._move(machine, pool, actions)

@@ -1,8 +1,9 @@
 """Timing calibrated on a machine that executes for real: `tools/calibrate.py` measures, fits and writes it."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,8 @@ class CalibratedTiming(TimingModel):
         context = np.arange(*contexts)
         durations_s = base_s + (kv_read_s + growth_s * context) * context
         durations_s[0] += start_s
-        return np.add.accumulate(durations_s).tolist()
+        boundaries_s: list[float] = np.add.accumulate(durations_s).tolist()
+        return boundaries_s
 
     def extrapolates(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> bool:
         """True outside the measured tokens of a pass, number of decodes or mean context of a decode."""
@@ -195,13 +197,14 @@ class CalibratedFamily(FittedFamily):
             setting.positive(f"timing.{phase}_speed", speed)
 
     def check(self, place: str, fit: Fit) -> None:
-        CalibratedTiming(**fit, place=place)
+        figures: Mapping[str, Any] = fit
+        CalibratedTiming(**figures, place=place)
 
     def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        slower = {name: 1.0 / speed for phase, speed in self._speeds.items() for name in COSTS[phase] if name in fit}
-        slower = {name: _times(factor, fit[name]) for name, factor in slower.items()}
+        factors = {name: 1.0 / speed for phase, speed in self._speeds.items() for name in COSTS[phase] if name in fit}
+        figures: dict[str, Any] = {**fit, **{name: _times(factor, fit[name]) for name, factor in factors.items()}}
         try:
-            return CalibratedTiming(**{**fit, **slower}, place=place)
+            return CalibratedTiming(**figures, place=place)
         except SettingError as error:  # as it stands in the file it is right
             speeds = " ".join(f"timing.{phase}_speed={speed:g}" for phase, speed in self._speeds.items())
             raise SettingError(f"{speeds}: {error}") from error

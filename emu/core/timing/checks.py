@@ -21,7 +21,7 @@ def cost_s(key: str, value: float) -> float:
     return setting.between(key, value, 0, MAX_S)
 
 
-def sizes(key: str, values: Sequence[int], high: int = setting.MAX_WHOLE, min_points: int = 2) -> None:
+def sizes(key: str, values: Sequence[float], high: int = setting.MAX_WHOLE, min_points: int = 2) -> None:
     """Ascending whole numbers from 1: the tokens or sequences at which something is known."""
     _listed(key, values, min_points)
     for i, value in enumerate(values):
@@ -38,7 +38,9 @@ def as_many(key: str, values: Sequence[float], sizes_key: str, num: int) -> None
         raise SettingError(f"{key}={list(values)}: {len(values)} numbers; expected {num}, one for each of {sizes_key}")
 
 
-def curve(place: str, sizes_name: str, x: Sequence[int], name: str, y: Sequence[float], high: int = setting.MAX_WHOLE) -> None:
+def curve(
+    place: str, sizes_name: str, x: Sequence[float], name: str, y: Sequence[float], high: int = setting.MAX_WHOLE
+) -> None:
     """The times `y`, figures `name`, at the sizes `x`, figures `sizes_name`. Whether it may fall is the caller's business."""
     sizes(f"{place}.{sizes_name}", x, high)
     as_many(f"{place}.{name}", y, sizes_name, len(x))

@@ -1,6 +1,7 @@
 """Timing calibrated on the measured Splitwise profile: prefill by tokens, decode by batch size and context."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class ProfileTiming(TimingModel):
         if len(prompt_tokens) == 1:
             return self._pass_s(prompt_tokens[0] + num_seqs)
         num_tokens = sum(prompt_tokens)
-        num_pairs = num_tokens * num_tokens
+        num_pairs: float = num_tokens * num_tokens
         for n in prompt_tokens:
             num_pairs -= n * n
         if num_tokens > self._max_prefill_tokens:
@@ -121,7 +122,8 @@ class ProfileTiming(TimingModel):
             return [start_s := start_s + (base_s + kv_read_s * context) for context in range(*contexts)]
         durations_s = base_s + kv_read_s * np.arange(*contexts)
         durations_s[0] += start_s
-        return np.add.accumulate(durations_s).tolist()
+        boundaries_s: list[float] = np.add.accumulate(durations_s).tolist()
+        return boundaries_s
 
     def extrapolates(self, prompt_tokens: Sequence[int], num_seqs: int, context_tokens: int) -> bool:
         """True beyond the profiled tokens of a pass, number of sequences or mean context of a sequence."""
@@ -153,18 +155,21 @@ class ProfileFamily(FittedFamily):
         super().__init__(tensor_parallel, fits, Provenance(name, source, date, error))
 
     def check(self, place: str, fit: Fit) -> None:
-        setting.between(f"{place}.kv_bandwidth_share", fit["kv_bandwidth_share"], MIN_BANDWIDTH_SHARE, 1)
+        figures: Mapping[str, Any] = fit
+        setting.between(f"{place}.kv_bandwidth_share", figures["kv_bandwidth_share"], MIN_BANDWIDTH_SHARE, 1)
         self._timing(place, fit, attention_per_token=0.0, kv_read_s_per_token=0.0)
 
     def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        kv_bytes_per_s = fit["kv_bandwidth_share"] * hardware.num_gpus * hardware.hbm_bytes_per_s
+        figures: Mapping[str, Any] = fit
+        kv_bytes_per_s = figures["kv_bandwidth_share"] * hardware.num_gpus * hardware.hbm_bytes_per_s
         # FLOPs of a token: 2 x num_params in the linear layers, 4 x layers x heads x head_dim per token attended to.
         attention_per_token = 2.0 * model.num_layers * model.num_heads * model.head_dim / model.num_params
         return self._timing(place, fit, attention_per_token, model.kv_bytes_per_token / kv_bytes_per_s)
 
     def _timing(self, place: str, fit: Fit, attention_per_token: float, kv_read_s_per_token: float) -> TimingModel:
+        figures: dict[str, Any] = {name: figure for name, figure in fit.items() if name != "kv_bandwidth_share"}
         return ProfileTiming(
-            **{name: figure for name, figure in fit.items() if name != "kv_bandwidth_share"},
+            **figures,
             attention_per_token=attention_per_token,
             kv_read_s_per_token=kv_read_s_per_token,
             max_seq_context_tokens=self.max_seq_context_tokens,

@@ -1,7 +1,8 @@
 """The timing of the published Splitwise simulator, errors included: for comparisons with its results only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, repeat
+from typing import Any
 
 from emu.core import setting
 from emu.core.setting import SettingError
@@ -85,7 +86,11 @@ class SplitwiseSimFamily(FittedFamily):
         super().__init__(tensor_parallel, fits, PROVENANCE)
 
     def check(self, place: str, fit: Fit) -> None:
-        SplitwiseSimTiming(**fit, mixed_factor=self.mixed_factor, place=place)
+        self._timing(place, fit)
 
     def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        return SplitwiseSimTiming(**fit, mixed_factor=self.mixed_factor, place=place)
+        return self._timing(place, fit)
+
+    def _timing(self, place: str, fit: Fit) -> TimingModel:
+        figures: Mapping[str, Any] = fit
+        return SplitwiseSimTiming(**figures, mixed_factor=self.mixed_factor, place=place)

@@ -1,7 +1,8 @@
 """What events, actions and facts have in common."""
 
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+Message: TypeAlias = tuple[Any, ...]  # an event, an action or a fact; and what one carries
 Class = TypeVar("Class", bound=type)
 
 
@@ -12,12 +13,12 @@ def distinct(cls: Class) -> Class:
     tuple; where one is a key, it is found by another of its class and not by a plain tuple.
     """
 
-    def equals(self: tuple, other: object) -> bool:
+    def equals(self: Message, other: object) -> bool:
         if type(other) is type(self):
             return tuple.__eq__(self, other)
         return False if isinstance(other, tuple) else NotImplemented
 
-    def differs(self: tuple, other: object) -> bool:
+    def differs(self: Message, other: object) -> bool:
         equal = equals(self, other)
         return equal if equal is NotImplemented else not equal
 
