@@ -1,10 +1,11 @@
 """Imports go down, each library stays in its place, and every policy has its YAML. Read from the source, nothing imported."""
 
 import ast
+import graphlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def violations(root: Path) -> list[str]:
             lines.append(f"emu/{path}: named after a module of the standard library")
         lines += (f"emu/{path} imports {name}" for name in imports(tree) if not may_import(path, name))
     classes = {f"{module_name(path)}.{node.name}": node for path, tree in trees.items() for node in classes_of(tree)}
+    lines += circles({module_name(path): tree for path, tree in trees.items()})
+    lines += doubles(classes)
     functions = {f"{module_name(path)}.{node.name}" for path, tree in trees.items() for node in functions_of(tree)}
     return [*lines, *policy_violations(root, classes, functions)]
 
@@ -157,6 +160,41 @@ def classes_of(tree: ast.Module) -> list[ast.ClassDef]:
 
 def functions_of(tree: ast.Module) -> list[ast.FunctionDef]:
     return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def circles(trees: dict[str, ast.Module]) -> Iterator[str]:
+    """Modules that import each other, directly or through others, as they are loaded."""
+    imported = {module: {name for name in loaded_with(tree, trees) if name != module} for module, tree in trees.items()}
+    sorter = graphlib.TopologicalSorter(imported)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        yield f"import circle: {' -> '.join(error.args[1])}"
+
+
+def loaded_with(tree: ast.AST, modules: Collection[str]) -> Iterator[str]:
+    """The modules that importing this one imports: not those of functions, nor those for the type checker."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        ):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in modules else str(node.module) for name in names if {name, node.module} & {*modules})
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        else:
+            yield from loaded_with(node, modules)
+
+
+def doubles(classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+    """Public classes that have their name twice: one word is one thing."""
+    homes: dict[str, list[str]] = {}
+    for name, node in classes.items():
+        if not node.name.startswith("_"):
+            homes.setdefault(node.name, []).append(name.rpartition(".")[0])
+    yield from (f"class {name} occurs twice: {', '.join(modules)}" for name, modules in homes.items() if len(modules) > 1)
 
 
 def policy_violations(root: Path, classes: dict[str, ast.ClassDef], functions: set[str]) -> Iterator[str]:
@@ -223,7 +261,8 @@ def test_what_goes_against_it_is_found(copy, path, line, violation):
     with (copy / "emu" / path).open("a") as file:
         file.write(f"\n{line}\n")
     separator = " " if violation.startswith("imports") else ": "
-    assert violations(copy) == [f"emu/{path}{separator}{violation}"]
+    found = [line for line in violations(copy) if not line.startswith("import circle")]
+    assert found == [f"emu/{path}{separator}{violation}"]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +280,23 @@ def test_what_goes_against_it_is_found(copy, path, line, violation):
 def test_a_policy_without_yaml_is_found(copy, option, policy):
     (copy / "conf" / f"{option}.yaml").unlink()
     assert violations(copy) == [f"{policy} has no YAML in conf/{option.split('/')[0]}"]
+
+
+def test_modules_that_import_each_other_are_found(copy):
+    for path, line in (("files.py", "from emu import install"), ("install.py", "import emu.files")):
+        with (copy / "emu" / path).open("a") as file:
+            file.write(f"\n{line}\n")
+    [circle] = [line for line in violations(copy) if line.startswith("import circle")]
+    assert circle in (
+        "import circle: emu.files -> emu.install -> emu.files",
+        "import circle: emu.install -> emu.files -> emu.install",
+    )
+
+
+def test_a_class_name_that_occurs_twice_is_found(copy):
+    with (copy / "emu/core/flow.py").open("a") as file:
+        file.write("\n\nclass Machine:\n    pass\n")
+    assert violations(copy) == ["class Machine occurs twice: emu.core.flow, emu.core.machine"]
 
 
 def test_a_yaml_without_policy_is_found(copy):

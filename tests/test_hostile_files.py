@@ -12,7 +12,7 @@ from emu.execution.calibration.measurements import CalibrationError, Measurement
 from emu.execution.torch_engine.architecture import Architecture, ArchitectureError
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.weight_files import INDEX_FILE, SINGLE_FILE, weight_files
-from emu.provisioning.ledger import Ledger
+from emu.provisioning.ledger import ProbeLog
 from emu.results.sweep_table import read_json
 from emu.workload.tokenizer import token_ids
 from emu.workload.workload import WorkloadError
@@ -119,7 +119,7 @@ def test_a_sweep_a_ledger_and_calibrations(tmp_path):
     path.write_text(DEEP + "\n")
     assert read_json(path) is None
     with pytest.raises(ConfigError, match="line 1: not a run of a search"):
-        Ledger(path)
+        ProbeLog(path)
     with pytest.raises(CalibrationError, match="not the measurements of a calibration"):
         MeasurementFile(path, {})
     assert _kept(path) is None  # it is measured anew

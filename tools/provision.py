@@ -31,7 +31,7 @@ from emu.config_error import ConfigError, explain
 from emu.core.setting import SettingError
 from emu.files import write_text
 from emu.provisioning.design import DESIGNS, Design
-from emu.provisioning.ledger import Key, Ledger, opened
+from emu.provisioning.ledger import Key, ProbeLog, opened
 from emu.provisioning.most import Rates
 from emu.provisioning.page import illustrations, render
 from emu.provisioning.probe import Demand, Probe
@@ -142,7 +142,7 @@ def table_of(answers: list[Answer], best: list[Answer]) -> Table:
     return table
 
 
-def write_answers(directory: Path, question: Question, ledger: Ledger, answers: list[Answer], elapsed_s: float) -> dict:
+def write_answers(directory: Path, question: Question, ledger: ProbeLog, answers: list[Answer], elapsed_s: float) -> dict:
     """Write provision.json, provision.html and the experiments; return what ran. Raises OSError."""
     best = winners(question, answers)
     runs = dict(sorted(ledger.probes.items()))

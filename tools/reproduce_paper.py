@@ -25,7 +25,7 @@ from emu.files import write_text
 from emu.reproduction.claims import BY_NAME, CLAIMS
 from emu.reproduction.figures import shown_capacities
 from emu.reproduction.finding import Finding, written
-from emu.reproduction.lab import COMPATIBLE, QUICK, Effort, Lab, PaperCluster
+from emu.reproduction.lab import COMPATIBLE, QUICK, Lab, LabEffort, PaperCluster
 from emu.reproduction.page import COLUMNS, HEADINGS, render
 
 MODELS = ("bloom_176b", "llama2_70b")
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/reproduction"), metavar="DIR")
     arguments = parser.parse_args()
     start = perf_counter()
-    effort = QUICK if arguments.quick else Effort()
+    effort = QUICK if arguments.quick else LabEffort()
     names = arguments.claim or (list(QUICK_CLAIMS) if arguments.quick else [claim.name for claim in CLAIMS])
     has_charts = not (arguments.claim or arguments.quick)
     lab = Lab(arguments.output / "runs", arguments.model, effort)

@@ -37,7 +37,7 @@ class Capacity(NamedTuple):
     total_tokens: int
 
 
-class Pulled(Protocol):
+class PulledRequest(Protocol):
     """A request as its destination knows it: so many of its output tokens are out when its KV cache is complete."""
 
     num_generated: int
@@ -47,7 +47,7 @@ class MachineState(Protocol):
     """The state machine of machine `index`. `pulling` are the requests whose KV caches are on their way to it."""
 
     index: int
-    pulling: Mapping[int, Pulled]
+    pulling: Mapping[int, PulledRequest]
 
     def handle(self, event: Message, now_s: float) -> list[Message]:
         """Take one event and return what is to be done, in order."""

@@ -32,7 +32,7 @@ class Key(NamedTuple):
     rate_rps: float
 
 
-class Ledger:
+class ProbeLog:
     """The runs in a file, for several threads. `num_found` were there at the start.
 
     Raises OSError, and ConfigError for a file that is not of a search.
@@ -66,7 +66,7 @@ class Ledger:
 
 
 @contextmanager
-def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[Ledger]:
+def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[ProbeLog]:
     """The ledger of a search for what is `asked`, in a new directory or, if `resumes`, in that of the same search.
 
     Raises ConfigError where the directory holds no such search, or another process is at work there.
@@ -92,7 +92,7 @@ def opened(directory: Path, asked: dict[str, Any], resumes: bool) -> Iterator[Le
             raise ConfigError(f"--resume {directory}: another process is searching there; wait for it") from error
         if not resumes:
             write_json(asked, directory / SEARCH)
-        yield Ledger(directory / PROBES)
+        yield ProbeLog(directory / PROBES)
 
 
 def _short(value: Any) -> str:

@@ -17,7 +17,7 @@ from emu.provisioning import least, most
 from emu.provisioning.design import Design, Size
 from emu.provisioning.goodput import bisect
 from emu.provisioning.least import Best, Run
-from emu.provisioning.ledger import Key, Ledger
+from emu.provisioning.ledger import Key, ProbeLog
 from emu.provisioning.most import Rates
 from emu.provisioning.probe import ANY, Demand, Probe
 from emu.provisioning.question import THROUGHPUT, Caps
@@ -92,7 +92,7 @@ class Answer:
         return values | {"size": str(size), "num_prompt": size.num_prompt, "num_token": size.num_token, "probe": probe}
 
 
-def search(question: Question, ledger: Ledger, num_processes: int, on_run: OnRun) -> list[Answer]:
+def search(question: Question, ledger: ProbeLog, num_processes: int, on_run: OnRun) -> list[Answer]:
     """The answers: for each design at each rate what was found, and after it the sizes to compare with.
 
     Each design and rate is searched by itself, one run after the other, and several of them side by side where there are
@@ -135,7 +135,7 @@ def winners(question: Question, answers: Sequence[Answer]) -> list[Answer]:
     return best
 
 
-def _runs(design: Design, ledger: Ledger, execute: Execute, on_run: OnRun) -> Run:
+def _runs(design: Design, ledger: ProbeLog, execute: Execute, on_run: OnRun) -> Run:
     def run(size: Size, rate_rps: float) -> Probe:
         key = Key(design.name, size, float(rate_rps))
         if key not in ledger.probes:

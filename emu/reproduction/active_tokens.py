@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emu.reproduction.claim import Claim
-from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.finding import ClaimFigure, Finding
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab, PaperCluster
 from emu.reproduction.outcome import TOKENS, Outcome
 
@@ -29,25 +29,25 @@ class ActiveTokensClaim(Claim):
 
         few, twenty = TOKENS.index(FEW), TOKENS.index(20)
         figures = (
-            Figure(
+            ClaimFigure(
                 f"{BASELINE.label}, time at ≤ 15 tokens, 70 requests/s offered",
                 "share",
                 0.7,
                 values(BASELINE, "mixed", LOW_RPS, few),
             ),
-            Figure(
+            ClaimFigure(
                 f"{BASELINE.label}, time at ≤ 20 tokens, 70 requests/s offered",
                 "share",
                 None,
                 values(BASELINE, "mixed", LOW_RPS, twenty),
             ),
-            Figure(
+            ClaimFigure(
                 f"{SPLIT.label}, prompt machines idle, 70 requests/s offered",
                 "share",
                 None,
                 values(SPLIT, "prefill", LOW_RPS, 0),
             ),
-            Figure(
+            ClaimFigure(
                 f"{SPLIT.label}, prompt machines idle, 130 requests/s offered",
                 "share",
                 None,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emu.reproduction.claim import Claim
-from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.finding import ClaimFigure, Finding
 from emu.reproduction.lab import MODES, Lab, PaperCluster
 
 STRESS_RPS, DURATION_S = 180.0, 180.0
@@ -34,7 +34,7 @@ class BatchClaim(Claim):
                     f"{mode} {outcome.completed_rps:.0f} requests/s completed, {outcome.completed_rps / price:.3f} per $/h"
                 )
             figures.append(
-                Figure(f"{cluster.label}, completed requests/s per $/h of one GPU a machine", "per_dollar", paper, values)
+                ClaimFigure(f"{cluster.label}, completed requests/s per $/h of one GPU a machine", "per_dollar", paper, values)
             )
             needed_rps = paper * price / GPUS_A_MACHINE
             why.append(

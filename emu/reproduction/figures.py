@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from emu.reproduction.active_tokens import BASELINE, HIGH_RPS, LOW_RPS, SPLIT
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, Capacity, Lab, PaperCluster
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, ClusterCapacity, Lab, PaperCluster
 from emu.reproduction.outcome import TOKENS
 from emu.results.report import card
 from emu.results.report.cumulative import SHARE_AXIS
@@ -60,7 +60,7 @@ def _goodput_table(lab: Lab, cap: str, workload: str) -> str:
     return card.box(title, note, card.table(header, rows), wide=True)
 
 
-def _first_reason(capacity: Capacity) -> str:
+def _first_reason(capacity: ClusterCapacity) -> str:
     beyond = capacity.goodput.beyond
     return beyond.reasons[0].replace("_", " ") if beyond is not None else "no limit found"
 
@@ -81,7 +81,7 @@ def slowdown_charts(lab: Lab, workload: str, mode: str) -> str:
     )
 
 
-def _slowdown_chart(title: str, slo: str, limit: float, capacities: dict[str, Capacity]) -> str:
+def _slowdown_chart(title: str, slo: str, limit: float, capacities: dict[str, ClusterCapacity]) -> str:
     rates = [outcome.probe.rate_rps for capacity in capacities.values() for outcome in capacity.grid]
     x = x_scale(min(rates), max(rates) * (1 + 1e-9)).rounded()
     figure = Figure(x, Scale(0.0, 2 * limit, BOTTOM, TOP), "load (requests/s offered)", "times a lone DGX-A100")
@@ -92,7 +92,7 @@ def _slowdown_chart(title: str, slo: str, limit: float, capacities: dict[str, Ca
     return card.chart(title, "", figure)
 
 
-def slowdowns(capacity: Capacity, slo: str, limit: float) -> tuple[np.ndarray, np.ndarray]:
+def slowdowns(capacity: ClusterCapacity, slo: str, limit: float) -> tuple[np.ndarray, np.ndarray]:
     """Rates and slowdowns (float64) of one SLO, from its margins; NaN where nothing was measured."""
     margins = [outcome.probe.margins[slo] for outcome in capacity.grid]
     values = [float("nan") if margin is None else limit / (1 + margin) for margin in margins]

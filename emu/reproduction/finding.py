@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ClaimFigure:
     """One number of a claim. `kind` tells how it is written: times, change (a share with its sign), share, rate, per_dollar,
     seconds, count. `paper` is None where the paper has no such number, a value None where nothing could be measured."""
 
@@ -25,7 +25,7 @@ class Finding:
     name: str
     where: str
     says: str
-    figures: tuple[Figure, ...]
+    figures: tuple[ClaimFigure, ...]
     conclusion: str
     why: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ import numpy as np
 from emu.build import build, compose, plain
 from emu.core.setting import SettingError
 from emu.reproduction.claim import Claim
-from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.finding import ClaimFigure, Finding
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab
 from emu.results.distribution import p99_name, percentile
 
@@ -99,15 +99,15 @@ def _compatible(lab: Lab, sizes: list[str], together: str) -> tuple[Alone, Alone
     return _alone(lab, sizes, experiment), _alone(lab, [f"cluster={together}", "cluster.num_machines=1"], experiment)
 
 
-def _figures(hardware: str, plan: str, pairs: dict[str, tuple[Alone, Alone] | None]) -> Iterator[Figure]:
+def _figures(hardware: str, plan: str, pairs: dict[str, tuple[Alone, Alone] | None]) -> Iterator[ClaimFigure]:
     link, messages = list(pairs)[:2]
     large = pairs[link][1].prompt_tokens >= LARGE_PROMPT_TOKENS
 
-    def figure(what: str, of: str, pair: str, paper: float | None, chosen: np.ndarray | slice = slice(None)) -> Figure:
+    def figure(what: str, of: str, pair: str, paper: float | None, chosen: np.ndarray | slice = slice(None)) -> ClaimFigure:
         values = {CALIBRATED: _overhead(*pairs[pair], of, chosen)}
         if pair == link and pairs[COMPATIBLE] is not None:
             values[COMPATIBLE] = _overhead(*pairs[COMPATIBLE], of, chosen)
-        return Figure(f"{what}, {plan}, {hardware}, {pair}", "change", paper, values)
+        return ClaimFigure(f"{what}, {plan}, {hardware}, {pair}", "change", paper, values)
 
     is_whole = plan == "layer-wise"  # its number for E2E is of all prompts, that of serialized ones of large prompts
     yield figure("second token", "second_token_s", link, PAPER_SECOND_TOKEN[plan])

@@ -80,7 +80,7 @@ def _size(experiment: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class LabEffort:
     """How long the runs are, which rates are tried before the limit is bisected, and how closely."""
 
     duration_s: float = 120.0
@@ -97,11 +97,11 @@ class Effort:
             rate_rps += self.step_rps * (2 if mode == RULES else 1)
 
 
-QUICK = Effort(duration_s=4.0, step_rps=60.0, from_rps=30.0, until_rps=90.0, tolerance=0.25)
+QUICK = LabEffort(duration_s=4.0, step_rps=60.0, from_rps=30.0, until_rps=90.0, tolerance=0.25)
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class ClusterCapacity:
     """What a cluster carries: by the nine SLOs of the run, and as the published analysis would read it off the grid.
 
     `grid` holds the outcomes at the rates of the effort, up to where nothing more is to be learned.
@@ -132,7 +132,7 @@ class Lab:
 
     directory: Path
     model: str
-    effort: Effort = Effort()
+    effort: LabEffort = LabEffort()
     code: str = field(default_factory=code_digest)  # as it was when the lab was opened, in whichever process it measures
     _seen: dict[tuple, Outcome] = field(default_factory=dict, repr=False, compare=False)  # composing takes time too
 
@@ -153,7 +153,7 @@ class Lab:
             self._seen[seen] = Outcome.from_json(measured)
         return self._seen[seen]
 
-    def capacity(self, cluster: PaperCluster, mode: str) -> Capacity:
+    def capacity(self, cluster: PaperCluster, mode: str) -> ClusterCapacity:
         """Along the rates of the effort to the first miss, and between it and the rate before by bisection."""
         grid: list[Outcome] = []
         for rate_rps in self.effort.rates(mode):
@@ -168,7 +168,7 @@ class Lab:
             return self.outcome(cluster, mode, rate_rps).probe
 
         found = bisect(run, low_rps, high_rps, self.effort.tolerance, guess_rps=low_rps)
-        return Capacity(found, tuple(grid))
+        return ClusterCapacity(found, tuple(grid))
 
     @staticmethod
     def _is_beyond(grid: list[Outcome]) -> bool:

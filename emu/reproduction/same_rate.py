@@ -7,7 +7,7 @@ from emu.provisioning.least import Best, least
 from emu.provisioning.probe import Probe
 from emu.provisioning.question import COST, POWER, Caps, amount
 from emu.reproduction.claim import Claim
-from emu.reproduction.finding import Figure, Finding
+from emu.reproduction.finding import ClaimFigure, Finding
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, DESIGNS, WORKLOADS, Lab
 from emu.reproduction.throughput import AS_PUBLISHED
 
@@ -46,7 +46,7 @@ class SameRateClaim(Claim):
             pair = f"{DESIGNS[self.design]} over {DESIGNS[self.baseline]}"
             pair += f" at {RATE_RPS:g} requests/s offered, {WORKLOADS[workload]}"
             figures += [
-                Figure(f"{objective} of {pair}", "change", self.paper if objective == self.objective else None, by_mode)
+                ClaimFigure(f"{objective} of {pair}", "change", self.paper if objective == self.objective else None, by_mode)
                 for objective, by_mode in values.items()
             ]
         return Finding(self.name, self.where, self.says, tuple(figures), "; ".join(told[: len(HERE)]) + ".", tuple(told))

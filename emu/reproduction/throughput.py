@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emu.reproduction.claim import Claim
-from emu.reproduction.finding import Figure, Finding, written
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, WORKLOADS, Capacity, Lab, PaperCluster
+from emu.reproduction.finding import ClaimFigure, Finding, written
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, WORKLOADS, ClusterCapacity, Lab, PaperCluster
 
 AS_PUBLISHED = "as published"  # the compatible mode, judged as the published analysis does
 
@@ -50,16 +50,18 @@ class ThroughputClaim(Claim):
             figures += self._prices(lab)
         return Finding(self.name, self.where, self.says, tuple(figures), conclusions[0], tuple(dict.fromkeys(why)))
 
-    def _throughput(self, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Figure:
+    def _throughput(self, comparison: Comparison, pairs: dict[str, tuple[ClusterCapacity, ClusterCapacity]]) -> ClaimFigure:
         values = {mode: ratio(*(capacity.goodput_rps for capacity in pair)) for mode, pair in pairs.items()}
         values[AS_PUBLISHED] = ratio(*(capacity.published_rps for capacity in pairs[COMPATIBLE]))
         if self.is_change:
             values = {mode: None if value is None else value - 1 for mode, value in values.items()}
         what = f"{comparison.cluster.label} over {comparison.baseline.label}"
         workloads = dict.fromkeys(WORKLOADS[cluster.workload] for cluster in (comparison.cluster, comparison.baseline))
-        return Figure(f"{what}, {' and '.join(workloads)}", "change" if self.is_change else "times", comparison.paper, values)
+        return ClaimFigure(
+            f"{what}, {' and '.join(workloads)}", "change" if self.is_change else "times", comparison.paper, values
+        )
 
-    def _prices(self, lab: Lab) -> Iterator[Figure]:
+    def _prices(self, lab: Lab) -> Iterator[ClaimFigure]:
         seen = set()
         for comparison in self.comparisons:
             here, there = (
@@ -73,18 +75,18 @@ class ThroughputClaim(Claim):
             seen.add(pair)
             cost = here.dollars_per_hour / there.dollars_per_hour - 1
             power = here.relative_power / there.relative_power - 1
-            yield Figure(f"cost of {pair}", "change", papers["cost"], dict.fromkeys(MODES, cost))
-            yield Figure(f"power of {pair}", "change", papers["power"], dict.fromkeys(MODES, power))
+            yield ClaimFigure(f"cost of {pair}", "change", papers["cost"], dict.fromkeys(MODES, cost))
+            yield ClaimFigure(f"power of {pair}", "change", papers["power"], dict.fromkeys(MODES, power))
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> str:
+def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[ClusterCapacity, ClusterCapacity]]) -> str:
     """What stops both in the compatible mode and with the calibrated timing, and how far their decode times are apart."""
 
-    def stopped(capacity: Capacity) -> str:
+    def stopped(capacity: ClusterCapacity) -> str:
         beyond = capacity.goodput.beyond
         return (
             "nothing that was tried" if beyond is None else f"{beyond.reasons[0]} at {beyond.rate_rps:.3g} requests/s offered"
@@ -110,7 +112,7 @@ def conclusion(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity
     return "; ".join(parts) + "."
 
 
-def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacity, Capacity]]) -> Iterator[str]:
+def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[ClusterCapacity, ClusterCapacity]]) -> Iterator[str]:
     """What limits each of the two in each mode, and what a decode step at the limit takes by both timings."""
     for index, cluster in enumerate((comparison.cluster, comparison.baseline)):
         for mode, pair in pairs.items():
@@ -120,7 +122,7 @@ def explanation(lab: Lab, comparison: Comparison, pairs: dict[str, tuple[Capacit
         yield from decode_facts(lab, cluster, pairs[COMPATIBLE][index])
 
 
-def decode_steps(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[tuple[str, int, float, float, float]]:
+def decode_steps(lab: Lab, cluster: PaperCluster, capacity: ClusterCapacity) -> Iterator[tuple[str, int, float, float, float]]:
     """Of each hardware that decodes at the limit in the compatible mode: sequences of a step, the context of each, and the
     seconds of such a step by the published lookup and as calibrated."""
     if capacity.goodput_rps is None:
@@ -132,7 +134,7 @@ def decode_steps(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterato
         yield hardware, seqs, context, *(timing.decode_s(seqs, round(seqs * context)) for timing in timings)
 
 
-def decode_facts(lab: Lab, cluster: PaperCluster, capacity: Capacity) -> Iterator[str]:
+def decode_facts(lab: Lab, cluster: PaperCluster, capacity: ClusterCapacity) -> Iterator[str]:
     for hardware, seqs, context, lookup_s, calibrated_s in decode_steps(lab, cluster, capacity):
         yield (
             f"{cluster.label} at {capacity.goodput_rps:.4g} requests/s offered in the compatible mode decodes {seqs} "

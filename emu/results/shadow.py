@@ -23,7 +23,7 @@ LEAST_ERROR = 1e-6  # by which a drift is measured where the stated error is 0
 WINDOWS_AT_ONCE = 10_000  # whose medians are computed together, in 4 MB
 
 
-class Window(NamedTuple):
+class DriftWindow(NamedTuple):
     """`num_steps` consecutive steps from `start_s` on took, at their median, 1 + `drift` times as long as predicted.
 
     `stated_error` is the mean relative error that the timing model states for these steps, None where it states none.
@@ -61,15 +61,15 @@ class Shadow:
         return self.ratio[chosen], self.start_s[chosen], self.stated_error[chosen]
 
     @property
-    def whole(self) -> Window | None:
+    def whole(self) -> DriftWindow | None:
         """All steps with a stated error as one window; None where there are fewer than MIN_WINDOW_STEPS."""
         ratio, start_s, errors = self._with_stated_error
         if len(ratio) < MIN_WINDOW_STEPS:
             return None
-        return Window(float(np.median(ratio)) - 1.0, len(ratio), float(start_s[0]), float(errors.mean()))
+        return DriftWindow(float(np.median(ratio)) - 1.0, len(ratio), float(start_s[0]), float(errors.mean()))
 
     @cached_property
-    def worst_window(self) -> Window | None:
+    def worst_window(self) -> DriftWindow | None:
         """Of all windows of WINDOW_STEPS consecutive steps the one whose median ratio is farthest from 1, measured by the error
         stated for it. The median of a window does not follow a few steps that took long, such as in a pause of the host.
 
@@ -87,7 +87,7 @@ class Shadow:
         errors = _by_window(np.mean, stated_errors, num_steps) if is_stated else np.ones(len(drift))
         beyond = np.abs(drift) / np.maximum(errors, LEAST_ERROR)
         worst = int(np.argmax(np.round(beyond, 9)))  # of windows equal but for rounding the first
-        return Window(float(drift[worst]), num_steps, float(start_s[worst]), float(errors[worst]) if is_stated else None)
+        return DriftWindow(float(drift[worst]), num_steps, float(start_s[worst]), float(errors[worst]) if is_stated else None)
 
 
 def shadows(record: RunRecord, columns: Columns) -> list[Shadow]:
@@ -104,7 +104,7 @@ def shadow_figures(machines: Sequence[Shadow]) -> dict[str, dict[str, Any]]:
 def _figures(shadow: Shadow) -> dict[str, Any]:
     ratio = {"all": shadow.median()} | {name: shadow.median(kind) for kind, name in enumerate(KINDS)}
     worst = shadow.worst_window
-    window = dict.fromkeys(Window._fields) if worst is None else worst._asdict()
+    window = dict.fromkeys(DriftWindow._fields) if worst is None else worst._asdict()
     return {"steps": len(shadow.ratio), "ratio": ratio, "worst_window": window}
 
 

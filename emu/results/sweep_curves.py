@@ -17,7 +17,7 @@ class SweepError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class SweepCurve:
     """The runs of one design, those of the same load (with other seeds) together, in order of load.
 
     The figures of an `is_illustrative` one may be compared with those of others like it alone.
@@ -77,7 +77,7 @@ def load_of(rows: Sequence[Mapping[str, Any]], wanted: str | None = None) -> str
     return next((name for name in LOADS if name in numbers), numbers[0] if len(numbers) == 1 else None)
 
 
-def curves_of(rows: Sequence[Mapping[str, Any]], load: str) -> list[Curve]:
+def curves_of(rows: Sequence[Mapping[str, Any]], load: str) -> list[SweepCurve]:
     """One curve for each combination of what varies beside the load and the seed, in order of the runs. Illustrative runs
     have curves of their own, whose names say so."""
     naming = [name for name in settings_of(rows) if name not in (load, SEED)]
@@ -88,7 +88,7 @@ def curves_of(rows: Sequence[Mapping[str, Any]], load: str) -> list[Curve]:
         is_illustrative = name in illustrative if row["status"] != FINISHED else bool(illustration_of(row))
         designs.setdefault((name, is_illustrative), {}).setdefault(float(row[load]), []).append(row)
     return [
-        Curve(
+        SweepCurve(
             f"{name} (illustrative)" if is_illustrative else name,
             tuple(sorted(runs)),
             tuple(tuple(runs[load]) for load in sorted(runs)),

@@ -10,7 +10,7 @@ from emu.core import setting
 from emu.results.distribution import percentile
 from emu.results.failures import count_failures
 from emu.results.run_record import Fidelity, RunRecord
-from emu.results.shadow import Shadow, Window
+from emu.results.shadow import DriftWindow, Shadow
 
 INVALID, DEGRADED, ILLUSTRATIVE, VALID = "INVALID", "DEGRADED", "ILLUSTRATIVE", "VALID"  # worst first
 # A stated error is a 95th percentile. The worst of a run's many windows may be beyond it: one in a thousand by this factor, if
@@ -186,7 +186,7 @@ def _drift_rules(shadows: Sequence[Shadow]) -> Iterator[_Rule]:
             yield _drift_rule(shadow.machine, whole, 1.0)
 
 
-def _drift_rule(machine: str, window: Window, factor: float) -> _Rule:
+def _drift_rule(machine: str, window: DriftWindow, factor: float) -> _Rule:
     reason = (
         f"{machine} takes {1 + window.drift:.2f} x as long as its timing model says, in {window.num_steps} steps "
         f"from {window.start_s:.1f} s on (stated error {100 * window.stated_error:.2g} %)"

@@ -9,11 +9,11 @@ from typing import Any
 from emu.config_error import ConfigError
 from emu.files import LOCK, locked
 from emu.results.sweep_table import SWEEP, finished_summary, is_sweep, read_json, write_json
-from emu.sweep.plan import Run, SweepPlan
+from emu.sweep.plan import PlannedRun, SweepPlan
 
 
 @contextmanager
-def opened(plan: SweepPlan) -> Iterator[list[Run]]:
+def opened(plan: SweepPlan) -> Iterator[list[PlannedRun]]:
     """Yields the runs that are still to be run, all of them in a new directory.
 
     Raises ConfigError where the directory holds another sweep, or anything but a sweep, or another process is at work there;
@@ -38,7 +38,7 @@ def opened(plan: SweepPlan) -> Iterator[list[Run]]:
         yield [run for run in plan.runs if not is_finished(plan, run)]
 
 
-def is_finished(plan: SweepPlan, run: Run) -> bool:
+def is_finished(plan: SweepPlan, run: PlannedRun) -> bool:
     """Whether the run ended as it should. One that failed is run again: the cause may be gone."""
     summary = finished_summary(plan.directory / str(run.number))
     host = None if summary is None else summary.get("host")

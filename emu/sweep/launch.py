@@ -19,14 +19,14 @@ from omegaconf import DictConfig, flag_override
 from emu.results.sweep_table import FAILURE, finished_summary
 from emu.runtime.errors import RunError
 from emu.runtime.interrupt import Interrupt
-from emu.sweep.plan import Run, SweepPlan, is_basic
+from emu.sweep.plan import PlannedRun, SweepPlan, is_basic
 from emu.sweep.run import STARTED, Rehearse, SweepRun, here, record_failure
 
 # Of every BLAS that numpy may have: a worker has one core.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def launch(plan: SweepPlan, runs: Sequence[Run], rehearse: Rehearse) -> None:
+def launch(plan: SweepPlan, runs: Sequence[PlannedRun], rehearse: Rehearse) -> None:
     """Run `runs` of the plan. Each leaves its summary.json or failure.json in its directory.
 
     A worker that is killed (by the kernel, out of memory) takes joblib's other workers with it. Those whose runs were going
@@ -44,7 +44,7 @@ def launch(plan: SweepPlan, runs: Sequence[Run], rehearse: Rehearse) -> None:
             _launch_until_all_ended(plan, runs, task)
 
 
-def _launch_until_all_ended(plan: SweepPlan, runs: Sequence[Run], task: SweepRun) -> None:
+def _launch_until_all_ended(plan: SweepPlan, runs: Sequence[PlannedRun], task: SweepRun) -> None:
     launcher = _launcher(plan.hydra, task)
     if not is_basic(plan.hydra.hydra):
         for name in ONE_THREAD:
@@ -66,11 +66,11 @@ def _launch_until_all_ended(plan: SweepPlan, runs: Sequence[Run], task: SweepRun
         pending = [run for run in pending if run not in suspects and not _has_ended(plan, run)]
 
 
-def _launch(launcher: Launcher, runs: Sequence[Run]) -> None:
+def _launch(launcher: Launcher, runs: Sequence[PlannedRun]) -> None:
     launcher.launch([[str(run.number), *run.overrides] for run in runs], initial_job_idx=0)
 
 
-def _launch_alone(plan: SweepPlan, launcher: Launcher, run: Run, first_error: Exception) -> None:
+def _launch_alone(plan: SweepPlan, launcher: Launcher, run: PlannedRun, first_error: Exception) -> None:
     try:
         _launch(launcher, [run])
     except Exception as error:
@@ -80,12 +80,12 @@ def _launch_alone(plan: SweepPlan, launcher: Launcher, run: Run, first_error: Ex
         record_failure(run_dir, f"its process ended before the run did, twice: {what}", [str(first_error), str(error)])
 
 
-def _has_ended(plan: SweepPlan, run: Run) -> bool:
+def _has_ended(plan: SweepPlan, run: PlannedRun) -> bool:
     run_dir = plan.directory / str(run.number)
     return (run_dir / FAILURE).exists() or finished_summary(run_dir) is not None
 
 
-def _was_going_on(plan: SweepPlan, run: Run) -> bool:
+def _was_going_on(plan: SweepPlan, run: PlannedRun) -> bool:
     return (plan.directory / str(run.number) / STARTED).exists() and not _has_ended(plan, run)
 
 

@@ -27,7 +27,7 @@ NO_RAY_LAUNCHER = "needs Hydra's Ray launcher, which is not installed; "
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PlannedRun:
     """A run of a sweep. `settings` are its overrides as values; `config` and `workload` are digests of its whole
     configuration and of its requests, equal where these are."""
 
@@ -46,7 +46,7 @@ class SweepPlan:
     directory: Path
     hydra: DictConfig
     hydra_overrides: list[str]
-    runs: list[Run]
+    runs: list[PlannedRun]
 
     @property
     def varying(self) -> list[str]:
@@ -105,7 +105,7 @@ def _check(hydra: DictConfig) -> None:
         raise ConfigError(f"hydra.sweep.subdir={subdir}: expected {SUBDIR}: the directory of a run has its number for a name")
 
 
-def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: bool) -> Iterator[Run]:
+def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: bool) -> Iterator[PlannedRun]:
     earlier: dict[Hashable, tuple[int, list[str]]] = {}
     for number, job in enumerate(jobs):
         overrides = [override.input_line for override in job]
@@ -125,7 +125,7 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
                 "runtime=ray: runs at the same time would take each other's cores and be late; "
                 "expected hydra/launcher=basic, which runs one after the other, or runtime=virtual"
             )
-        yield Run(
+        yield PlannedRun(
             number=number,
             overrides=overrides,
             settings={override.get_key_element(): _plain(override) for override in job},

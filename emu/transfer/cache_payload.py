@@ -8,7 +8,7 @@ import xxhash
 from emu.transfer.payload import WRONG_CHECKSUM, Payload
 
 
-class SequenceCache(Protocol):
+class CacheBytes(Protocol):
     """The KV cache of one sequence in an engine, as bytes in the order of `payload`. Called in threads of the transfer."""
 
     def read(self, start: int, out: np.ndarray) -> None:
@@ -27,7 +27,7 @@ class CachePayload(Payload):
     bytes, and the checksum of each message tells whether they are what it sent. Nothing wrong is ever written to the cache.
     """
 
-    def __init__(self, num_bytes: int, num_pieces: int, cache: SequenceCache | None, expected: Payload | None = None) -> None:
+    def __init__(self, num_bytes: int, num_pieces: int, cache: CacheBytes | None, expected: Payload | None = None) -> None:
         super().__init__(num_bytes, num_pieces)
         self._cache = cache
         self._expected = expected

@@ -6,7 +6,7 @@ import numpy as np
 
 from emu.core import setting
 from emu.core.seeding import random_stream
-from emu.workload.memory import MANY_REQUESTS, Progress, require_memory
+from emu.workload.memory import MANY_REQUESTS, GenerationProgress, require_memory
 from emu.workload.workload import WorkloadError
 
 MAX_NUM_REQUESTS = 50_000_000
@@ -41,7 +41,7 @@ class Arrivals:
         key = f"workload.rate_rps={self.rate_rps:g} for workload.duration_s={self.duration_s:g}"
         require_memory(key, num_expected, "a lower rate or a shorter duration")
         if num_expected > MANY_REQUESTS:
-            Progress().say(f"generating about {num_expected:,.0f} requests")
+            GenerationProgress().say(f"generating about {num_expected:,.0f} requests")
         num_drawn = math.ceil(num_expected + 6 * self.cv * math.sqrt(num_expected)) + 1
         if self.arrivals == "constant":
             arrival_s = np.arange(num_drawn) / self.rate_rps

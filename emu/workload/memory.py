@@ -23,7 +23,7 @@ def require_memory(key: str, num_requests: float, expected: str) -> None:
         )
 
 
-class Progress:
+class GenerationProgress:
     """Says on stderr how far a long preparation is: a line at most every LINE_EVERY_S seconds."""
 
     def __init__(self, interval_s: float = LINE_EVERY_S) -> None:

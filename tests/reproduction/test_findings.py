@@ -4,8 +4,8 @@ import pytest
 
 from emu.reproduction import lab as module
 from emu.reproduction.batch_jobs import BatchClaim
-from emu.reproduction.finding import Figure, Finding, written
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, Effort, Lab, PaperCluster
+from emu.reproduction.finding import ClaimFigure, Finding, written
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, Lab, LabEffort, PaperCluster
 from emu.reproduction.page import render
 from emu.reproduction.same_rate import SameRateClaim
 from emu.reproduction.throughput import AS_PUBLISHED, Comparison, ThroughputClaim
@@ -24,7 +24,7 @@ def lab(tmp_path, monkeypatch):
         return made_up(rate_rps, rate_rps <= limit, rate_rps <= limit + 10)
 
     monkeypatch.setattr(module, "observe", observe)
-    return Lab(tmp_path, "bloom_176b", Effort(step_rps=10.0, from_rps=10.0, until_rps=200.0, tolerance=1e-3))
+    return Lab(tmp_path, "bloom_176b", LabEffort(step_rps=10.0, from_rps=10.0, until_rps=200.0, tolerance=1e-3))
 
 
 def test_throughput_is_goodput_over_goodput(lab):
@@ -67,7 +67,7 @@ def test_the_least_of_each_design_is_compared(tmp_path, monkeypatch):
         return made_up(rate_rps, enough, enough)
 
     monkeypatch.setattr(module, "observe", observe)
-    lab = Lab(tmp_path, "bloom_176b", Effort(duration_s=5.0))
+    lab = Lab(tmp_path, "bloom_176b", LabEffort(duration_s=5.0))
     finding = SameRateClaim("x", "§1", "says", "cost", "splitwise_aa", "baseline_h100", -0.25, ("code",)).measure(lab)
     cost, power = finding.figures
     assert (cost.paper, power.paper) == (-0.25, None)
@@ -92,7 +92,7 @@ def test_figures_are_written(value, kind, text):
 
 
 def test_the_page_shows_what_there_is_and_nothing_that_is_not():
-    figure = Figure("a <pair>", "times", 1.4, {COMPATIBLE: 1.07, CALIBRATED: None})
+    figure = ClaimFigure("a <pair>", "times", 1.4, {COMPATIBLE: 1.07, CALIBRATED: None})
     page = render(
         [Finding("one", "§VI", "It & that.", (figure,), "so <it> is", ("because <of> it",))], None, {"model": "bloom_176b"}
     )

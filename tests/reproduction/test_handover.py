@@ -6,7 +6,7 @@ import pytest
 from emu.build import build, compose
 from emu.core.setting import SettingError
 from emu.reproduction.handover import APART_S, HandoverClaim, observe_alone
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Effort, Lab
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, Lab, LabEffort
 
 ONE = ["runtime=virtual", "model=bloom_176b", "workload=fixed", "workload.arrivals=constant", "workload.rate_rps=0.01"]
 SPLIT = ["cluster=splitwise_hh", "cluster.num_prompt=1", "cluster.num_token=1"]
@@ -58,7 +58,7 @@ def test_requests_that_meet_are_refused():
 
 
 def test_the_claim_tells_the_link_from_the_messages(tmp_path):
-    lab = Lab(tmp_path, "bloom_176b", Effort(duration_s=6.0))
+    lab = Lab(tmp_path, "bloom_176b", LabEffort(duration_s=6.0))
     finding = HandoverClaim("layer-wise", "§VI-A", "").measure(lab)
     values = {figure.what: figure.values for figure in finding.figures}
     for hardware in ("DGX-H100", "DGX-A100"):

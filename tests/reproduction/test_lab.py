@@ -7,10 +7,10 @@ import pytest
 from emu.provisioning.probe import Probe
 from emu.reproduction import lab as module
 from emu.reproduction.claims import BY_NAME, CLAIMS
-from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, Effort, Lab, PaperCluster
+from emu.reproduction.lab import CALIBRATED, COMPATIBLE, MODES, RULES, Lab, LabEffort, PaperCluster
 from emu.reproduction.outcome import TOKENS, Outcome
 
-EFFORT = Effort(duration_s=2.0, step_rps=40.0, from_rps=20.0, until_rps=220.0, tolerance=0.2)
+EFFORT = LabEffort(duration_s=2.0, step_rps=40.0, from_rps=20.0, until_rps=220.0, tolerance=0.2)
 SLOS = [f"{metric}_{statistic}" for metric in ("ttft", "tbt", "e2e") for statistic in ("p50", "p90", "p99")]
 
 
@@ -51,7 +51,7 @@ def lab_of(tmp_path, monkeypatch):
             return outcome_at(rate_rps)
 
         monkeypatch.setattr(module, "observe", observe)
-        effort = Effort(step_rps=10.0, from_rps=20.0, until_rps=200.0, tolerance=0.01)
+        effort = LabEffort(step_rps=10.0, from_rps=20.0, until_rps=200.0, tolerance=0.01)
         return Lab(tmp_path, "bloom_176b", effort), rates
 
     return make

@@ -19,10 +19,15 @@ case "$1 $2" in
     "-m compileall") exit 1 ;;
     "-m emu.extras") case "$*" in *runtime=virtual*) ;; *) echo torch ;; esac ;;
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    *) echo "$@" ;;
+    *) echo "$@" ; case "$*" in *{fails}*) exit 1 ;; esac ;;
 esac
 """
 INSTALL = "-m pip install -qq --no-compile --disable-pip-version-check -e"
+GATES = [
+    "-m ruff check --quiet emu tests tools",
+    "-m ruff format --check --quiet emu tests tools",
+    "-m mypy --no-error-summary",
+]
 
 
 @pytest.fixture
@@ -37,9 +42,9 @@ def repository(tmp_path):
 def use(repository, tmp_path):
     """Run a tool with the fake Python; returns (exit code, stdout lines, stderr lines)."""
 
-    def run(tool, *arguments, supported=True, ensurepip=True, shell=()):
+    def run(tool, *arguments, supported=True, ensurepip=True, fails="-nothing-", shell=()):
         for name in ("python3.11", "python3.12", "python3"):
-            write_python(tmp_path / "bin" / name, supported, ensurepip)
+            write_python(tmp_path / "bin" / name, supported, ensurepip, fails)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
         environment["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         command = [*shell, tool if isinstance(tool, Path) else repository / "tools" / tool, *arguments]
@@ -49,9 +54,9 @@ def use(repository, tmp_path):
     return run
 
 
-def write_python(path, supported=True, ensurepip=True):
+def write_python(path, supported=True, ensurepip=True, fails="-nothing-"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(PYTHON.format(supported=int(not supported), ensurepip=int(not ensurepip)))
+    path.write_text(PYTHON.format(supported=int(not supported), ensurepip=int(not ensurepip), fails=fails))
     path.chmod(0o755)
 
 
@@ -81,10 +86,17 @@ def test_what_is_refused_installs_no_torch(use, repository, refused):
 def test_the_tests_need_more_and_bring_what_the_emulator_needs(use, repository):
     use("emu")
     code, out, err = use("test", "-k", "cli")
-    assert (code, out) == (0, [f"{INSTALL} {repository}[test,torch,nixl,compile]", "-m pytest -k cli"])
+    assert (code, out) == (0, [f"{INSTALL} {repository}[test,torch,nixl,compile]", *GATES, "-m pytest -k cli"])
     assert err == ["test: installing emu[test,torch,nixl,compile] and what it needs into .venv (once)"]
-    assert use("test") == (0, ["-m pytest"], [])
+    assert use("test") == (0, [*GATES, "-m pytest"], [])
     assert use("emu") == (0, ["-m emu, safe"], [])
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_no_test_runs_where_lint_or_types_are_wrong(use, gate):
+    code, out, _ = use("test", fails=f'"{gate.removeprefix("-m ")}"')
+    assert code == 1
+    assert out[-1] == gate
 
 
 def test_another_pyproject_is_installed_again(use, repository):
@@ -120,7 +132,7 @@ def test_it_is_found_through_a_link_and_runs_in_any_shell(use, repository, tmp_p
     link.parent.mkdir()
     link.symlink_to(repository / "tools/emu")
     assert use(link, "seed=1", shell=shell)[1] == [f"{INSTALL} {repository}", "-m emu seed=1, safe"]
-    assert use("test", shell=shell)[:2] == (0, [f"{INSTALL} {repository}[test,torch,nixl,compile]", "-m pytest"])
+    assert use("test", shell=shell)[:2] == (0, [f"{INSTALL} {repository}[test,torch,nixl,compile]", *GATES, "-m pytest"])
 
 
 def test_a_path_with_a_space(use, repository, tmp_path):

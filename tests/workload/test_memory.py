@@ -6,7 +6,7 @@ import pytest
 
 from emu.workload import memory
 from emu.workload.arrivals import Arrivals
-from emu.workload.memory import BYTES_PER_REQUEST, Progress, require_memory
+from emu.workload.memory import BYTES_PER_REQUEST, GenerationProgress, require_memory
 from emu.workload.traces import window
 from emu.workload.traces.read import read_trace
 from emu.workload.workload import WorkloadError
@@ -56,13 +56,13 @@ def test_many_requests_are_announced(capsys):
 
 
 def test_progress_is_due_once_an_interval():
-    assert not Progress(interval_s=1000).is_due()
-    always = Progress(interval_s=0)
+    assert not GenerationProgress(interval_s=1000).is_due()
+    always = GenerationProgress(interval_s=0)
     assert [always.is_due(), always.is_due()] == [True, True]
 
 
 def test_reading_says_how_far_it_is(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("emu.workload.traces.read.Progress", lambda: Progress(interval_s=0))
+    monkeypatch.setattr("emu.workload.traces.read.GenerationProgress", lambda: GenerationProgress(interval_s=0))
     path = tmp_path / "t.csv"
     path.write_text("arrival_timestamp,prompt_size,token_size\n0,1,1\n")
     np.testing.assert_array_equal(read_trace(path).arrival_s, [0])

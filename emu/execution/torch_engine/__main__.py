@@ -14,7 +14,7 @@ from emu.execution.model import Executable
 from emu.execution.torch_engine.architecture import Architecture
 from emu.execution.torch_engine.engine import load_engine
 from emu.execution.torch_engine.errors import EngineError
-from emu.execution.torch_engine.generate import Answer, check_prompt, generate
+from emu.execution.torch_engine.generate import Generation, check_prompt, generate
 from emu.execution.torch_engine.sampling import Sampling
 from emu.execution.torch_engine.tensor_parallel import check_divides, process_group, shard
 from emu.execution.torch_engine.text import Text
@@ -77,7 +77,7 @@ def _check(options: argparse.Namespace) -> None:
         raise EngineError(f"--logits {options.logits}: no such folder")
 
 
-def _report(answer: Answer, prompt_tokens: int, text: Text | None, dtype: str, options: argparse.Namespace) -> str:
+def _report(answer: Generation, prompt_tokens: int, text: Text | None, dtype: str, options: argparse.Namespace) -> str:
     num_tokens = len(answer.token_ids)
     tokens_per_s = num_tokens / (answer.prefill_s + answer.decode_s)
     decoded = {"text": text.decode(answer.token_ids)} if text else {}

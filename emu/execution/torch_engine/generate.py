@@ -13,7 +13,7 @@ from emu.execution.torch_engine.sampling import Sampling, next_tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Generation:
     """`token_ids` as generated; `logits` float32 (new tokens, vocab_size), what each was drawn from; seconds of wall time."""
 
     token_ids: list[int]
@@ -36,7 +36,9 @@ def check_prompt(architecture: Architecture, prompt: Sequence[int], max_new_toke
         )
 
 
-def generate(engine: Engine, prompt: Sequence[int], max_new_tokens: int, eos_ids: Sequence[int], sampling: Sampling) -> Answer:
+def generate(
+    engine: Engine, prompt: Sequence[int], max_new_tokens: int, eos_ids: Sequence[int], sampling: Sampling
+) -> Generation:
     """Tokens after `prompt`, one by one, up to one of `eos_ids` (included) or `max_new_tokens` of them. Raises EngineError
     where the prompt is none for this engine, or its cache has no room."""
     check_prompt(engine.architecture, prompt, max_new_tokens)
@@ -54,4 +56,4 @@ def generate(engine: Engine, prompt: Sequence[int], max_new_tokens: int, eos_ids
             break
         chunk = Chunk(token_ids[-1:], position, blocks)
     engine.cache.release(blocks)
-    return Answer(token_ids, np.stack(logits), ends_s[1] - ends_s[0], ends_s[-1] - ends_s[1])
+    return Generation(token_ids, np.stack(logits), ends_s[1] - ends_s[0], ends_s[-1] - ends_s[1])

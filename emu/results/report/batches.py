@@ -8,16 +8,16 @@ from emu.results.report.curve import Curve
 from emu.results.report.figure import Figure, x_scale
 from emu.results.report.load import queue_chart
 from emu.results.report.quantity import count, share
-from emu.results.report.run import ROLES, Run
+from emu.results.report.run import ROLES, ReportedRun
 from emu.results.utilisation import batch_tokens, seconds_by_tokens
 
 
-def batches_section(run: Run) -> str:
+def batches_section(run: ReportedRun) -> str:
     batches = (_decode_batches(run), _prefill_batches(run), _active_tokens(run), _time_by_tokens(run))
     return card.section("Queues and batches", card.charts(queue_chart(run), *batches))
 
 
-def _decode_batches(run: Run) -> str:
+def _decode_batches(run: ReportedRun) -> str:
     batches, timeline = run.columns.batches, run.timeline
     decodes = batches.num_decodes > 0
     if not decodes.any():
@@ -38,7 +38,7 @@ def _decode_batches(run: Run) -> str:
     return card.chart("Decode batch size", note, figure)
 
 
-def _prefill_batches(run: Run) -> str:
+def _prefill_batches(run: ReportedRun) -> str:
     batches, timeline = run.columns.batches, run.rate_timeline
     prefills = batches.num_prefills > 0
     if not prefills.any():
@@ -54,7 +54,7 @@ def _prefill_batches(run: Run) -> str:
     return card.chart("Prompt tokens a step", note, figure)
 
 
-def _active_tokens(run: Run) -> str:
+def _active_tokens(run: ReportedRun) -> str:
     batches, timeline = run.columns.batches, run.timeline
     title, tokens = "Active tokens in a step", batch_tokens(run.columns)
     if not len(tokens):
@@ -72,7 +72,7 @@ def _active_tokens(run: Run) -> str:
     return card.chart(title, "Mean by time, over the machines in a step.", figure)
 
 
-def _time_by_tokens(run: Run) -> str:
+def _time_by_tokens(run: ReportedRun) -> str:
     """Figure 17 of Splitwise."""
     title, curves = "Time by active tokens", {}
     for role in ROLES:

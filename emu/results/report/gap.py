@@ -10,7 +10,7 @@ from emu.results.handover import STATISTICS
 from emu.results.ledger import SPANS
 from emu.results.report import card
 from emu.results.report.quantity import TimeUnit, count, share, unit_of
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 # By span: its colour, and what it is.
 LOOKS = {
@@ -30,7 +30,7 @@ LONGEST = 92.0  # percent of the width: the total stands beside the bar
 LABELLED_SHARE = 0.04  # of the longest bar: what is narrower has no room for a number
 
 
-def gap_box(run: Run) -> str:
+def gap_box(run: ReportedRun) -> str:
     """One box for all measured hand-overs; nothing where there are none."""
     handover = run.summary["handover"]
     if not handover["requests"]:
@@ -48,7 +48,7 @@ def gap_box(run: Run) -> str:
     return card.box("From first to second token", note, bars + _table(plans, spans, unit), wide=True)
 
 
-def _slowest(run: Run) -> np.ndarray:
+def _slowest(run: ReportedRun) -> np.ndarray:
     """The spans of the hundredth part of the requests, at least one, with the longest gaps."""
     spans_s = run.ledger.spans_s[:, run.measured[run.ledger.request_id]]
     num_requests = spans_s.shape[1]

@@ -9,7 +9,7 @@ import numpy as np
 from emu.results.columns import FAILED
 from emu.results.report import card
 from emu.results.report.quantity import count
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 MAX_NUM_ROWS = 25
 NUM_EXAMPLES = 5
@@ -26,7 +26,7 @@ class Incident(NamedTuple):
     examples: str
 
 
-def incidents_section(run: Run) -> str:
+def incidents_section(run: ReportedRun) -> str:
     incidents = [*_deaths(run), *_restarts(run), *_failures(run), *_unfinished(run), *_drops(run)]
     if not incidents:
         return card.section("Events of note", card.box("None", "No machine died, no request restarted or failed.", ""))
@@ -47,19 +47,19 @@ def incidents_section(run: Run) -> str:
     return card.section("Events of note", card.box("", note, card.table(header, rows, text_columns=(0, 1, 2, 4))))
 
 
-def _when(run: Run, incident: Incident) -> str:
+def _when(run: ReportedRun, incident: Incident) -> str:
     first, last = run.time_unit.text(incident.first_s), run.time_unit.text(incident.last_s)
     return first if first == last else f"{first} to {last}"
 
 
-def _deaths(run: Run) -> Iterator[Incident]:
+def _deaths(run: ReportedRun) -> Iterator[Incident]:
     for machine in run.record.machines:
         died_s = run.death_s(machine.index)
         if died_s is not None:
             yield Incident(died_s, died_s, "machine died", "", 1, f"{machine.name} ({machine.role}, {machine.hardware.name})")
 
 
-def _restarts(run: Run) -> Iterator[Incident]:
+def _restarts(run: ReportedRun) -> Iterator[Incident]:
     requeues = run.columns.requeues
     for evicted, kind in ((True, "request evicted, restarted"), (False, "request restarted")):
         for cause in np.unique(requeues.cause[requeues.evicted == evicted]):
@@ -67,7 +67,7 @@ def _restarts(run: Run) -> Iterator[Incident]:
             yield _incident(kind, str(cause), requeues.time_s[chosen], requeues.request_id[chosen])
 
 
-def _failures(run: Run) -> Iterator[Incident]:
+def _failures(run: ReportedRun) -> Iterator[Incident]:
     requests = run.columns.requests
     failed = requests.status == FAILED
     for cause in np.unique(requests.cause[failed]):
@@ -75,14 +75,14 @@ def _failures(run: Run) -> Iterator[Incident]:
         yield _incident("request failed", requests.causes[cause], requests.end_s[which], which)
 
 
-def _unfinished(run: Run) -> Iterator[Incident]:
+def _unfinished(run: ReportedRun) -> Iterator[Incident]:
     which = np.flatnonzero((run.columns.requests.num_ends == 0) & ~np.isnan(run.arrival_s))
     if len(which):
         at_s = np.full(len(which), run.record.emulated_s)
         yield _incident("request unfinished", run.record.interrupted or "the run ended first", at_s, which)
 
 
-def _drops(run: Run) -> Iterator[Incident]:
+def _drops(run: ReportedRun) -> Iterator[Incident]:
     drops = run.columns.drops
     for message in np.unique(drops.message):
         chosen = drops.message == message

@@ -5,7 +5,7 @@ from emu.results.report import card
 from emu.results.report.cumulative import cumulative_chart
 from emu.results.report.curve import Curve
 from emu.results.report.quantity import SECONDS, TimeUnit, count, unit_of
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 METRICS = (
     ("TTFT", "arrival to first token", "ttft_s"),
@@ -19,7 +19,7 @@ METRICS = (
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 
 
-def latency_table(run: Run) -> str:
+def latency_table(run: ReportedRun) -> str:
     rows = []
     for name, meaning, key in METRICS:
         statistics = run.summary[key]
@@ -33,12 +33,12 @@ def latency_table(run: Run) -> str:
     return card.box("Latency", note + _meaning_of_ends(run), content)
 
 
-def _ends(run: Run, metric: str, statistic: str, unit: TimeUnit) -> str:
+def _ends(run: ReportedRun, metric: str, statistic: str, unit: TimeUnit) -> str:
     ends = run.summary.get("interval", {}).get(metric, {}).get(statistic)
     return f"<small>{unit.text(ends['low'])} to {unit.text(ends['high'])}</small>" if ends else ""
 
 
-def _meaning_of_ends(run: Run) -> str:
+def _meaning_of_ends(run: ReportedRun) -> str:
     if "interval" not in run.summary:
         return ""
     if run.summary["interval"]["contains_run"]:
@@ -46,7 +46,7 @@ def _meaning_of_ends(run: Run) -> str:
     return " Below: the interval that the timing predicts, were every step off by its stated error; all machines were real."
 
 
-def latency_section(run: Run) -> str:
+def latency_section(run: ReportedRun) -> str:
     requests, measured, summary = run.columns.requests, run.measured, run.summary
     arrival_s = requests.arrival_s[measured]
     ttft = Curve.of(requests.first_token_s[measured] - arrival_s)

@@ -4,13 +4,13 @@ from emu.results.report import card
 from emu.results.report.cumulative import comparison_chart
 from emu.results.report.curve import Curve
 from emu.results.report.quantity import NONE, count, duration
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 from emu.results.run_record import Fidelity
 
 FLOOR_S = 1e-5
 
 
-def lateness_section(run: Run) -> str:
+def lateness_section(run: ReportedRun) -> str:
     fidelity = run.record.fidelity
     if fidelity is None:
         return ""

@@ -5,14 +5,14 @@ import numpy as np
 from emu.results.columns import FAILED
 from emu.results.report import card
 from emu.results.report.quantity import count, duration
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 
-def load_section(run: Run) -> str:
+def load_section(run: ReportedRun) -> str:
     return card.section("Load", card.charts(_request_rate(run), _token_rate(run), _phases(run)))
 
 
-def _request_rate(run: Run) -> str:
+def _request_rate(run: ReportedRun) -> str:
     requests, timeline = run.columns.requests, run.rate_timeline
     arrived = timeline.sums(run.arrival_s) / timeline.width_s
     finished = timeline.sums(requests.end_s[run.finished]) / timeline.width_s
@@ -26,7 +26,7 @@ def _request_rate(run: Run) -> str:
     return card.chart("Requests arrived and finished", f"Per {run.rate_width}.", figure)
 
 
-def _token_rate(run: Run) -> str:
+def _token_rate(run: ReportedRun) -> str:
     steps, timeline = run.columns.steps, run.rate_timeline
     prompt = timeline.sums(run.batch_end_s, run.columns.batches.prefill_tokens) / timeline.width_s
     output = timeline.sums(steps.end_s, steps.num_decodes + steps.num_prefills) / timeline.width_s
@@ -37,7 +37,7 @@ def _token_rate(run: Run) -> str:
     return card.chart("Token throughput", f"Per {run.rate_width}, at the end of their steps.", figure)
 
 
-def _phases(run: Run) -> str:
+def _phases(run: ReportedRun) -> str:
     batches, transfers, timeline = run.columns.batches, run.columns.transfers, run.timeline
     layers = [
         (timeline.occupancy(batches.start_s, run.batch_end_s, batches.num_decodes), "decoding", "orange"),
@@ -52,7 +52,7 @@ def _phases(run: Run) -> str:
     return card.chart("Requests by phase", "Mean number at each moment.", figure)
 
 
-def queue_chart(run: Run) -> str:
+def queue_chart(run: ReportedRun) -> str:
     transfers, timeline = run.columns.transfers, run.timeline
     prompts = _waiting_prompts(run)
     handovers = timeline.occupancy(transfers.ready_s, transfers.pull_s)
@@ -69,11 +69,11 @@ def queue_chart(run: Run) -> str:
     )
 
 
-def _waiting_prompts(run: Run) -> np.ndarray:
+def _waiting_prompts(run: ReportedRun) -> np.ndarray:
     return run.timeline.occupancy(run.arrival_s, _prefilled_s(run))
 
 
-def _prefilled_s(run: Run) -> np.ndarray:
+def _prefilled_s(run: ReportedRun) -> np.ndarray:
     """When each request stopped to wait for its first prefill step: at the step's start, or at its own end without any."""
     requests = run.columns.requests
     return np.where(np.isnan(requests.prefill_start_s), requests.end_s, requests.prefill_start_s)

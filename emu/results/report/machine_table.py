@@ -7,14 +7,14 @@ import numpy as np
 
 from emu.results.report import card
 from emu.results.report.quantity import SECONDS, count, share
-from emu.results.report.run import ROLES, Run
+from emu.results.report.run import ROLES, ReportedRun
 
 MAX_NUM_SHOWN = 12  # beyond, one row for the machines of one role and hardware; the others are folded away
 MAX_NUM_LISTED = 60  # beyond, these rows are all there is
 HEADER = ("machine", "role", "hardware", "busy", "steps", "prompt tokens", "output tokens", "KV blocks")
 
 
-def machine_table(run: Run) -> str:
+def machine_table(run: ReportedRun) -> str:
     machines, batches = run.record.machines, run.columns.batches
 
     def totals(amounts: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def machine_table(run: Run) -> str:
     return card.box("Machines", note, table(list(kinds.values())) + folded, wide=True)
 
 
-def _names(run: Run, group: list[int]) -> tuple[str, str, str]:
+def _names(run: ReportedRun, group: list[int]) -> tuple[str, str, str]:
     first, one = run.record.machines[group[0]], len(group) == 1
     name = first.name if one else f"{len(group)} machines"
     num_real = len(set(group) & set(run.record.real))
@@ -58,7 +58,7 @@ def _names(run: Run, group: list[int]) -> tuple[str, str, str]:
     return escape(name), first.role, escape(first.hardware.name)
 
 
-def _busy(run: Run, group: list[int], busy: np.ndarray) -> str:
+def _busy(run: ReportedRun, group: list[int], busy: np.ndarray) -> str:
     mean, low, high = (float(figure) for figure in (busy.mean(), busy.min(), busy.max()))
     colour, width = ROLES[run.record.machines[group[0]].role], 100 * min(1.0, mean)
     bar = f'<span class="bar"><i class="{colour}" style="width:{width:.0f}%"></i></span>{share(mean)}'

@@ -5,16 +5,16 @@ import numpy as np
 from emu.results.report import card
 from emu.results.report.machine_table import machine_table
 from emu.results.report.quantity import count
-from emu.results.report.run import ROLES, Run
+from emu.results.report.run import ROLES, ReportedRun
 
 POOLS = {"prompt": "blue", "token": "orange", "mixed": "purple", "dead": "grey"}
 
 
-def machines_section(run: Run) -> str:
+def machines_section(run: ReportedRun) -> str:
     return card.section("Machines", card.charts(_pools(run), _busy(run), _context(run)), machine_table(run))
 
 
-def _pools(run: Run) -> str:
+def _pools(run: ReportedRun) -> str:
     moves, timeline = run.columns.pool_moves, run.timeline
     if not len(moves):
         return card.empty("Machines by pool", "The run recorded no pool.")
@@ -40,7 +40,7 @@ def _previous_moves(machine: np.ndarray) -> np.ndarray:
     return previous
 
 
-def _busy(run: Run) -> str:
+def _busy(run: ReportedRun) -> str:
     batches, timeline = run.columns.batches, run.rate_timeline
     figure = run.figure(100.0, "share of machines in a step (%)")
     for role, colour in ROLES.items():
@@ -53,7 +53,7 @@ def _busy(run: Run) -> str:
     return card.chart("Busy machines", "By role, whatever the pool; a dead one counts as idle.", figure)
 
 
-def _context(run: Run) -> str:
+def _context(run: ReportedRun) -> str:
     batches, timeline = run.columns.batches, run.timeline
     # Linear over a batch's steps, so the mean over its time is that of its first and last step.
     mean_tokens = batches.context_tokens + (batches.num_steps - 1) * batches.num_decodes / 2

@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.results.report import card
 from emu.results.report.quantity import NONE, SECONDS, count, share
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 FILES = ("summary.json", "requests.parquet")
 POOLS = {"prefill": "prompt machines", "decode": "token machines", "mixed": "mixed machines"}
@@ -15,7 +15,7 @@ FULL = 0.95  # of its time in a step: a machine that has little left
 NEAR = 0.8
 
 
-def origin(run: Run) -> str:
+def origin(run: ReportedRun) -> str:
     """One box: command, version, host, date, load, timing, and links to the files beside the page."""
     host = run.summary["host"]
     facts = {
@@ -51,7 +51,7 @@ def timing_text(timing: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def bottleneck(run: Run) -> str:
+def bottleneck(run: ReportedRun) -> str:
     """One sentence on what limits the cluster, from the busy shares of its machines."""
     machines, busy = run.record.machines, run.summary["utilisation"]["machines"]
     roles: dict[str, list[float]] = {}
@@ -85,7 +85,7 @@ def _span(busy: list[float]) -> str:
     return high if low == high else f"{low} to {high}"
 
 
-def failures(run: Run) -> str:
+def failures(run: ReportedRun) -> str:
     """The causes of failed requests, and faults that had no effect; '' where there are none."""
     failed, faults = run.summary.get("failures", []), run.summary.get("faults_without_effect", [])
     boxes = []

@@ -6,7 +6,7 @@ from html import escape
 from emu.results.report import card
 from emu.results.report.latency import latency_table
 from emu.results.report.quantity import SECONDS, count, size
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 
 VERDICTS = {
     "VALID": ("good", "Every check of the run passed: its figures can be used as they stand."),
@@ -23,7 +23,7 @@ SATURATED = (
 )
 
 
-def verdict_banner(run: Run) -> str:
+def verdict_banner(run: ReportedRun) -> str:
     summary, interrupted = run.summary, run.record.interrupted
     tone, meaning = VERDICTS[summary["verdict"]]
     badges = _badge("warn", "SATURATED") if summary["saturated"] else ""
@@ -42,7 +42,7 @@ def _badge(tone: str, text: str) -> str:
     return f'<span class="badge {tone}">{text}</span>'
 
 
-def figures(run: Run) -> str:
+def figures(run: ReportedRun) -> str:
     """Requests, tokens, throughput, hand-overs and time in large print."""
     summary = run.summary
     requests, tokens, kv, host = summary["requests"], summary["tokens"], summary["kv"], summary["host"]
@@ -92,11 +92,11 @@ def _rate(per_s: float | None) -> str:
     return "–" if per_s is None else f"{per_s:,.2f}"
 
 
-def settings_and_latency(run: Run) -> str:
+def settings_and_latency(run: ReportedRun) -> str:
     return f'<div class="columns">{_settings(run)}{latency_table(run)}</div>'
 
 
-def _settings(run: Run) -> str:
+def _settings(run: ReportedRun) -> str:
     record = run.record
     kinds = Counter(f"{machine.role} {machine.hardware.name}" for machine in record.machines)
     machines = ", ".join(f"{number} {kind}" for kind, number in kinds.items())

@@ -21,7 +21,7 @@ from emu.results.report.load import load_section
 from emu.results.report.machines import machines_section
 from emu.results.report.origin import bottleneck, failures, origin
 from emu.results.report.overview import figures, settings_and_latency, verdict_banner
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 from emu.results.report.service_levels import service_level_section
 from emu.results.report.shadow import shadow_section
 from emu.results.report.style import CSS, SCRIPT
@@ -59,11 +59,11 @@ def write_report(
     `settings` are further lines of "What was run", name to value; `overrides` are those of the command line,
     `command` is all of it, `reference` the timing that slowdowns are against. The same arguments give the same bytes.
     """
-    run = Run(record, columns, summary, warmup_s, settings or {}, overrides, command, reference)
+    run = ReportedRun(record, columns, summary, warmup_s, settings or {}, overrides, command, reference)
     write_text(render(run, title or _title(record)), path)
 
 
-def render(run: Run, title: str) -> str:
+def render(run: ReportedRun, title: str) -> str:
     subtitle = f"Emulated LLM inference cluster · runtime {run.record.runtime} · seed {run.record.seed}"
     sections = (
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>',
@@ -105,7 +105,7 @@ def _title(record: RunRecord) -> str:
     return f"{record.model.name} on {machines} machine{'s' if len(record.machines) > 1 else ''}"
 
 
-def _footer(run: Run) -> str:
+def _footer(run: ReportedRun) -> str:
     host = run.summary["host"]
     versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
     notes = (*NOTES, f"{host['date']} on {host['platform']}, {host['num_cores']} cores; {versions}.")

@@ -26,7 +26,7 @@ ROLES = {"prefill": "blue", "decode": "orange", "mixed": "purple"}
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A run's record, its facts as tables, its summary, and what the user asked for, as text."""
 
     record: RunRecord

@@ -8,7 +8,7 @@ from emu.results.report import card
 from emu.results.report.cumulative import ratio_chart
 from emu.results.report.curve import Curve
 from emu.results.report.quantity import NONE, count, duration
-from emu.results.report.run import Run
+from emu.results.report.run import ReportedRun
 from emu.results.slo import STATISTICS
 
 TBT = {"mean": "each request's mean", "gaps": "every gap"}
@@ -21,12 +21,12 @@ TOTALS = {
 }
 
 
-def service_level_section(run: Run) -> str:
+def service_level_section(run: ReportedRun) -> str:
     boxes = f'<div class="columns first">{_objectives(run.summary["slo"])}{_cost(run)}</div>'
     return card.section("Service levels and cost", boxes, _slowdowns(run))
 
 
-def _slowdowns(run: Run) -> str:
+def _slowdowns(run: ReportedRun) -> str:
     """The distributions that the objectives are about, with their limits; '' where none was judged."""
     slow, slo = run.slowdowns, run.summary["slo"]
     if slow is None or slo["met"] is None:
@@ -81,7 +81,7 @@ def _mark(is_met: bool) -> str:
     return f'<b class="{"good" if is_met else "bad"}">{"met" if is_met else "missed"}</b>'
 
 
-def _cost(run: Run) -> str:
+def _cost(run: ReportedRun) -> str:
     cost, energy = run.summary["cost"], run.summary["energy"]
     amounts = (cost["machine_hours"], cost["dollars"], energy["kwh"])
     rows = [[name, *(_amount(amount[key]) for amount in amounts)] for key, name in TOTALS.items()]

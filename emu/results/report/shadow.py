@@ -7,7 +7,7 @@ import numpy as np
 from emu.results.report import card
 from emu.results.report.figure import BOTTOM, TOP, Figure
 from emu.results.report.quantity import SECONDS, count, share
-from emu.results.report.run import ROLES, Run
+from emu.results.report.run import ROLES, ReportedRun
 from emu.results.report.scale import Scale
 from emu.results.shadow import KINDS, Shadow
 from emu.results.speed import speed_text
@@ -16,7 +16,7 @@ MAX_NUM_SHOWN = 12  # machines with a chart each: those that drift most
 HIGHEST = 3.0  # times the median: what took longer, such as in a pause of the host, is drawn at the edge
 
 
-def shadow_section(run: Run) -> str:
+def shadow_section(run: ReportedRun) -> str:
     if not run.shadows:
         return ""
     roles = {machine.name: machine.role for machine in run.record.machines}
@@ -30,7 +30,7 @@ def _drift(shadow: Shadow) -> float:
     return 0.0 if shadow.worst_window is None else abs(shadow.worst_window.drift)
 
 
-def _chart(run: Run, shadow: Shadow, colour: str) -> str:
+def _chart(run: ReportedRun, shadow: Shadow, colour: str) -> str:
     title, timeline = f"Steps of {shadow.machine}", run.rate_timeline
     if not len(shadow.ratio):
         return card.empty(title, "The machine ran no step.")
@@ -51,7 +51,7 @@ def _chart(run: Run, shadow: Shadow, colour: str) -> str:
     return card.chart(title, _note(shadow), figure)
 
 
-def _probes(run: Run, machine: str, figure: Figure) -> None:
+def _probes(run: ReportedRun, machine: str, figure: Figure) -> None:
     """The machine's probe steps over those in the calibration, where that is known: what of a drift is the host's."""
     probes, ratios = run.columns.probe_steps, run.probe_ratios
     [index] = (spec.index for spec in run.record.machines if spec.name == machine)
@@ -61,7 +61,7 @@ def _probes(run: Run, machine: str, figure: Figure) -> None:
         figure.line(run.rate_timeline.middles_s[bins], np.clip(middle, figure.y.low, figure.y.high), "probe steps", "green")
 
 
-def _figure(run: Run, shadow: Shadow, low: np.ndarray, high: np.ndarray) -> Figure:
+def _figure(run: ReportedRun, shadow: Shadow, low: np.ndarray, high: np.ndarray) -> Figure:
     error = np.nanmax(shadow.stated_error, initial=0.0)
     highest = min(float(high.max()), HIGHEST * shadow.median())
     y = Scale(min(float(low.min()), 1 - error), max(highest, 1 + error), BOTTOM, TOP).rounded()

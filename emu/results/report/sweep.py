@@ -13,7 +13,7 @@ from emu.results.report.figure import BOTTOM, TOP, Figure, x_scale
 from emu.results.report.page import document
 from emu.results.report.quantity import NONE, count, duration, share, unit_of
 from emu.results.report.scale import Scale
-from emu.results.sweep_curves import Curve, curves_of, illustrations, load_of, settings_of
+from emu.results.sweep_curves import SweepCurve, curves_of, illustrations, load_of, settings_of
 from emu.results.sweep_table import FAILURE, FINISHED, MISSING, SUMMARY, is_usable, outcome, p99_mark_of, reasons_of
 
 COLOURS = ("blue", "orange", "green", "purple", "yellow", "grey")
@@ -74,7 +74,7 @@ def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(rows)} runs of a sweep: {counts}"
 
 
-def _charts(curves: Sequence[Curve], load: str) -> list[str]:
+def _charts(curves: Sequence[SweepCurve], load: str) -> list[str]:
     label = UNITS.get(load, load)
     every = {column for curve in curves for runs in curve.runs for run in runs for column in run}
     slo = [(f"slo.limits.{metric}.{statistic}", metric, statistic) for _, metric in METRICS for statistic in STATISTICS]
@@ -109,7 +109,7 @@ def _charts(curves: Sequence[Curve], load: str) -> list[str]:
 def _chart(
     title: str,
     note: str,
-    curves: Sequence[Curve],
+    curves: Sequence[SweepCurve],
     label: str,
     key: str,
     limit: float | None,
@@ -154,13 +154,13 @@ def _loads(low: float, high: float) -> Scale:
     return x_scale(low - room, high + room)
 
 
-def _limit(curves: Sequence[Curve], key: str) -> float | None:
+def _limit(curves: Sequence[SweepCurve], key: str) -> float | None:
     """The objective, where all runs have the same."""
     limits = {run[key] for curve in curves for runs in curve.runs for run in runs if run.get(key) is not None}
     return limits.pop() if len(limits) == 1 else None
 
 
-def _highest(curves: Sequence[Curve], label: str) -> str:
+def _highest(curves: Sequence[SweepCurve], label: str) -> str:
     highest = [curve.highest_load_within_slos() for curve in curves]
     known = [(curve.is_illustrative, load) for curve, load in zip(curves, highest, strict=True) if load is not None]
     best = dict(sorted(known))  # of each kind, for only those of a kind may be compared
@@ -233,7 +233,7 @@ def _latency(row: Mapping[str, Any], metric: str, statistic: str) -> str:
     return duration(row.get(f"{metric}_s.{statistic}")) + (f"<small>{mark.strip()}</small>" if mark else "")
 
 
-def _p99_note(curves: Sequence[Curve], statistic: str) -> str:
+def _p99_note(curves: Sequence[SweepCurve], statistic: str) -> str:
     """What a chart of p99 says where some of its runs have few requests."""
     numbers = [
         run["measured_requests"] for curve in curves for runs in curve.runs for run in runs if run.get("measured_requests")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.workload.memory import Progress
+from emu.workload.memory import GenerationProgress
 from emu.workload.traces.csv_rows import CsvFormat, RowParser
 from emu.workload.traces.file import TraceFile
 from emu.workload.traces.formats import TraceFormat, recognise, shown, shown_name
@@ -203,7 +203,7 @@ class _Reading:
         return self.format.line_parser(first_line, self.unused)
 
     def _numbered_lines(self) -> Iterator[tuple[int, str | BadLine]]:
-        line_num, progress = 0, Progress()
+        line_num, progress = 0, GenerationProgress()
         for block in line_blocks(self.file):
             inside = self.outside.rows_inside(block) if self.outside else None
             if inside is None:
