@@ -199,7 +199,7 @@ def rehearse(
     """Run and write the results into `run_dir`; return the summary. Raises RunError."""
     shows = {} if display is None else {"on_progress": display.show, "on_status": display.say}
     try:
-        record = plan.runtime.run(plan.rehearse(run_dir=run_dir, log_events=plan.results.events, **shows))
+        record = plan.run(run_dir=run_dir, log_events=plan.results.events, **shows)
         return write_results(plan, record, run_dir, overrides, choices, command)
     except OSError as error:
         raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
@@ -211,7 +211,7 @@ def write_results(
     """Write the files of the run; return its summary. `command` is what was typed, '' for `emu OVERRIDES`. Raises OSError."""
     record.host.update(overrides=overrides, run_dir=str(run_dir))
     warmup_s = plan.metrics.warmup_s
-    interval = prediction_interval(plan.rehearse(run_dir=run_dir, log_events=False), record, warmup_s)
+    interval = prediction_interval(replace(plan.run_config, run_dir=run_dir, log_events=False), record, warmup_s)
     summary = summarize(record, warmup_s, plan.verdict, plan.service_levels, plan.power, interval)
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")

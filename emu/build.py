@@ -9,8 +9,8 @@ import math
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Protocol, get_args, get_origin
@@ -39,7 +39,7 @@ from emu.results.settings import MetricsSettings, ResultsSettings
 from emu.results.slo import ServiceLevels, SloSettings
 from emu.results.verdict import VerdictLimits
 from emu.runtime.fault import parse_faults
-from emu.runtime.rehearsal import Rehearsal
+from emu.runtime.run_config import RunConfig
 from emu.transfer.settings import TransferSettings
 from emu.workload.prediction import Prediction
 from emu.workload.workload import Workload
@@ -68,7 +68,7 @@ class Runtime(Protocol):
     def check(self, num_machines: int, transfer: TransferSettings) -> None:
         """Raises ValueError if this host or the cluster to join lacks what `num_machines` machines need."""
 
-    def run(self, rehearsal: Rehearsal) -> RunRecord: ...
+    def run(self, run_config: RunConfig) -> RunRecord: ...
 
 
 class WorkloadSource(Protocol):
@@ -81,10 +81,10 @@ class WorkloadSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that lacks only its directory. `rehearse` makes the rest of a `Rehearsal`. `notes` are lines to print before it."""
+    """A run, and how it is judged. `notes` are lines to print before it."""
 
     runtime: Runtime
-    rehearse: Callable[..., Rehearsal]
+    run_config: RunConfig
     num_requests: int
     metrics: MetricsSettings
     verdict: VerdictLimits
@@ -94,6 +94,10 @@ class Plan:
     require_valid: bool
     overwrite: bool
     notes: tuple[str, ...] = ()
+
+    def run(self, **changes: Any) -> RunRecord:
+        """Run it, with these fields of its `RunConfig` changed. Raises RunError."""
+        return self.runtime.run(replace(self.run_config, **changes))
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -225,8 +229,7 @@ def make_plan(
     if is_real and not runtime.address:
         execution.check_host(parts)
     service_levels = ServiceLevels.of(slo, timing, model)
-    rehearse = partial(
-        Rehearsal,
+    run_config = RunConfig(
         cluster=parts,
         workload=requests,
         seed=seed,
@@ -237,7 +240,7 @@ def make_plan(
         execution=execution,
     )
     settings = (metrics, verdict, service_levels, power, results, require_valid, overwrite)
-    return Plan(runtime, rehearse, len(requests), *settings, notes)
+    return Plan(runtime, run_config, len(requests), *settings, notes)
 
 
 def _notes(workload: Workload, runtime: Runtime) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import sys
 from time import perf_counter
 
-from emu.runtime.rehearsal import Progress
+from emu.runtime.run_config import Progress
 
 LINE_EVERY_S = 10.0
 

@@ -79,7 +79,7 @@ POLICIES = {
     "workload": ("workload", "build", "seed"),
     "prediction": ("workload/prediction", "apply", "workload"),
     "repurposing": ("core/repurposing", "choose", "pools"),
-    "runtime": ("runtime", "run", "rehearsal"),
+    "runtime": ("runtime", "run", "run_config"),
     "execution": ("execution/settings", "real_machines", "machines"),
     "transfer": ("transfer", "make", "host"),
 }

@@ -16,7 +16,7 @@ def plan_of(*overrides):
 
 
 def cluster_of(*overrides):
-    return plan_of(*overrides).rehearse.keywords["cluster"]
+    return plan_of(*overrides).run_config.cluster
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_requests_that_no_machine_can_hold_are_refused(huge_prompts):
 
 def test_or_left_out(huge_prompts):
     plan = build(compose([*huge_prompts, "workload.skip_impossible=true"]))
-    workload = plan.rehearse(run_dir=None, log_events=False).workload
+    workload = plan.run_config.workload
     assert (workload.prompt_tokens.tolist(), workload.arrival_s.tolist(), workload.num_skipped) == ([1000], [0.5], 2)
 
 

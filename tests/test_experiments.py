@@ -19,7 +19,7 @@ OVER_THE_CAP = {"iso_cost_code_splitwise_hhcap": 1.05}  # as the paper prints it
 
 
 def machines_of(*overrides):
-    return build(compose(list(overrides))).rehearse.keywords["cluster"].machines
+    return build(compose(list(overrides))).run_config.cluster.machines
 
 
 @pytest.mark.parametrize(("row", "design", "size"), CELLS)
@@ -28,7 +28,7 @@ def test_a_cell_of_the_table(row, design, size):
     config = compose([f"experiment={name}"])
     num_of = {role: 0 for role in ("prefill", "decode", "mixed")}
     plan = build(config)
-    machines = plan.rehearse.keywords["cluster"].machines
+    machines = plan.run_config.cluster.machines
     for machine in machines:
         num_of[machine.role] += 1
     assert size == (f"{num_of['prefill']}P{num_of['decode']}T" if num_of["prefill"] else str(num_of["mixed"]))
@@ -44,7 +44,7 @@ def test_a_cell_of_the_table(row, design, size):
 
 def test_what_an_experiment_says_is_changed_like_any_setting():
     name = "experiment=iso_power_conv_splitwise_aa"
-    assert len(build(compose([name, "workload.rate_rps=1", "workload.duration_s=5"])).rehearse.keywords["workload"]) < 20
+    assert len(build(compose([name, "workload.rate_rps=1", "workload.duration_s=5"])).run_config.workload) < 20
     hardware = [machine.hardware.name for machine in machines_of("cluster=splitwise_ha", name)]
     assert hardware == ["dgx_h100"] * 45 + ["dgx_a100"] * 25  # an explicit cluster= wins, of the experiment's size
     config = compose([name, "placement=jsq", "model=bloom_176b", "runtime=ray", "cluster.num_token=3"])
@@ -69,7 +69,7 @@ def test_of_several_experiments_the_last_one_wins():
 @pytest.mark.parametrize("both", ["iso_power_conv_splitwise_hh,splitwise_sim", "splitwise_sim,iso_power_conv_splitwise_hh"])
 def test_the_published_simulator_on_a_cluster_of_the_tables(both):
     plan = build(compose([f"experiment=[{both}]", "model=bloom_176b", "workload.duration_s=2"]))
-    cluster = plan.rehearse.keywords["cluster"]
+    cluster = plan.run_config.cluster
     assert [machine.name for machine in cluster.machines][::24] == ["p0", "p24"]
     assert (len(cluster.machines), type(cluster.placement).__name__) == (40, "SplitwiseSim")
     assert {type(machine.timing).__name__ for machine in cluster.machines} == {"SplitwiseSimTiming"}

@@ -40,7 +40,7 @@ DRAIN_S = 100.0
 def cluster_of(*overrides: str):
     # The workload only fills the oracle; `simulate` puts in the one of the test.
     plan = build(compose(["experiment=splitwise_sim", "workload=fixed", *overrides]))
-    return plan.rehearse.keywords["cluster"]
+    return plan.run_config.cluster
 
 
 def one_to_one(*overrides: str):
@@ -284,7 +284,7 @@ def test_only_its_machines_know_the_output_lengths():
     kind = one_to_one().kind
     assert kind.wants_oracle
     assert kind.oracle.output_tokens(0) == 100
-    paged = build(compose(["runtime=virtual"])).rehearse.keywords["cluster"].kind
+    paged = build(compose(["runtime=virtual"])).run_config.cluster.kind
     assert not paged.wants_oracle
     assert not hasattr(paged, "oracle")
 

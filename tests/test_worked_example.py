@@ -4,6 +4,8 @@ The set-up mirrors it: its timing lookup, no control latency, and a private link
 2 x hidden x layers x 2 B a token, is BLOOM's own: it has no grouped-query attention.)
 """
 
+from dataclasses import replace
+
 import pytest
 
 from emu.build import build, compose
@@ -27,8 +29,8 @@ def run_published(tmp_path):
         trace.write_text(TRACE)
         window = [f"workload.path={trace}", "workload.start_s=0", "workload.duration_s=10"]
         plan = build(compose([*PUBLISHED, *window, *overrides]))
-        rehearsal = plan.rehearse(run_dir=tmp_path, log_events=False)
-        return simulate(rehearsal.cluster, rehearsal.workload)
+        run_config = replace(plan.run_config, run_dir=tmp_path, log_events=False)
+        return simulate(run_config.cluster, run_config.workload)
 
     return run
 

@@ -60,7 +60,7 @@ def run_once(overrides: list[str]) -> dict:
     plan = build(compose(overrides))
     with tempfile.TemporaryDirectory() as folder:
         started_s = process_time()
-        record = plan.runtime.run(plan.rehearse(run_dir=Path(folder), log_events=False))
+        record = plan.run(run_dir=Path(folder), log_events=False)
         summary = write_results(plan, record, Path(folder), overrides, {})
         cpu_s = process_time() - started_s
     return {

@@ -50,7 +50,7 @@ class Design:
                 f"--designs {name}: its size is no number; expected a cluster with {allowed}: {', '.join(DESIGNS)}"
             )
         plan = plan_probe([*further, f"cluster={name}", *(f"cluster.{key}=1" for key in keys)], rate_rps)
-        hardware = tuple(machine.hardware for machine in plan.rehearse.keywords["cluster"].machines)
+        hardware = tuple(machine.hardware for machine in plan.run_config.cluster.machines)
         return cls(name, tuple(further), keys, hardware)
 
     @property
@@ -82,7 +82,7 @@ class Design:
         No search depends on how good it is, but in how many runs it takes.
         """
         plan = plan_probe(self.overrides(self.smallest), rate_rps)
-        workload, machines = plan.rehearse.keywords["workload"], plan.rehearse.keywords["cluster"].machines
+        workload, machines = plan.run_config.workload, plan.run_config.cluster.machines
         prefill_s, decode_s = (
             lone_times_s(machines[index].timing, workload.prompt_tokens, workload.output_tokens)[phase].sum()
             for phase, index in enumerate((0, -1))

@@ -53,11 +53,12 @@ class Goodput:
         return (*below[len(below) - min(num_each_side, len(below)) :], *above[:num_each_side])
 
     def __str__(self) -> str:
+        why = ", ".join(self.beyond.reasons) if self.beyond is not None else ""
         if self.goodput_rps is None:
-            return f"not even {self.next_rps:g} requests/s: {', '.join(self.beyond.reasons)}"
+            return f"not even {self.next_rps:g} requests/s: {why}"
         if self.next_rps is None:
             return f"{self.goodput_rps:g} requests/s or more"
-        return f"{self.goodput_rps:g} requests/s; at {self.next_rps:g}: {', '.join(self.beyond.reasons)}"
+        return f"{self.goodput_rps:g} requests/s; at {self.next_rps:g}: {why}"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -63,7 +63,9 @@ def imbalance(size: Size, needed: tuple[float, float]) -> float:
 
 
 def rank(objective: str, design: Design, best: Best) -> tuple[float, float, Size]:
-    return round(amount(objective, design, best.size), 6), -best.probe.worst_margin, best.size
+    worst_margin = best.probe.worst_margin
+    assert worst_margin is not None  # it is met
+    return round(amount(objective, design, best.size), 6), -worst_margin, best.size
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def _asked(question: Question) -> dict[str, str]:
     """Model, timing, seeds and margin by name, as the configuration of the first design has them."""
     design = question.designs[0]
     config = plain(compose(design.overrides(design.smallest)))
-    seeds = question.demand.seeds or (config.get("seed"),)
+    seeds: Sequence[Any] = question.demand.seeds or (config.get("seed"),)
     timing = config.get("timing", {})
     facts = {
         "model": config.get("model", {}).get("name"),
@@ -102,7 +103,8 @@ def _table(answers: Sequence[Answer], best: Sequence[Answer]) -> str:
             continue
         size, probe = answer.best.size, answer.best.probe
         text = f'<span class="best">{size}</span>' if answer in best else str(size)
-        cells = (probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3)
+        mean_power_kw = None if probe.mean_power_w is None else probe.mean_power_w / 1e3
+        cells = (probe.dollars_per_hour, probe.relative_power, mean_power_kw)
         rates = (probe.rate_rps, probe.offered_rps, probe.completed_rps)
         figures = (count(probe.num_machines), *map(significant, (*cells, *rates)), escape(probe.tightest) or NONE)
         rows.append([name, text, *figures, escape(", ".join(probe.reasons)) or "yes"])
@@ -194,7 +196,7 @@ def _heat_map(question: Question, probes: Mapping[Key, Probe], answers: Sequence
     what = (
         "highest requests/s carried" if rate_rps is None else f"room of the tightest SLO at {rate_rps:g} requests/s, in percent"
     )
-    found = answer.best and answer.best.size
+    found = None if answer.best is None else answer.best.size
     marks = [f"found: {found or 'none'}", *(f"compared (dashed): {size}" for size in sorted(others))]
     note = f"Each cell: {what}. Green carries it, red does not; pale is beyond the caps. {'; '.join(marks)}."
     content = heat_map.heat_map(runs, found, others, cell, is_allowed, design.is_split) if runs else ""

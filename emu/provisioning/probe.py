@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +9,7 @@ from emu.build import Plan, build, compose
 from emu.config_error import ConfigError
 from emu.core import setting
 from emu.results.distribution import p99_name
+from emu.results.run_record import RunRecord
 from emu.results.slo import METRICS, STATISTICS
 from emu.results.summary import summarize
 from emu.results.verdict import INVALID
@@ -126,8 +126,13 @@ def plan_probe(overrides: Sequence[str], rate_rps: float) -> Plan:
 
 def run(plan: Plan, rate_rps: float, margin: float = 0.0) -> Probe:
     """Run a plan of `plan_probe`; `margin` is the room that each SLO must have. Raises KeyboardInterrupt after Ctrl-C."""
+    return observed(plan, rate_rps, margin)[0]
+
+
+def observed(plan: Plan, rate_rps: float, margin: float = 0.0) -> tuple[Probe, RunRecord]:
+    """As `run`, with the record of the run."""
     wall_start = perf_counter()
-    record = plan.runtime.run(plan.rehearse(run_dir=Path(), log_events=False))
+    record = plan.run()
     if record.interrupted:
         raise KeyboardInterrupt
     summary = summarize(record, plan.metrics.warmup_s, plan.verdict, plan.service_levels, plan.power)
@@ -136,7 +141,7 @@ def run(plan: Plan, rate_rps: float, margin: float = 0.0) -> Probe:
     }
     reasons = _reasons(summary, levels, margin)
     hardware = [machine.hardware for machine in record.machines]
-    return Probe(
+    judged = Probe(
         rate_rps=rate_rps,
         met=not reasons,
         reasons=tuple(reasons),
@@ -158,9 +163,10 @@ def run(plan: Plan, rate_rps: float, margin: float = 0.0) -> Probe:
         wall_s=perf_counter() - wall_start,
         illustrative=summary["timing"]["illustrative"],
     )
+    return judged, record
 
 
-def _reasons(summary: dict[str, Any], levels: dict[str, dict[str, float | None]], margin: float) -> list[str]:
+def _reasons(summary: dict[str, Any], levels: dict[str, dict[str, Any]], margin: float) -> list[str]:
     """Why the run does not do; empty where it does."""
     reasons = []
     if summary["verdict"] == INVALID:

@@ -125,13 +125,13 @@ def search(question: Question, ledger: ProbeLog, num_processes: int, on_run: OnR
 
 def winners(question: Question, answers: Sequence[Answer]) -> list[Answer]:
     """The best answer over all designs: one for each rate that was asked for, the one of the highest rate otherwise."""
-    found = [answer for answer in answers if answer.best is not None and not answer.is_compared]
+    found = [(answer, answer.best) for answer in answers if answer.best is not None and not answer.is_compared]
     if question.objective == THROUGHPUT:
-        return [max(found, key=lambda answer: answer.best.probe.rate_rps)] if found else []
+        return [max(found, key=lambda pair: pair[1].probe.rate_rps)[0]] if found else []
     best = []
     for rate_rps in question.rates_rps:
-        of_rate = [answer for answer in found if answer.rate_rps == rate_rps]
-        best += [min(of_rate, key=lambda a: least.rank(question.objective, a.design, a.best))] if of_rate else []
+        of_rate = [pair for pair in found if pair[0].rate_rps == rate_rps]
+        best += [min(of_rate, key=lambda pair: least.rank(question.objective, pair[0].design, pair[1]))[0]] if of_rate else []
     return best
 
 
@@ -148,10 +148,10 @@ def _runs(design: Design, ledger: ProbeLog, execute: Execute, on_run: OnRun) -> 
 
 def _find(question: Question, design: Design, rate_rps: float | None, run: Run) -> Answer:
     if rate_rps is None:
-        find = most.every_size if question.is_full_grid else most.most
-        return Answer(design, None, find(design, question.rates, question.caps, run))
-    find = least.every_size if question.is_full_grid else least.least
-    return Answer(design, rate_rps, find(question.objective, design, rate_rps, question.caps, run))
+        find_most = most.every_size if question.is_full_grid else most.most
+        return Answer(design, None, find_most(design, question.rates, question.caps, run))
+    find_least = least.every_size if question.is_full_grid else least.least
+    return Answer(design, rate_rps, find_least(question.objective, design, rate_rps, question.caps, run))
 
 
 def _compare(question: Question, design: Design, rate_rps: float | None, run: Run, size: Size) -> Answer:
@@ -159,7 +159,8 @@ def _compare(question: Question, design: Design, rate_rps: float | None, run: Ru
         return Answer(design, rate_rps, Best(size, run(size, rate_rps)), is_compared=True)
     rates = question.rates
     found = bisect(partial(run, size), rates.low_rps, rates.high_rps, rates.tolerance, guess_rps=design.guess_rps(size))
-    return Answer(design, None, found.at_limit and Best(size, found.at_limit), is_compared=True)
+    best = None if found.at_limit is None else Best(size, found.at_limit)
+    return Answer(design, None, best, is_compared=True)
 
 
 def compared(texts: Sequence[str], designs: Sequence[Design]) -> tuple[tuple[str, Size], ...]:

@@ -23,7 +23,8 @@ class BatchClaim(Claim):
     def measure(self, lab: Lab) -> Finding:
         figures, why = [], []
         for cluster, paper in self.clusters:
-            values, told = {}, []
+            values: dict[str, float | None] = {}
+            told: list[str] = []
             for mode in MODES:
                 duration_s = DURATION_S * lab.effort.duration_s / 120
                 further = [f"workload.duration_s={duration_s:g}", "metrics.max_drain_s=0"]

@@ -1,5 +1,7 @@
 """The claims of the paper (Patel et al., ISCA 2024, arXiv 2311.18677v2), each by its name."""
 
+from typing import Any
+
 from emu.provisioning.question import COST, POWER
 from emu.reproduction.active_tokens import ActiveTokensClaim
 from emu.reproduction.batch_jobs import BatchClaim
@@ -20,8 +22,8 @@ def over(design: str, baseline: str, paper: float | None = None, note: str = "",
     return Comparison(PaperCluster(design, **cluster), PaperCluster(baseline, **cluster), paper, note)
 
 
-ISO_COST = {"cap": "iso_cost"}
-CODING = {"sized_for": "code"}
+ISO_COST: dict[str, Any] = {"cap": "iso_cost"}
+CODING: dict[str, Any] = {"sized_for": "code"}
 
 
 def moved(design: str, paper: float) -> Comparison:

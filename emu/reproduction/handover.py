@@ -41,7 +41,7 @@ class Alone:
 def observe_alone(overrides: list[str]) -> dict[str, Any]:
     """Run it and return the fields of `Alone` as lists. Raises SettingError where two requests met."""
     plan = build(compose(overrides))
-    record = plan.runtime.run(plan.rehearse(run_dir=Path(), log_events=False))
+    record = plan.run(run_dir=Path(), log_events=False)
     if record.interrupted:
         raise KeyboardInterrupt
     requests = record.recorder.columns().requests
@@ -60,7 +60,9 @@ class HandoverClaim(Claim):
     """Overheads of the hand-over, layer by layer and after the prefill."""
 
     def measure(self, lab: Lab) -> Finding:
-        figures, constants, why = [], [], []
+        figures: list[ClaimFigure] = []
+        constants: list[str] = []
+        why: list[str] = []
         for hardware, (split, together, one_link_bytes_per_s) in HARDWARE.items():
             colocated = [f"cluster={together}", "cluster.num_machines=1"]
             base, base_without = _alone(lab, colocated), _alone(lab, [*colocated, NO_LATENCY])
@@ -70,7 +72,7 @@ class HandoverClaim(Claim):
                 chosen = [*sizes, f"transfer.layerwise_min_tokens={min_tokens}"]
                 link = _alone(lab, [*chosen, NO_LATENCY])
                 whole = _alone(lab, chosen)
-                pairs = {
+                pairs: dict[str, tuple[Alone, Alone] | None] = {
                     "link alone": (link, base_without),
                     "with control messages of 5 ms": (whole, base),
                     COMPATIBLE: _compatible(lab, sizes, together) if plan == "serialized" else None,
@@ -99,14 +101,21 @@ def _compatible(lab: Lab, sizes: list[str], together: str) -> tuple[Alone, Alone
     return _alone(lab, sizes, experiment), _alone(lab, [f"cluster={together}", "cluster.num_machines=1"], experiment)
 
 
+def _pair(pairs: dict[str, tuple[Alone, Alone] | None], name: str) -> tuple[Alone, Alone]:
+    pair = pairs[name]
+    assert pair is not None  # only the compatible one may be lacking
+    return pair
+
+
 def _figures(hardware: str, plan: str, pairs: dict[str, tuple[Alone, Alone] | None]) -> Iterator[ClaimFigure]:
     link, messages = list(pairs)[:2]
-    large = pairs[link][1].prompt_tokens >= LARGE_PROMPT_TOKENS
+    compatible = pairs[COMPATIBLE]
+    large = _pair(pairs, link)[1].prompt_tokens >= LARGE_PROMPT_TOKENS
 
     def figure(what: str, of: str, pair: str, paper: float | None, chosen: np.ndarray | slice = slice(None)) -> ClaimFigure:
-        values = {CALIBRATED: _overhead(*pairs[pair], of, chosen)}
-        if pair == link and pairs[COMPATIBLE] is not None:
-            values[COMPATIBLE] = _overhead(*pairs[COMPATIBLE], of, chosen)
+        values: dict[str, float | None] = {CALIBRATED: _overhead(*_pair(pairs, pair), of, chosen)}
+        if pair == link and compatible is not None:
+            values[COMPATIBLE] = _overhead(*compatible, of, chosen)
         return ClaimFigure(f"{what}, {plan}, {hardware}, {pair}", "change", paper, values)
 
     is_whole = plan == "layer-wise"  # its number for E2E is of all prompts, that of serialized ones of large prompts

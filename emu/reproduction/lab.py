@@ -70,7 +70,7 @@ def _values(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 @cache
 def _machines(cluster: PaperCluster, mode: str, model: str) -> tuple[MachineSpec, ...]:
-    return plan_probe(cluster.overrides(mode, model), 1.0).rehearse.keywords["cluster"].machines
+    return plan_probe(cluster.overrides(mode, model), 1.0).run_config.cluster.machines
 
 
 @cache

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from emu.build import Runtime
 from emu.core.pools import Role
-from emu.provisioning.probe import Probe, plan_probe, run
+from emu.provisioning.probe import Probe, observed, plan_probe
 from emu.reproduction.published import published_margins
 from emu.results.columns import FINISHED, Columns
 from emu.results.run_record import RunRecord
 from emu.results.utilisation import seconds_by_tokens
-from emu.runtime.rehearsal import Rehearsal
 
 # Active tokens at which the share of time at or below is told: 0 is idle.
 TOKENS = (
@@ -72,7 +70,7 @@ class Outcome:
     @property
     def as_published(self) -> Probe:
         missed = tuple(name for name, margin in self.published.items() if margin <= 0)
-        return replace(self.probe, met=self.met_as_published, reasons=missed, margins=self.published)
+        return replace(self.probe, met=self.met_as_published, reasons=missed, margins={**self.published})
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"probe": self.probe.as_json()}
@@ -82,24 +80,12 @@ class Outcome:
         return cls(**values | {"probe": Probe.from_json(values["probe"])})
 
 
-@dataclass(slots=True)
-class _Kept:
-    """A runtime that keeps the record of its run."""
-
-    runtime: Runtime
-    record: RunRecord | None = None
-
-    def run(self, rehearsal: Rehearsal) -> RunRecord:
-        self.record = self.runtime.run(rehearsal)
-        return self.record
-
-
 def observe(overrides: Sequence[str], rate_rps: float) -> Outcome:
     """Run the configuration at `rate_rps`. Raises ConfigError, KeyboardInterrupt as `emu.provisioning.probe.probe`."""
     plan = plan_probe(overrides, rate_rps)
-    kept = _Kept(plan.runtime)
-    probe = run(replace(plan, runtime=kept), rate_rps)
-    record, columns = kept.record, kept.record.recorder.columns()
+    probe, record = observed(plan, rate_rps)
+    columns = record.recorder.columns()
+    assert plan.service_levels.timing is not None  # else no plan of a probe
     seqs, context = _decodes(record, columns)
     return Outcome(
         probe=probe,

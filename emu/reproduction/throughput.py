@@ -39,7 +39,9 @@ class ThroughputClaim(Claim):
                 yield comparison.cluster, mode
 
     def measure(self, lab: Lab) -> Finding:
-        figures, conclusions, why = [], [], []
+        figures: list[ClaimFigure] = []
+        conclusions: list[str] = []
+        why: list[str] = []
         for comparison in self.comparisons:
             pairs = {mode: (lab.capacity(comparison.cluster, mode), lab.capacity(comparison.baseline, mode)) for mode in MODES}
             figures.append(self._throughput(comparison, pairs))
@@ -62,7 +64,7 @@ class ThroughputClaim(Claim):
         )
 
     def _prices(self, lab: Lab) -> Iterator[ClaimFigure]:
-        seen = set()
+        seen: set[str] = set()
         for comparison in self.comparisons:
             here, there = (
                 lab.outcome(cluster, COMPATIBLE, lab.effort.from_rps).probe
@@ -130,8 +132,9 @@ def decode_steps(lab: Lab, cluster: PaperCluster, capacity: ClusterCapacity) -> 
     at_limit = lab.outcome(cluster, COMPATIBLE, capacity.goodput_rps)
     for hardware, num_seqs in at_limit.decode_seqs.items():
         seqs, context = max(1, round(num_seqs)), at_limit.decode_context[hardware]
-        timings = (lab.timing(cluster, mode, hardware) for mode in (COMPATIBLE, CALIBRATED))
-        yield hardware, seqs, context, *(timing.decode_s(seqs, round(seqs * context)) for timing in timings)
+        lookup, calibrated = (lab.timing(cluster, mode, hardware) for mode in (COMPATIBLE, CALIBRATED))
+        step = (seqs, round(seqs * context))
+        yield hardware, seqs, context, lookup.decode_s(*step), calibrated.decode_s(*step)
 
 
 def decode_facts(lab: Lab, cluster: PaperCluster, capacity: ClusterCapacity) -> Iterator[str]:

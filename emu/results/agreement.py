@@ -75,7 +75,7 @@ def _of_metric(real: Sequence[RunResults], emulated: Sequence[RunResults], metri
             "errors": [_error(one[statistic], other[statistic]) for one, other in alone],
             "low": low,
             "high": high,
-            "covers": low <= value <= high if None not in (value, low, high) else None,
+            "covers": None if value is None or low is None or high is None else low <= value <= high,
         }
     num_requests = min(int(np.count_nonzero(~np.isnan(seconds))) for seconds in typical)
     return {**figures, "correlation": correlation(*typical), "requests": num_requests}

@@ -53,6 +53,6 @@ def handover_figures(ledger: Ledger, measured: np.ndarray, columns: Columns, clu
     return figures(counted) | {"plan": {plan: figures(rows) for plan, rows in plan_rows(ledger, counted).items()}}
 
 
-def _statistics(values: np.ndarray) -> dict[str, float]:
+def _statistics(values: np.ndarray) -> dict[str, Any]:
     figures = distribution(values)
     return {name: figures[name] for name in STATISTICS}

@@ -99,7 +99,7 @@ class PhasePower:
         return self.uncapped_gpu_power_w.get(hardware.name, hardware.gpu_power_w)
 
 
-def _checked_fit(place: str, fit: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _checked_fit(place: str, fit: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
     checked = {}
     for x_name, y_name in (("prefill_tokens", "prefill_share"), ("decode_num_seqs", "decode_share")):
         for name in (x_name, y_name):

@@ -108,7 +108,7 @@ class ServiceLevels:
             "goodput_rps": 0.0 if num_within == 0 and judged.any() else _ratio(num_within, _span_s(columns, judged)),
         }
 
-    def _levels(self, metric: str, values: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
+    def _levels(self, metric: str, values: dict[str, float | None]) -> dict[str, dict[str, Any]]:
         return {name: _level(self.settings.limit(metric, name), values[name]) for name in STATISTICS}
 
     def _num_within_p99(self, slow: Slowdowns | None) -> int:
@@ -119,11 +119,11 @@ class ServiceLevels:
         return int(np.count_nonzero(within))
 
 
-def _level(limit: float, value: float | None) -> dict[str, float | None]:
+def _level(limit: float, value: float | None) -> dict[str, Any]:
     return {"limit": limit, "value": value, "margin": None if value is None else limit / value - 1}
 
 
-def _holds(levels: dict[str, dict[str, float | None]]) -> bool:
+def _holds(levels: dict[str, dict[str, Any]]) -> bool:
     return all(level["value"] is None or level["value"] <= level["limit"] for level in levels.values())
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -109,9 +109,9 @@ def illustrations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], figure: str) -> float:
-    values = [run.get(figure) for run in runs]
-    return float(np.mean(values)) if all(map(_is_number, values)) else float("nan")
+    values = [value for run in runs if _is_number(value := run.get(figure))]
+    return float(np.mean(values)) if len(values) == len(runs) else float("nan")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

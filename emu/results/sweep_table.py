@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from emu.files import parse_json, read_text, replacing, write_text
 from emu.results.distribution import p99_mark
@@ -41,7 +41,7 @@ def finished_summary(run_dir: Path) -> dict[str, Any] | None:
     return summary
 
 
-def is_sweep(content: Mapping[str, Any] | None) -> bool:
+def is_sweep(content: Mapping[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     """True if `content` lists one or more runs as sweep.json does."""
     runs = (content or {}).get("runs")
     return (
@@ -58,7 +58,9 @@ def sweep_rows(sweep_dir: Path) -> list[dict[str, Any]]:
     `host` is left out: the rows depend on the configurations alone. So are figures of single machines, and those that have
     the name of a setting. The columns are those of all rows, None where a run has no such figure.
     """
-    runs = [_row(number, run, sweep_dir / str(number)) for number, run in enumerate(read_json(sweep_dir / SWEEP)["runs"])]
+    sweep = read_json(sweep_dir / SWEEP)
+    assert is_sweep(sweep)  # as the caller has seen
+    runs = [_row(number, run, sweep_dir / str(number)) for number, run in enumerate(sweep["runs"])]
     columns = dict.fromkeys(column for run in runs for column in run)
     return [{column: run.get(column) for column in columns} for run in runs]
 

@@ -92,7 +92,7 @@ def _earliest(request_id: np.ndarray, times_s: np.ndarray, num_requests: int) ->
 def transfer_table(log: RequestLog) -> Transfers:
     transfers = TRANSFER.unpack(log.transfers)
     transfers = transfers[np.argsort(transfers["received_s"], kind="stable")]
-    return Transfers(**{name: np.ascontiguousarray(transfers[name]) for name in transfers.dtype.names})
+    return Transfers(**{name: np.ascontiguousarray(transfers[name]) for name in transfers.dtype.names or ()})
 
 
 def request_table(
@@ -108,7 +108,7 @@ def request_table(
     num_requests = len(workload)
 
     def last(request_id: np.ndarray, values: np.ndarray, nothing: float, dtype: type) -> np.ndarray:
-        column = np.full(num_requests, nothing, dtype)
+        column: np.ndarray = np.full(num_requests, nothing, dtype)
         column[request_id] = values  # of several the last one stays
         return column
 

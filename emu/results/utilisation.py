@@ -53,7 +53,7 @@ def _statistics(tokens: np.ndarray, seconds: np.ndarray) -> dict[str, float | No
     until_s = np.cumsum(seconds)
     # The fewest tokens at or below which at least that share of the time lies.
     percentiles = tokens[np.searchsorted(until_s, np.array(PERCENTILES) / 100 * until_s[-1] * (1 - 1e-12))].tolist()
-    statistics = {"mean": float(seconds @ tokens / total_s)}
+    statistics: dict[str, float | None] = {"mean": float(seconds @ tokens / total_s)}
     statistics |= {f"p{q}": tokens for q, tokens in zip(PERCENTILES, percentiles, strict=True)}
     return statistics | {"max": int(tokens[-1])}
 

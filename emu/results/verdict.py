@@ -187,6 +187,7 @@ def _drift_rules(shadows: Sequence[Shadow]) -> Iterator[_Rule]:
 
 
 def _drift_rule(machine: str, window: DriftWindow, factor: float) -> _Rule:
+    assert window.stated_error is not None  # of a machine of which a whole is known, that is of steps that have one
     reason = (
         f"{machine} takes {1 + window.drift:.2f} x as long as its timing model says, in {window.num_steps} steps "
         f"from {window.start_s:.1f} s on (stated error {100 * window.stated_error:.2g} %)"

@@ -19,7 +19,7 @@ from emu.runtime.errors import RunError
 from emu.runtime.host_load import HostLoad
 from emu.runtime.interrupt import CAUSE, Interrupt
 from emu.runtime.party import NO_KV, Endpoint, Report
-from emu.runtime.rehearsal import Progress, Rehearsal
+from emu.runtime.run_config import Progress, RunConfig
 from emu.runtime.wire import Channel, FrameKind, connect
 from emu.transfer.counts import TransferCounts
 
@@ -37,14 +37,14 @@ class Driver:
 
     def __init__(
         self,
-        rehearsal: Rehearsal,
+        run_config: RunConfig,
         dilation: float,
         kill: Callable[[int], None],
         event_log: EventLog | None,
         interrupt: Interrupt,
     ) -> None:
-        self.rehearsal = rehearsal
-        self.recorder = Recorder(rehearsal.workload, len(rehearsal.cluster.machines))
+        self.run_config = run_config
+        self.recorder = Recorder(run_config.workload, len(run_config.cluster.machines))
         self.dilation = dilation
         self.interrupted = ""
         self.last_event_s = 0.0
@@ -97,7 +97,7 @@ class Driver:
         for channel in self._channels.values():
             channel.send(FrameKind.START, start, self.dilation)
         loop = asyncio.get_running_loop()
-        for fault in self.rehearsal.faults:
+        for fault in self.run_config.faults:
             loop.call_later(max(0.0, self._clock.local(fault.at_s) - time.monotonic()), self._kill, fault.machine)
         await self._drive(load)
         if self._failure:
@@ -107,9 +107,9 @@ class Driver:
         return load
 
     async def _drive(self, load: HostLoad) -> None:
-        workload, num_sent, has_ended = self.rehearsal.workload, 0, False
+        workload, num_sent, has_ended = self.run_config.workload, 0, False
         requests = list(workload.rows())
-        deadline_s = requests[-1][0] + self.rehearsal.max_drain_s
+        deadline_s = requests[-1][0] + self.run_config.max_drain_s
         give_up = float("inf")
         next_sample = 0.0
         while self._num_ended < len(workload) and not self._failure and time.monotonic() < give_up:
@@ -122,7 +122,7 @@ class Driver:
                 self.interrupted = CAUSE
             if not has_ended and (self.interrupted or now_s > deadline_s):
                 has_ended = True
-                cause = drain_cause(self.rehearsal.max_drain_s)
+                cause = drain_cause(self.run_config.max_drain_s)
                 if self.interrupted:
                     cause = unfinished_cause(f"as the run was interrupted: {self.interrupted}")
                 self._tell_scheduler(RunEnded(cause), now_s)
@@ -134,7 +134,7 @@ class Driver:
                 load.sample()
                 late_p99_s = float(np.percentile(self._recently_late_s, 99)) if self._recently_late_s else 0.0
                 num_arrived = int(np.searchsorted(workload.arrival_s, now_s, "right"))
-                self.rehearsal.on_progress(Progress(max(0.0, now_s), num_arrived, self._num_ended, late_p99_s))
+                self.run_config.on_progress(Progress(max(0.0, now_s), num_arrived, self._num_ended, late_p99_s))
             await asyncio.sleep(TICK_S)
 
     async def _stop(self) -> None:

@@ -13,7 +13,7 @@ from emu.results.metrics import latencies
 from emu.results.recorder import Recorder
 from emu.results.run_record import RunRecord
 from emu.runtime.interrupt import Interrupt
-from emu.runtime.rehearsal import Rehearsal
+from emu.runtime.run_config import RunConfig
 from emu.runtime.virtual_loop import VirtualRuntime
 from emu.workload.workload import Workload
 
@@ -23,7 +23,7 @@ STATISTICS = ("mean", "p50", "p90", "p99")
 Latencies = Mapping[str, Mapping[str, float | None]]
 
 
-def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float) -> dict[str, Any] | None:
+def prediction_interval(run_config: RunConfig, record: RunRecord, warmup_s: float) -> dict[str, Any] | None:
     """The summary's `interval`, ready for JSON: for each of METRICS and STATISTICS its `low` and `high` end in seconds, or None
     where there is nothing to measure; None in all where no machine's timing states an error, or where Ctrl-C ended the run or,
     before they are over, its replays.
@@ -33,19 +33,19 @@ def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float
     replay as the timing says it is in the interval too, and so are the run's own figures: `contains_run` is true. It is false
     where all machines were real: the interval is then what the timing predicts, to be compared with what was measured.
     """
-    if record.interrupted or not _states_error(rehearsal):
+    if record.interrupted or not _states_error(run_config):
         return None
     contains_run = len(record.real) < len(record.machines)
-    workload = _as_answered(rehearsal.workload, record) if record.real else rehearsal.workload
+    workload = _as_answered(run_config.workload, record) if record.real else run_config.workload
     found: list[Mapping[str, Mapping[str, float | None]]] = []
     if contains_run:
         found.append(latencies(record.recorder.columns(), warmup_s))
-    clusters = [_biased(rehearsal.cluster, sign) for sign in (-1.0, 1.0)]
+    clusters = [_biased(run_config.cluster, sign) for sign in (-1.0, 1.0)]
     if record.fidelity is not None:  # else the run itself is the replay without a bias
-        clusters.append(rehearsal.cluster)
+        clusters.append(run_config.cluster)
     with Interrupt() as interrupt:
         for cluster in clusters:
-            replayed = replace(rehearsal, cluster=cluster, workload=workload)
+            replayed = replace(run_config, cluster=cluster, workload=workload)
             found.append(_replay(replayed, warmup_s, lambda now_s: not interrupt.requested))
         if interrupt.requested:
             return None
@@ -53,12 +53,12 @@ def prediction_interval(rehearsal: Rehearsal, record: RunRecord, warmup_s: float
     return {"contains_run": contains_run} | ends
 
 
-def _states_error(rehearsal: Rehearsal) -> bool:
+def _states_error(run_config: RunConfig) -> bool:
     """Whether a machine's timing states an error for the first prompt, or for a decode step after it."""
-    num_tokens = int(rehearsal.workload.prompt_tokens[0])
+    num_tokens = int(run_config.workload.prompt_tokens[0])
     return any(
         machine.timing.relative_error(*step) is not None
-        for machine in rehearsal.cluster.machines
+        for machine in run_config.cluster.machines
         for step in (((num_tokens,), 0, 0), ((), 1, num_tokens))
     )
 
@@ -77,9 +77,9 @@ def _biased(cluster: Cluster, sign: float) -> Cluster:
     )
 
 
-def _replay(rehearsal: Rehearsal, warmup_s: float, goes_on: Callable[[float], bool]) -> Latencies:
-    recorder = Recorder(rehearsal.workload, len(rehearsal.cluster.machines))
-    runtime = VirtualRuntime(rehearsal.cluster, rehearsal.workload, recorder, rehearsal.max_drain_s, rehearsal.faults)
+def _replay(run_config: RunConfig, warmup_s: float, goes_on: Callable[[float], bool]) -> Latencies:
+    recorder = Recorder(run_config.workload, len(run_config.cluster.machines))
+    runtime = VirtualRuntime(run_config.cluster, run_config.workload, recorder, run_config.max_drain_s, run_config.faults)
     runtime.run(goes_on)
     return latencies(recorder.columns(), warmup_s)
 

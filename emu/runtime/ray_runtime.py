@@ -23,7 +23,7 @@ from emu.runtime.party import PartySettings
 from emu.runtime.ray_address import check_address
 from emu.runtime.ray_cluster import RayCluster
 from emu.runtime.ray_nodes import check_room
-from emu.runtime.rehearsal import Rehearsal
+from emu.runtime.run_config import RunConfig
 from emu.transfer.settings import TransferSettings
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class RayRuntime:
             check_room(num_machines, self.actor_memory_bytes, self.object_store_bytes)
         transfer.check(0 if self.address else num_machines)
 
-    def run(self, rehearsal: Rehearsal) -> RunRecord:
+    def run(self, run_config: RunConfig) -> RunRecord:
         """Run to the end and return the record. Raises NotStartedError; a later failure ends the record early.
 
         To be called in the main thread: Ctrl-C ends a run with its record, and one that has not started without.
@@ -82,40 +82,40 @@ class RayRuntime:
         try:
             with contextlib.ExitStack() as stack:
                 interrupt = stack.enter_context(Interrupt())
-                rehearsal.on_status("starting Ray")
+                run_config.on_status("starting Ray")
                 cluster = stack.enter_context(RayCluster(self.address, self.actor_memory_bytes, self.object_store_bytes))
                 event_log = None
-                if rehearsal.log_events:
-                    event_log = stack.enter_context(EventLog(rehearsal.run_dir / "events.msgpack"))
-                return asyncio.run(self._run(rehearsal, cluster, event_log, interrupt))
+                if run_config.log_events:
+                    event_log = stack.enter_context(EventLog(run_config.run_dir / "events.msgpack"))
+                return asyncio.run(self._run(run_config, cluster, event_log, interrupt))
         except RunError as error:
             raise NotStartedError(str(error)) from error
 
     async def _run(
-        self, rehearsal: Rehearsal, actors: RayCluster, event_log: EventLog | None, interrupt: Interrupt
+        self, run_config: RunConfig, actors: RayCluster, event_log: EventLog | None, interrupt: Interrupt
     ) -> RunRecord:
         settings = PartySettings(
             secret=secrets.token_bytes(32),
             control_latency_s=self.control_latency_s,
             heartbeat_s=self.heartbeat_s,
             facts_interval_s=self.facts_interval_s,
-            log_events=rehearsal.log_events,
-            overrun_s=rehearsal.overrun_s,
+            log_events=run_config.log_events,
+            overrun_s=run_config.overrun_s,
         )
-        cluster, set_up_start = rehearsal.cluster, time.perf_counter()
-        real = _real_machines(rehearsal)
+        cluster, set_up_start = run_config.cluster, time.perf_counter()
+        real = _real_machines(run_config)
 
         async def set_up() -> tuple[Driver, Pace]:
-            outputs, faults = rehearsal.workload.output_tokens, rehearsal.faults
+            outputs, faults = run_config.workload.output_tokens, run_config.faults
             endpoints = await actors.start(
-                cluster, outputs, settings, self.host, rehearsal.transfer, rehearsal.on_status, real, faults
+                cluster, outputs, settings, self.host, run_config.transfer, run_config.on_status, real, faults
             )
             try:
-                pace = await choose_pace(rehearsal, actors, self.dilation)
+                pace = await choose_pace(run_config, actors, self.dilation)
             except RayError as error:
-                raise RunError(f"transfer={rehearsal.transfer.name}: no KV payload gets through: {gist(error)}") from error
-            await actors.move(pace.payload_scale, int(rehearsal.workload.prompt_tokens.max()))
-            driver = Driver(rehearsal, pace.dilation, actors.kill, event_log, interrupt)
+                raise RunError(f"transfer={run_config.transfer.name}: no KV payload gets through: {gist(error)}") from error
+            await actors.move(pace.payload_scale, int(run_config.workload.prompt_tokens.max()))
+            driver = Driver(run_config, pace.dilation, actors.kill, event_log, interrupt)
             await driver.connect(endpoints, settings.secret)
             return driver, pace
 
@@ -127,7 +127,7 @@ class RayRuntime:
         own_cores, foreign_cores = load.cores()
         return RunRecord(
             runtime=self.name,
-            seed=rehearsal.seed,
+            seed=run_config.seed,
             cluster=cluster,
             recorder=driver.recorder,
             emulated_s=driver.last_event_s,
@@ -138,7 +138,7 @@ class RayRuntime:
             wall_start=wall_start,
             real=tuple(sorted(actors.num_kv_blocks)),
             num_kv_blocks_had=actors.num_kv_blocks,
-            faults=tuple((fault.machine, fault.at_s) for fault in rehearsal.faults),
+            faults=tuple((fault.machine, fault.at_s) for fault in run_config.faults),
             host={
                 "ray": {
                     "version": ray.__version__,
@@ -150,14 +150,14 @@ class RayRuntime:
         )
 
 
-def _real_machines(rehearsal: Rehearsal) -> RealMachines | None:
+def _real_machines(run_config: RunConfig) -> RealMachines | None:
     """What the machines that execute have in common; None where there are none."""
-    execution, cluster, workload = rehearsal.execution, rehearsal.cluster, rehearsal.workload
+    execution, cluster, workload = run_config.execution, run_config.cluster, run_config.workload
     if not isinstance(execution, TorchExecution):
         return None
     indices = frozenset(execution.real_machines(cluster.machines))
-    prompts = execution.prompts(cluster.model, workload.prompt_tokens, workload.prompt_ids, rehearsal.seed)
-    return RealMachines(execution, indices, execution.stop_ids(cluster.model), prompts, rehearsal.seed)
+    prompts = execution.prompts(cluster.model, workload.prompt_tokens, workload.prompt_ids, run_config.seed)
+    return RealMachines(execution, indices, execution.stop_ids(cluster.model), prompts, run_config.seed)
 
 
 async def _unless_interrupted(work: Awaitable[T], interrupt: Interrupt) -> T:

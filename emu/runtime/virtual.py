@@ -8,7 +8,7 @@ from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
 from emu.results.run_record import KVStats, RunRecord
 from emu.runtime.interrupt import CAUSE, Interrupt
-from emu.runtime.rehearsal import Progress, Rehearsal
+from emu.runtime.run_config import Progress, RunConfig
 from emu.runtime.virtual_loop import VirtualRuntime
 from emu.transfer.settings import TransferSettings
 
@@ -30,27 +30,27 @@ class Virtual:
     def check(self, num_machines: int, transfer: TransferSettings) -> None:
         """Nothing: any host will do."""
 
-    def run(self, rehearsal: Rehearsal) -> RunRecord:
+    def run(self, run_config: RunConfig) -> RunRecord:
         """Run to the end, or to Ctrl-C. Raises OSError where the event log cannot be written."""
-        cluster, workload = rehearsal.cluster, rehearsal.workload
+        cluster, workload = run_config.cluster, run_config.workload
         recorder = Recorder(workload, len(cluster.machines))
-        log = EventLog(rehearsal.run_dir / "events.msgpack") if rehearsal.log_events else nullcontext()
+        log = EventLog(run_config.run_dir / "events.msgpack") if run_config.log_events else nullcontext()
         wall_start = perf_counter()
         with log as event_log, Interrupt() as interrupt:
             runtime = VirtualRuntime(
-                cluster, workload, recorder, rehearsal.max_drain_s, rehearsal.faults, event_log, self.max_num_steps
+                cluster, workload, recorder, run_config.max_drain_s, run_config.faults, event_log, self.max_num_steps
             )
 
             def goes_on(now_s: float) -> bool:
                 num_arrived = int(workload.arrival_s.searchsorted(now_s, side="right"))
                 num_ended = num_arrived - len(runtime.scheduler.requests)
-                rehearsal.on_progress(Progress(now_s, num_arrived, num_ended, late_p99_s=0.0))
+                run_config.on_progress(Progress(now_s, num_arrived, num_ended, late_p99_s=0.0))
                 return not interrupt.requested
 
             run = runtime.run(goes_on)
         return RunRecord(
             runtime=self.name,
-            seed=rehearsal.seed,
+            seed=run_config.seed,
             cluster=cluster,
             recorder=recorder,
             emulated_s=run.emulated_s,
@@ -59,5 +59,5 @@ class Virtual:
             fidelity=None,
             interrupted="" if run.is_complete else CAUSE,
             wall_start=wall_start,
-            faults=tuple((fault.machine, fault.at_s) for fault in rehearsal.faults),
+            faults=tuple((fault.machine, fault.at_s) for fault in run_config.faults),
         )

@@ -6,9 +6,11 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import psutil
 from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
@@ -145,5 +147,5 @@ def _launcher(config: DictConfig, task: SweepRun) -> Launcher:
             require_token(slim.hydra.launcher.ray.init.get("address") or "")
     callbacks = Callbacks(config)
     callbacks.callbacks.append(_Forgetful())
-    context = HydraContext(config_loader=_RunConfigs(), callbacks=callbacks)
+    context = HydraContext(config_loader=cast(ConfigLoader, _RunConfigs()), callbacks=callbacks)  # all that a launcher asks
     return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=slim)

@@ -100,7 +100,8 @@ def _check(hydra: DictConfig) -> None:
     if not hydra.sweeper._target_.endswith(".BasicSweeper"):
         name = hydra.runtime.choices["hydra/sweeper"]
         raise ConfigError(f"hydra/sweeper={name}: expected basic, which runs every combination that was asked for")
-    subdir = OmegaConf.to_container(hydra.sweep)["subdir"]
+    sweep: Any = OmegaConf.to_container(hydra.sweep)
+    subdir = sweep["subdir"]
     if subdir != SUBDIR:
         raise ConfigError(f"hydra.sweep.subdir={subdir}: expected {SUBDIR}: the directory of a run has its number for a name")
 
@@ -108,7 +109,7 @@ def _check(hydra: DictConfig) -> None:
 def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: bool) -> Iterator[PlannedRun]:
     earlier: dict[Hashable, tuple[int, list[str]]] = {}
     for number, job in enumerate(jobs):
-        overrides = [override.input_line for override in job]
+        overrides = [str(override.input_line) for override in job]
         with one_line_errors():
             config = plain(compose([*hydra_overrides, *overrides]).config)
         first, of_first = earlier.setdefault(_point(config), (number, overrides))
@@ -130,7 +131,7 @@ def _runs(jobs: list[list[Override]], hydra_overrides: list[str], is_parallel: b
             overrides=overrides,
             settings={override.get_key_element(): _plain(override) for override in job},
             config=_config_digest(config),
-            workload=_workload_digest(plan.rehearse.keywords["workload"]),
+            workload=_workload_digest(plan.run_config.workload),
             require_valid=plan.require_valid,
         )
 
@@ -149,7 +150,7 @@ def _config_digest(config: dict[str, Any]) -> str:
 def _workload_digest(workload: Workload) -> str:
     digest = xxhash.xxh3_64()
     for column in (workload.arrival_s, workload.prompt_tokens, workload.output_tokens, *(workload.prompt_ids or ())):
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
 
 

@@ -54,7 +54,7 @@ class Trace:
         if isinstance(start_s, str) and self.is_start_given:
             raise setting.SettingError(f"workload.start_s={start_s}: expected auto or a number >= 0")
         self.window = Window(
-            setting.not_negative("workload.start_s", start_s, least=0) if self.is_start_given else 0.0,
+            0.0 if isinstance(start_s, str) else setting.not_negative("workload.start_s", start_s, least=0),
             setting.positive_or_inf("workload.duration_s", duration_s),
         )
         self.rate_scale = setting.positive("workload.rate_scale", rate_scale)

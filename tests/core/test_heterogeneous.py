@@ -12,7 +12,7 @@ def plan_of(*overrides):
 
 
 def machines_of(groups):
-    return plan_of(f"cluster.machines={groups}").rehearse.keywords["cluster"].machines
+    return plan_of(f"cluster.machines={groups}").run_config.cluster.machines
 
 
 def test_machines_are_numbered_through_each_role():
@@ -41,7 +41,7 @@ def test_each_machine_has_the_timing_of_its_hardware():
 
 def test_settings_of_one_kind_of_hardware_hold_for_all_its_machines():
     plan = plan_of("cluster.hardware.dgx_a100.nic_bytes_per_s=1e9")
-    machines = plan.rehearse.keywords["cluster"].machines
+    machines = plan.run_config.cluster.machines
     assert [machine.hardware.nic_bytes_per_s for machine in machines] == [400e9, 400e9, 1e9, 1e9, 1e9, 1e9]
 
 
@@ -107,7 +107,7 @@ def test_wrong_hardware_is_one_line(override, line):
 def test_hardware_of_ones_own():
     own = ("+hardware@cluster.hardware.box=dgx_a100", "cluster.hardware.box.nic_bytes_per_s=1e9")
     plan = plan_of(*own, "cluster.machines=[{role: mixed, hardware: box, count: 2}]")
-    assert [machine.hardware.nic_bytes_per_s for machine in plan.rehearse.keywords["cluster"].machines] == [1e9, 1e9]
+    assert [machine.hardware.nic_bytes_per_s for machine in plan.run_config.cluster.machines] == [1e9, 1e9]
 
 
 @pytest.mark.parametrize(("placement", "least", "most"), [("token_jsq", 1.3, 4.0), ("round_robin", 0.99, 1.01)])
@@ -120,7 +120,7 @@ def test_slower_machines_get_less_where_queues_are_compared(tmp_path, placement,
         "workload.rate_rps=30",
         "workload.duration_s=20",
     )
-    record = plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False))
+    record = plan.run(run_dir=tmp_path, log_events=False)
     served = np.bincount(record.recorder.columns().requests.prefill_on, minlength=6)
     fast, slow = served[:2].sum(), served[2:4].sum()
     assert least < fast / slow < most

@@ -1,5 +1,7 @@
 """Which machines execute, and what is refused before any actor starts: a line with the value, the place, what is allowed."""
 
+from dataclasses import replace
+
 import psutil
 import pytest
 
@@ -21,14 +23,14 @@ REAL = (
 
 
 def rehearsal_of(*overrides, tmp_path="."):
-    return build(compose([*REAL, *overrides])).rehearse(run_dir=tmp_path, log_events=False)
+    return replace(build(compose([*REAL, *overrides])).run_config, run_dir=tmp_path, log_events=False)
 
 
 def test_all_machines_execute_or_those_named():
     for machines, indices in (("all", (0, 1, 2, 3)), ("[p1,d0]", (1, 2))):
-        rehearsal = rehearsal_of(f"execution.machines={machines}")
-        assert isinstance(rehearsal.execution, TorchExecution)
-        assert rehearsal.execution.real_machines(rehearsal.cluster.machines) == indices
+        run_config = rehearsal_of(f"execution.machines={machines}")
+        assert isinstance(run_config.execution, TorchExecution)
+        assert run_config.execution.real_machines(run_config.cluster.machines) == indices
     emulated = rehearsal_of("execution=emulated")
     assert isinstance(emulated.execution, EmulatedExecution)
     assert emulated.execution.real_machines(emulated.cluster.machines) == ()
@@ -36,10 +38,10 @@ def test_all_machines_execute_or_those_named():
 
 def test_what_a_real_machine_declares(monkeypatch):
     """Room for its process, its weights and its KV cache; on a GPU the share of it that it takes."""
-    rehearsal = rehearsal_of()
-    cluster, spec = rehearsal.cluster, rehearsal.cluster.machines[0]
+    run_config = rehearsal_of()
+    cluster, spec = run_config.cluster, run_config.cluster.machines[0]
     kv_bytes = spec.num_kv_blocks * 16 * cluster.model.kv_bytes_per_token
-    assert rehearsal.execution.needs(cluster, spec)["memory"] > cluster.model.weight_bytes + kv_bytes
+    assert run_config.execution.needs(cluster, spec)["memory"] > cluster.model.weight_bytes + kv_bytes
     monkeypatch.setattr(TorchExecution, "check_host", lambda execution, cluster: None)
     on_gpu = rehearsal_of("execution.device=cuda", "execution.num_gpus=0.5", "machine.block_tokens=256")
     assert on_gpu.execution.needs(cluster, spec)["num_gpus"] == 0.5

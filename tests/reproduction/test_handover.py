@@ -20,7 +20,7 @@ def alone(*overrides):
 
 def steps_s():
     """The prefill and both decode steps, of the timing itself."""
-    machines = build(compose([*ONE, *SPLIT])).rehearse.keywords["cluster"].machines
+    machines = build(compose([*ONE, *SPLIT])).run_config.cluster.machines
     timing = machines[0].timing
     return timing.prefill_s((1000,)), timing.decode_s(1, 1001), timing.decode_s(1, 1002)
 

@@ -126,7 +126,7 @@ def test_power_of_the_committed_configuration():
     """Both methods agree on a machine at full load, as the file says; decode takes less than prefill."""
     plan = build(compose(["runtime=virtual", "power=phase", "cluster=splitwise_ha"]))
     phase, rated = plan.power, build(compose(["runtime=virtual"])).power
-    machines = plan.rehearse.keywords["cluster"].machines
+    machines = plan.run_config.cluster.machines
     assert {machine.hardware.name for machine in machines} == {"dgx_a100", "dgx_h100"}
     for hardware in (machine.hardware for machine in machines):
         full_w = hardware.num_gpus * hardware.gpu_power_w * (1 + phase.host_share)

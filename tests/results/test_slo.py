@@ -101,7 +101,7 @@ def test_requests_alone_on_the_reference_machine_are_not_slowed_down(tmp_path, f
     overrides = ["runtime=virtual", "runtime.control_latency_s=0", f"timing={family}", "model=bloom_176b"]
     load = ["workload=fixed", "workload.arrivals=constant", "workload.rate_rps=0.01", "workload.duration_s=300"]
     plan = build(compose([*overrides, *load, "cluster=baseline_a100", "cluster.num_machines=1"]))
-    columns = plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False)).recorder.columns()
+    columns = plan.run(run_dir=tmp_path, log_events=False).recorder.columns()
     slow = slowdowns(columns, np.ones(len(columns.requests), bool), plan.service_levels.timing)
     for values in (slow.ttft, slow.tbt, slow.e2e):
         assert values.tolist() == about([1.0] * len(columns.requests))

@@ -1,6 +1,7 @@
 """What runs a rehearsal in a test."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ def rehearse(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Ru
         plan = build(compose(list(overrides)))
         if rehearsal_fields:  # with what a test defines, whose module actors cannot import
             ray.cloudpickle.register_pickle_by_value(request.module)
-        rehearsal = plan.rehearse(run_dir=run_dir, log_events=True, **rehearsal_fields)
-        record = plan.runtime.run(rehearsal)
-        assert assert_replays(rehearsal.cluster, run_dir / "events.msgpack") == record.num_events
+        run_config = replace(plan.run_config, run_dir=run_dir, log_events=True, **rehearsal_fields)
+        record = plan.runtime.run(run_config)
+        assert assert_replays(run_config.cluster, run_dir / "events.msgpack") == record.num_events
         columns = record.recorder.columns()
         has_death = "dead" in columns.pool_moves.pool
         ledger = handover_ledger(columns, record.cluster, record.real, record.kv.payload_scale)

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from emu.results.run_record import Fidelity, KVStats, RunRecord
 from emu.results.settings import ResultsSettings
 from emu.results.terminal import print_summary
 from emu.runtime.prediction_interval import METRICS, STATISTICS, prediction_interval
-from emu.runtime.rehearsal import Rehearsal
+from emu.runtime.run_config import RunConfig
 from emu.runtime.virtual_loop import VirtualRuntime
 from tests.clusters import PREFILL_S, STEP_S, exactly, make_cluster, make_workload
 
@@ -44,14 +43,14 @@ class StatedTiming(ConstantTiming):
 def rehearsal_of(requests=REQUESTS, names="p0 d0", timing=None, **changes):
     cluster = make_cluster(names, timing=timing or StatedTiming())
     facts = dict(workload=make_workload(requests), seed=0, run_dir=Path(), transfer=None, max_drain_s=1000.0, log_events=False)
-    return Rehearsal(cluster, **(facts | changes))
+    return RunConfig(cluster, **(facts | changes))
 
 
-def record_of(rehearsal, cluster=None, **changes):
+def record_of(run_config, cluster=None, **changes):
     """The record of the rehearsal, run as `cluster` would."""
-    recorder = Recorder(rehearsal.workload, len(rehearsal.cluster.machines))
-    run = VirtualRuntime(cluster or rehearsal.cluster, rehearsal.workload, recorder, rehearsal.max_drain_s).run()
-    facts = dict(runtime="virtual", seed=0, cluster=rehearsal.cluster, recorder=recorder, emulated_s=run.emulated_s)
+    recorder = Recorder(run_config.workload, len(run_config.cluster.machines))
+    run = VirtualRuntime(cluster or run_config.cluster, run_config.workload, recorder, run_config.max_drain_s).run()
+    facts = dict(runtime="virtual", seed=0, cluster=run_config.cluster, recorder=recorder, emulated_s=run.emulated_s)
     facts |= dict(num_events=run.num_events, kv=KVStats(), fidelity=None, interrupted="", wall_start=0.0)
     return RunRecord(**(facts | changes))
 
@@ -63,8 +62,8 @@ def slowed(cluster, factor):
 
 
 def test_by_hand_for_one_request():
-    rehearsal = rehearsal_of()
-    interval = prediction_interval(rehearsal, record_of(rehearsal), 0.0)
+    run_config = rehearsal_of()
+    interval = prediction_interval(run_config, record_of(run_config), 0.0)
     assert interval["contains_run"] is True
     assert interval["ttft_s"]["p99"] == {"low": exactly(0.095), "high": exactly(0.115)}
     gaps_s = {sign: [MOVE_S + (1 + sign) * STEP_S, (1 + sign) * STEP_S] for sign in (-0.1, 0.1)}
@@ -75,8 +74,8 @@ def test_by_hand_for_one_request():
 
 
 def test_the_error_of_a_queue_grows_with_its_length():
-    rehearsal = rehearsal_of([(0.0, 100, 1)] * 4, names="m0 m1")
-    interval = prediction_interval(rehearsal, record_of(rehearsal), 0.0)
+    run_config = rehearsal_of([(0.0, 100, 1)] * 4, names="m0 m1")
+    interval = prediction_interval(run_config, record_of(run_config), 0.0)
     for statistic, pass_s in (("p50", 0.15), ("mean", 0.15), ("p99", 0.2)):  # two of them wait for 100 ms, one on each machine
         low, high = 0.005 + 0.9 * pass_s, 0.005 + 1.1 * pass_s
         assert interval["ttft_s"][statistic] == {"low": exactly(low), "high": exactly(high)}
@@ -88,10 +87,10 @@ def test_the_error_of_a_queue_grows_with_its_length():
     st.sampled_from([None, 0.7, 1.0, 1.4]),
 )
 def test_it_holds_the_run_and_the_timing(requests, factor):
-    rehearsal = rehearsal_of(sorted(requests))
-    as_timed = record_of(rehearsal)
-    record = as_timed if factor is None else record_of(rehearsal, slowed(rehearsal.cluster, factor), fidelity=ON_TIME)
-    interval = prediction_interval(rehearsal, record, 0.0)
+    run_config = rehearsal_of(sorted(requests))
+    as_timed = record_of(run_config)
+    record = as_timed if factor is None else record_of(run_config, slowed(run_config.cluster, factor), fidelity=ON_TIME)
+    interval = prediction_interval(run_config, record, 0.0)
     for held in (latencies(of.recorder.columns(), 0.0) for of in (record, as_timed)):
         for metric in METRICS:
             for statistic in STATISTICS:
@@ -100,19 +99,19 @@ def test_it_holds_the_run_and_the_timing(requests, factor):
 
 
 def test_a_run_on_the_wall_clock_is_beside_three_replays():
-    rehearsal = rehearsal_of()
-    record = record_of(rehearsal, slowed(rehearsal.cluster, 1.5), fidelity=ON_TIME)
-    interval = prediction_interval(rehearsal, record, 0.0)
+    run_config = rehearsal_of()
+    record = record_of(run_config, slowed(run_config.cluster, 1.5), fidelity=ON_TIME)
+    interval = prediction_interval(run_config, record, 0.0)
     assert interval["ttft_s"]["mean"] == {"low": exactly(0.095), "high": exactly(0.155)}  # what was measured is the high end
 
 
 def test_where_all_machines_are_real_it_is_the_prediction_alone():
-    rehearsal = rehearsal_of()
-    record = record_of(rehearsal, slowed(rehearsal.cluster, 1.5), fidelity=ON_TIME, real=(0, 1))
-    interval = prediction_interval(rehearsal, record, 0.0)
+    run_config = rehearsal_of()
+    record = record_of(run_config, slowed(run_config.cluster, 1.5), fidelity=ON_TIME, real=(0, 1))
+    interval = prediction_interval(run_config, record, 0.0)
     assert interval["contains_run"] is False
     assert interval["ttft_s"]["mean"] == {"low": exactly(0.095), "high": exactly(0.115)}
-    mixed = prediction_interval(rehearsal, replace(record, real=(0,)), 0.0)
+    mixed = prediction_interval(run_config, replace(record, real=(0,)), 0.0)
     assert mixed["contains_run"] is True
     assert mixed["ttft_s"]["mean"] == {"low": exactly(0.095), "high": exactly(0.155)}
 
@@ -127,8 +126,8 @@ def test_a_real_answer_that_ended_early_is_replayed_as_short():
 
 
 def test_warm_up_is_left_out():
-    rehearsal = rehearsal_of([(0.0, 100, 3), (5.0, 200, 3)])
-    interval = prediction_interval(rehearsal, record_of(rehearsal), 1.0)
+    run_config = rehearsal_of([(0.0, 100, 3), (5.0, 200, 3)])
+    interval = prediction_interval(run_config, record_of(run_config), 1.0)
     assert interval["ttft_s"]["mean"] == {"low": exactly(0.005 + 0.18), "high": exactly(0.005 + 0.22)}
 
 
@@ -146,11 +145,11 @@ def summary_with(tmp_path):
     def run(timing):
         overrides = ["runtime=virtual", "timing=constant", "workload=fixed", "workload.duration_s=2", "cluster.num_prompt=1"]
         plan = build(compose(overrides))
-        cluster = plan.rehearse.keywords["cluster"]
+        cluster = plan.run_config.cluster
         machines = tuple(replace(machine, timing=timing) for machine in cluster.machines)
-        rehearse = partial(plan.rehearse, cluster=replace(cluster, machines=machines))
-        plan = replace(plan, rehearse=rehearse, results=ResultsSettings(False, True))
-        record = plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False))
+        run_config = replace(plan.run_config, cluster=replace(cluster, machines=machines))
+        plan = replace(plan, run_config=run_config, results=ResultsSettings(False, True))
+        record = plan.run(run_dir=tmp_path, log_events=False)
         summary = write_results(plan, record, tmp_path, [], {})
         return summary, json.loads((tmp_path / "summary.json").read_text()), (tmp_path / "report.html").read_text()
 

@@ -78,7 +78,7 @@ def engine():
     from emu.execution.torch_engine.engine import load_engine
 
     plan = build(compose([*BASE, *COLOCATED, "workload=fixed"]))
-    executable = plan.rehearse.keywords["cluster"].model.executable
+    executable = plan.run_config.cluster.model.executable
     return load_engine(executable, num_blocks=64, block_tokens=16, device="cpu", num_threads=1)
 
 
@@ -124,7 +124,7 @@ def test_colocated(rehearse, trace, alone):
 def test_disaggregated(rehearse, trace, alone, transfer, tmp_path):
     plan = build(compose([*BASE, *SPLIT, trace, f"transfer={transfer}"]))
     try:
-        plan.rehearse.keywords["transfer"].check()
+        plan.run_config.transfer.check()
     except ValueError as missing:
         pytest.skip(str(missing))
     record = rehearse(*BASE, *SPLIT, trace, f"transfer={transfer}", f"transfer.layerwise_min_tokens={LAYERWISE_MIN_TOKENS}")
@@ -225,7 +225,7 @@ def test_evicted_requests_go_on_with_the_tokens_they_had(rehearse, trace, alone,
 
 
 def _weight_bytes():
-    return build(compose([*BASE, *COLOCATED, "workload=fixed"])).rehearse.keywords["cluster"].model.weight_bytes
+    return build(compose([*BASE, *COLOCATED, "workload=fixed"])).run_config.cluster.model.weight_bytes
 
 
 def test_a_machine_that_dies_loses_no_request(rehearse, engine, prompts, tmp_path):

@@ -69,7 +69,7 @@ def test_a_long_run_is_none_of_them(monkeypatch):
 
 
 def cluster_of(kind):
-    return replace(build(compose(list(BASE))).rehearse(run_dir=None, log_events=False).cluster, kind=kind)
+    return replace(build(compose(list(BASE))).run_config.cluster, kind=kind)
 
 
 class Stumbles(Machine):

@@ -20,7 +20,7 @@ def bench(monkeypatch):
 
 def test_rows_of_every_transport_a_table_and_a_page(bench, two_nodes, tmp_path, capsys):
     output, page = tmp_path / "rows.json", tmp_path / "page.html"
-    grid = ["--sizes", "1MiB", "--pieces", "1,3,80", "--concurrency", "2", "--nodes", "2", "--runs", "2"]
+    grid = ["--sizes", "1MiB", "--pieces", "1,3,80", "--concurrency", "1,2", "--nodes", "2", "--runs", "2"]
     settings = ["transfer.num_buffers=2", "transfer.min_message_bytes=262144"]
     code = bench.main([*grid, "--heartbeat", "1MiB", "--json", str(output), "--html", str(page), *settings])
     shown = capsys.readouterr()
@@ -30,7 +30,7 @@ def test_rows_of_every_transport_a_table_and_a_page(bench, two_nodes, tmp_path, 
     assert {name: settings["num_buffers"] for name, settings in found["settings"].items()} == dict.fromkeys(transports, 2)
     rows = found["rows"]
     assert [[row[key] for key in ("transport", "size_bytes", "pieces", "concurrency", "nodes")] for row in rows] == [
-        [name, 1 << 20, pieces, 2, 2] for name in transports for pieces in (1, 3, 80)
+        [name, 1 << 20, pieces, concurrency, 2] for name in transports for pieces in (1, 3, 80) for concurrency in (1, 2)
     ]
     for row in rows:
         keys = ("seconds", "verified_seconds", "raw_s", "memcpy_s")

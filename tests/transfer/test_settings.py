@@ -93,5 +93,5 @@ def test_nothing_starts_without_the_gpus_it_needs(overrides, num_gpus, line, mon
 def test_under_the_virtual_clock_nothing_is_needed(monkeypatch, tmp_path):
     monkeypatch.setattr(transfer_settings, "find_spec", lambda module: None)
     plan = build(compose(["transfer=nixl", "runtime=virtual", "workload=fixed", "workload.duration_s=1"]))
-    record = plan.runtime.run(plan.rehearse(run_dir=tmp_path, log_events=False))
+    record = plan.run(run_dir=tmp_path, log_events=False)
     assert len(record.recorder.columns().transfers) > 0

@@ -35,7 +35,7 @@ class Curve:
 
     def quantile(self, share: float) -> float:
         """The smallest value at or below which at least `share` of the distribution lies."""
-        return float(self.values[min(len(self) - 1, np.searchsorted(self.shares, share * (1 - 1e-12)))])
+        return float(self.values[min(len(self) - 1, int(np.searchsorted(self.shares, share * (1 - 1e-12))))])
 
     def percentile(self, q: float) -> float:
         """The `q`-th percentile as every page, table and verdict has it. For a curve without weights."""

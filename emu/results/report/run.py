@@ -123,7 +123,8 @@ class ReportedRun:
         last_arrival_s = float(self.columns.requests.arrival_s[-1])
         if last_arrival_s < 0.98 * self.end_s:
             figure.vertical([last_arrival_s], "last arrival", "muted")
-        died = {machine.name: self.death_s(machine.index) for machine in self.machines_that_died}
+        deaths_s = ((machine.name, self.death_s(machine.index)) for machine in self.machines_that_died)
+        died = {name: at_s for name, at_s in deaths_s if at_s is not None}
         if died:
             names = f"{', '.join(died)} died" if len(died) <= MAX_NUM_NAMED else f"{len(died)} machines died"
             figure.vertical(list(died.values()), names, "red")

@@ -66,7 +66,7 @@ def _objectives(slo: Mapping[str, Any]) -> str:
     return card.box(title, note, f"<p>{'<br>'.join(lines)}</p>{table}")
 
 
-def _cells(levels: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
+def _cells(levels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for level in levels.values():
         limit, value, margin = level["limit"], level["value"], level["margin"]
         if value is None:

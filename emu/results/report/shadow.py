@@ -63,7 +63,8 @@ def _probes(run: ReportedRun, machine: str, figure: Figure) -> None:
 
 def _figure(run: ReportedRun, shadow: Shadow, low: np.ndarray, high: np.ndarray) -> Figure:
     error = np.nanmax(shadow.stated_error, initial=0.0)
-    highest = min(float(high.max()), HIGHEST * shadow.median())
+    median = shadow.median()
+    highest = float(high.max()) if median is None else min(float(high.max()), HIGHEST * median)
     y = Scale(min(float(low.min()), 1 - error), max(highest, 1 + error), BOTTOM, TOP).rounded()
     return run.figure_on(y, f"measured / predicted, in bins of {run.rate_width}")
 

@@ -201,7 +201,8 @@ def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
     page = quote(row.get("page") or f"{row['run']}/{SUMMARY if row['status'] == FINISHED else FAILURE}")
     number = str(row["run"]) if row["status"] == MISSING else f'<a href="{page}">{row["run"]}</a>'
     latencies = [_latency(row, metric, statistic) for _, metric in METRICS for statistic in ("p50", "p99")]
-    met = {True: "yes", False: "no"}.get(row.get("slo.met"), "–")
+    is_met = row.get("slo.met")
+    met = "–" if is_met is None else "yes" if is_met else "no"
     return [
         number,
         *(escape(str(row[name])) for name in settings),

@@ -77,4 +77,8 @@ def values_of(line: str) -> list[str]:
 def twice(names: Iterable[str]) -> str | None:
     """The first name that occurs again, None without."""
     seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -79,7 +79,7 @@ class TraceFile:
                 raise self.error(f"is {kind}; expected text, plain or compressed by gzip or zstd")
         stored = _Stored(file, self)
         if head.startswith(GZIP):
-            return gzip.GzipFile(fileobj=stored)
+            return gzip.GzipFile(fileobj=stored)  # type: ignore[call-overload]  # reads and no more
         if head.startswith(ZSTD):
             import pyarrow
 

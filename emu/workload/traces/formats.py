@@ -108,14 +108,14 @@ def recognise(path: Path, format_name: str, line_num: int, first_line: str) -> T
                 raise WorkloadError(f"{place}: column {again} twice; expected each once")
             return trace_format
     nearest = max(allowed, key=lambda trace_format: (_likeness(trace_format, first_line), trace_format.name in USUAL))
-    names = set(nearest.names_in(first_line))
-    if set(LENGTHS_ALONE) <= names:
+    found = set(nearest.names_in(first_line))
+    if set(LENGTHS_ALONE) <= found:
         raise WorkloadError(
             f"{place}: no column arrived_at: lengths without arrivals; expected a trace with times, "
             "or workload=azure_conv or fixed, which draw arrivals at workload.rate_rps"
         )
-    is_near = format_name != "auto" or names & nearest.used
-    missing = [field for field in nearest.used_in_order if field not in names] if is_near else []
+    is_near = format_name != "auto" or found & nearest.used
+    missing = [field for field in nearest.used_in_order if field not in found] if is_near else []
     named = f"no {'column' if nearest.has_header else 'member'} {' or '.join(missing)}; " if missing else ""
     raise WorkloadError(f"{place}; {named}expected {nearest.first_line} ({nearest.name})")
 

@@ -77,7 +77,7 @@ class JsonLinesFormat:
             if time_field not in row and "delay" in row:
                 raise Unexpected(f"{time_field}: a row with delay alone waits for the answer before it, which no run does yet")
             prompt = read_prompt(prompt_field, row[prompt_field])
-            if length_field in row and row[length_field] != len(prompt):
+            if length_field in row and not isinstance(prompt, int) and row[length_field] != len(prompt):
                 raise Unexpected(f"{length_field} to be the number of its {prompt_field}, {len(prompt)}")
             time = json_time(time_field, row[time_field])
             return Row(time, prompt, whole_json(output_field, row[output_field]), 1, row if kept else None)

@@ -1,7 +1,7 @@
 """Bytes to lines: of bounded length, each good text or marked as bad."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from emu.workload.traces.file import TraceFile
@@ -47,7 +47,7 @@ def _unix(block: bytes) -> bytes:
     return block.replace(b"\r\n", b"\n").removesuffix(b"\r") if b"\r" in block else block
 
 
-def lines_of(block: bytes) -> list[str | BadLine]:
+def lines_of(block: bytes) -> Sequence[str | BadLine]:
     """The lines of a block. One with a control character other than a tab, or of other bytes than UTF-8, is a BadLine."""
     try:
         text = block.decode()

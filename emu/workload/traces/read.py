@@ -174,12 +174,12 @@ class _Reading:
         parse = None
         for line_num, line in self._numbered_lines():
             if parse is None:
-                if type(line) is str and not line.strip(" \t"):
+                if isinstance(line, str) and not line.strip(" \t"):
                     continue
                 parse = self._parser(line_num, line)
                 if self.format.has_header:
                     continue
-            if type(line) is BadLine:
+            if isinstance(line, BadLine):
                 self._note(line_num, line.text, line.problem)
                 continue
             try:
@@ -194,7 +194,7 @@ class _Reading:
             raise WorkloadError(f"workload.path={self.path}: empty file; expected a trace")
 
     def _parser(self, line_num: int, first_line: str | BadLine) -> RowParser:
-        if type(first_line) is BadLine:
+        if isinstance(first_line, BadLine):
             raise WorkloadError(
                 f"workload.path={self.path}, line {line_num}: {shown(first_line.text)}; expected {first_line.problem}"
             )

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     time: Time
     prompt: Any
     output_tokens: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     members: dict[str, Any] | None
 
 

@@ -130,8 +130,8 @@ def time_base(path: Any, field: str, fixed: FixedUnit | None, asked: str, times:
 
 
 def _check_gaps(place: str, field: str, base: TimeBase, times: Sequence[Time]) -> None:
-    gaps = [abs(after - before) for before, after in pairwise(times) if after != before]
-    if gaps and not MIN_GAP_S <= Decimal(median(gaps)) / base.per_s <= MAX_GAP_S:
+    gaps = [abs(Decimal(after) - Decimal(before)) for before, after in pairwise(times) if after != before]
+    if gaps and not MIN_GAP_S <= median(gaps) / base.per_s <= MAX_GAP_S:
         raise WorkloadError(
             f"{place}: {field} grows by {float(median(gaps)):g} from row to row at the median, "
             f"which is unlikely in {base.unit}; {CHOICE}"
@@ -141,8 +141,9 @@ def _check_gaps(place: str, field: str, base: TimeBase, times: Sequence[Time]) -
 def _check_digits(place: str, field: str, base: TimeBase, times: Sequence[Time]) -> None:
     """Refuse dates whose last digits a spreadsheet dropped: 1.787E+12."""
     for time in times:
-        if type(time) is Decimal and time < EXACT_FLOAT and time.as_tuple().exponent > 0:
-            lost_s = Decimal(1).scaleb(time.as_tuple().exponent) / base.per_s
+        exponent = time.as_tuple().exponent if isinstance(time, Decimal) else 0
+        if isinstance(exponent, int) and exponent > 0 and time < EXACT_FLOAT:
+            lost_s = Decimal(1).scaleb(exponent) / base.per_s
             if lost_s > RESOLUTION_S:
                 raise WorkloadError(
                     f"{place}: {field} {time} resolves only {float(lost_s):g} s; expected all digits of it, to the microsecond"

@@ -45,7 +45,7 @@ def test_the_file_is_a_timing_of_the_model_on_the_hardware(written):
     }))  # fmt: skip
     for role in ("prompt", "token"):
         config["cluster"][f"{role}_hardware"] = plain(compose(["hardware@slo.reference=cpu_core"]))["slo"]["reference"]
-    timing = build(config).rehearse.keywords["cluster"].machines[0].timing
+    timing = build(config).run_config.cluster.machines[0].timing
     figures = calibration.figures
     assert timing.decode_s(1, 0) == pytest.approx(figures["decode_s"][0], rel=1e-4)
     assert timing.relative_error([], 1, 10) == pytest.approx(figures["decode_error"][0], rel=1e-4)

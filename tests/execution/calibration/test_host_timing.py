@@ -69,7 +69,7 @@ def test_experiments_by_it_can_be_valid(folder, monkeypatch, experiment):
     monkeypatch.setattr(host, "digest", lambda job: "kept")
     short = ["runtime=virtual", "execution=emulated", "workload.duration_s=5", "workload.rate_rps=0.3"]
     plan = build(compose([*experiment, *short]))
-    record = plan.runtime.run(plan.rehearse(run_dir=folder, log_events=False))
+    record = plan.run(run_dir=folder, log_events=False)
     summary = summarize(record, 0.0, plan.verdict, plan.service_levels, plan.power)
     assert (summary["verdict"], summary["verdict_reasons"]) == ("VALID", [])
     assert (summary["timing"]["name"], summary["timing"]["date"]) == ("host", "2026-11-28 05:52 UTC")

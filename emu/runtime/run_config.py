@@ -22,8 +22,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What a runtime is given. `run_dir` exists; the event log goes there if `log_events`.
+class RunConfig:
+    """What a runtime is given. `run_dir` must exist; the event log goes there if `log_events`.
 
     Requests that are unfinished `max_drain_s` after the last arrival fail. A KV payload that is verified more than `overrun_s`
     after its modelled transfer has overrun.
@@ -32,10 +32,10 @@ class Rehearsal:
     cluster: Cluster
     workload: Workload
     seed: int
-    run_dir: Path
     transfer: TransferSettings
     max_drain_s: float
-    log_events: bool
+    run_dir: Path = Path()
+    log_events: bool = False
     overrun_s: float = 0.005
     faults: tuple[Fault, ...] = ()
     execution: Execution = field(default_factory=EmulatedExecution)
