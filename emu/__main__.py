@@ -77,7 +77,7 @@ def run_command(report: Callable[[Exception], int]) -> int:
     sys.argv[1:] = [argument if argument.startswith("-") else quoted(argument) for argument in sys.argv[1:]]  # Hydra reads it
     # "resolve": ours takes the place of Hydra's --version, which tells that of Hydra.
     parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
-    parser.error = _refuse_arguments
+    parser.error = _refuse_arguments  # type: ignore[method-assign]  # as argparse documents it
     form = "compiled" if is_compiled() else "plain Python, not compiled"
     parser.add_argument("--version", action="version", version=f"emu {__version__} ({form})")
     args = parser.parse_args()
@@ -88,10 +88,12 @@ def run_command(report: Callable[[Exception], int]) -> int:
         return sweep(args.overrides)
     # Hydra composes the same once more, and makes of its own node what that says: only after it was checked here.
     overrides = [*_search_path(args.config_dir), *args.overrides]
-    config, whole = (None, None) if is_sweep or args.shell_completion else compose_run(overrides)
-    plan = None if asks_only else build(config)
+    config, plan = None, None
     exit_codes = []
     stack = ExitStack()
+    if not (is_sweep or args.shell_completion):
+        config, whole = compose_run(overrides)
+        plan = None if asks_only else build(config)
     if plan is not None:
         # Asked for once: the time is part of it. Hydra writes there before it calls back.
         place = Path(whole.hydra.run.dir).absolute()
@@ -100,7 +102,7 @@ def run_command(report: Callable[[Exception], int]) -> int:
 
     def run_job(job_config: DictConfig) -> None:
         try:
-            exit_codes.append(run(plan if job_config == config else build(job_config), command))
+            exit_codes.append(run(plan if plan is not None and job_config == config else build(job_config), command))
         except USER_ERRORS as error:
             exit_codes.append(report(error))
 

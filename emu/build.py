@@ -115,7 +115,8 @@ def compose_run(overrides: list[str]) -> tuple[DictConfig, DictConfig]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a configuration as plain data. Raises ConfigError where one is missing or refers to nothing."""
     with one_line_errors():
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return values
 
 
 def build(config: DictConfig | dict[str, Any]) -> Plan:
@@ -186,9 +187,10 @@ def make_plan(
 ) -> Plan:
     """A run from the parts of the configuration, which are these parameters. Raises ValueError, the text for the user."""
     seed = setting.whole("seed", seed, 0)
-    is_real = isinstance(execution, TorchExecution)
-    if is_real:
-        execution.check_runtime(runtime, transfer.payload_scale)
+    real = execution if isinstance(execution, TorchExecution) else None
+    if real is not None:
+        wall_clock: Any = runtime  # it refuses one that is not
+        real.check_runtime(wall_clock, transfer.payload_scale)
     requests = prediction.apply(workload.build(seed), seed)
     notes = _notes(requests, runtime)
     # The overflow of placement=splitwise may by chance prefill and decode on one machine: not to be relied on.
@@ -202,15 +204,16 @@ def make_plan(
     if isinstance(placement, DirectDecode) and requests.predicted_output_tokens is None:
         raise ConfigError("placement=direct_decode needs predicted output lengths: set prediction=noisy")
     if machine.wants_oracle:
-        machine = machine.consult(OutputOracle(requests.output_tokens.tolist()))
+        asking: Any = machine  # `MachineKind` tells of its `consult`
+        machine = asking.consult(OutputOracle(requests.output_tokens.tolist()))
     power.check(model)
     names = [name for name, *_ in cluster.machines()]
     planned_faults = tuple(parse_faults(faults, names))
     runtime.check(len(names), transfer)
-    if is_real:
+    if real is not None:
         most_tokens = int((requests.prompt_tokens + requests.output_tokens).max())
-        execution.check(model, machine, names, most_tokens)
-        execution.prompts(model, requests.prompt_tokens, requests.prompt_ids, seed)
+        real.check(model, machine, names, most_tokens)
+        real.prompts(model, requests.prompt_tokens, requests.prompt_ids, seed)
     # Last: timing=host measures this host for a minute. All that needs no timing is checked by now.
     parts = Cluster(
         model=model,
@@ -226,8 +229,8 @@ def make_plan(
         layers_per_piece=transfer.layers_per_piece,
         timing=timing.provenance,
     )
-    if is_real and not runtime.address:
-        execution.check_host(parts)
+    if real is not None and not getattr(runtime, "address", ""):
+        real.check_host(parts)
     service_levels = ServiceLevels.of(slo, timing, model)
     run_config = RunConfig(
         cluster=parts,
@@ -250,15 +253,15 @@ def _notes(workload: Workload, runtime: Runtime) -> tuple[str, ...]:
         return ()
     if runtime.name != "ray":
         return (origin.line(),)
-    dilation = 1.0 if isinstance(runtime.dilation, str) else runtime.dilation
-    wall_s = float(workload.arrival_s[-1]) * dilation
+    asked: float | str = getattr(runtime, "dilation", 1.0)
+    wall_s = float(workload.arrival_s[-1]) * (1.0 if isinstance(asked, str) else asked)
     if wall_s > MAX_UNASKED_WALL_S and math.isinf(origin.duration_s):
         raise ConfigError(
             f"workload.duration_s=inf: the arrivals of {origin.path} take {wall_s / 60:.1f} min of wall time with runtime=ray; "
             "expected workload.duration_s=SECONDS, or runtime=virtual"
         )
-    least = "at least " if isinstance(runtime.dilation, str) else ""
-    return origin.line(), f"wall time: {least}{wall_s:,.0f} s until the last arrival (runtime.dilation={runtime.dilation})"
+    least = "at least " if isinstance(asked, str) else ""
+    return origin.line(), f"wall time: {least}{wall_s:,.0f} s until the last arrival (runtime.dilation={asked})"
 
 
 def _possible(requests: Workload, limits: tuple[Capacity, Capacity], skip: bool) -> Workload:

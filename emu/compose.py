@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -63,11 +63,11 @@ def compose_run(overrides: list[str]) -> tuple[DictConfig, DictConfig]:
     """
     parsed = _checked(overrides)
     try:
-        whole = _loader().load_configuration(CONFIG_NAME, [override.input_line for override in parsed], RunMode.RUN)
+        whole = _loader().load_configuration(CONFIG_NAME, [str(override.input_line) for override in parsed], RunMode.RUN)
     except MissingConfigException as error:
         raise _as_typed(error, parsed) from error
-    check_hydra(OmegaConf.to_container(whole.hydra))
-    return OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]), whole
+    check_hydra(_plain(whole.hydra))
+    return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]), whole
 
 
 def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]]]:
@@ -80,7 +80,7 @@ def compose_sweep(overrides: list[str]) -> tuple[DictConfig, list[list[Override]
     overrides = [quoted(override) for override in overrides]
     _check_search_path([_parse(override) for override in overrides])
     config = _loader().load_configuration(CONFIG_NAME, overrides, RunMode.MULTIRUN)
-    check_hydra(OmegaConf.to_container(config.hydra))
+    check_hydra(_plain(config.hydra))
     with open_dict(config):
         for key in [key for key in config if key != "hydra"]:
             del config[key]
@@ -132,7 +132,7 @@ def quoted(override: str) -> str:
         content = re.sub(ESCAPED, r"\1", text.strip())
         if key.startswith("hydra.") and content.startswith("~/"):
             content = str(Path(content).expanduser())
-        closing = re.search(r"\\*$", content)[0]
+        closing = "\\" * (len(content) - len(content.rstrip("\\")))
         return f"'{content}{closing}'"
 
     return f"{key}={re.sub(f'{IN_QUOTES}|{plain}', quote, value)}"
@@ -194,14 +194,17 @@ def _options_of(experiment: str) -> dict[str, str]:
     path = f"experiment/{experiment}"
     if not _loader().repository.config_exists(path):
         return {}
-    defaults = [default for default in _loader().repository.load_config(path).defaults_list or () if default.is_override()]
+    loaded: Any = _loader().repository.load_config(path)
+    defaults = [default for default in loaded.defaults_list or () if default.is_override()]
     return {f"{one.group.lstrip('/')}{f'@{one.package}' if one.package else ''}": one.value for one in defaults}
 
 
 @cache
 def _loader() -> ConfigLoaderImpl:
     with hydra.initialize_config_dir(str(CONF_DIR), version_base=None):
-        return GlobalHydra.instance().config_loader()
+        loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
 
 
 @cache
@@ -229,10 +232,16 @@ def _is_group(key: str) -> bool:
     return _loader().repository.group_exists(key)
 
 
+def _plain(node: DictConfig) -> dict[str, Any]:
+    """A node's values, not resolved."""
+    values: Any = OmegaConf.to_container(node)
+    return values
+
+
 @cache
 def _merged(overrides: tuple[str, ...]) -> bytes:
     config = _loader().load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
-    check_hydra(OmegaConf.to_container(config.hydra))
+    check_hydra(_plain(config.hydra))
     choices = OmegaConf.to_container(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]

@@ -19,7 +19,8 @@ def versions(*packages: str) -> dict[str, str]:
 
 def is_compiled() -> bool:
     """True if the modules that tools/compile.py compiles run compiled."""
-    return not str(find_spec("emu.core.machine").origin).endswith(".py")
+    spec = find_spec("emu.core.machine")
+    return spec is not None and not str(spec.origin).endswith(".py")
 
 
 def install_command(extra: str, checkout: Path = CHECKOUT) -> str:

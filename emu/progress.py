@@ -2,8 +2,12 @@
 
 import sys
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from emu.runtime.run_config import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 LINE_EVERY_S = 10.0
 
@@ -13,7 +17,7 @@ class ProgressDisplay:
 
     def __init__(self, num_requests: int) -> None:
         self._num_requests = num_requests
-        self._bar = None
+        self._bar: Bar | None = None
         self._next_line_s = perf_counter() + LINE_EVERY_S
 
     def __enter__(self) -> "ProgressDisplay":
@@ -23,9 +27,9 @@ class ProgressDisplay:
             from rich.progress import Progress as Bar
 
             columns = (BarColumn(), TextColumn("{task.description}"))
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
-            self._task = self._bar.add_task("starting", total=self._num_requests)
-            self._bar.start()
+            bar = self._bar = Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
+            self._task = bar.add_task("starting", total=self._num_requests)
+            bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -22,5 +22,6 @@ def distinct(cls: Class) -> Class:
         equal = equals(self, other)
         return equal if equal is NotImplemented else not equal
 
+    # mypy has methods set in the class only, and NamedTuple takes no base class that could have them.
     cls.__eq__, cls.__ne__, cls.__hash__ = equals, differs, tuple.__hash__  # type: ignore[method-assign, assignment]
     return cls
