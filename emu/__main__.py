@@ -213,7 +213,7 @@ def write_results(
     """Write the files of the run; return its summary. `command` is what was typed, '' for `emu OVERRIDES`. Raises OSError."""
     record.host.update(overrides=overrides, run_dir=str(run_dir))
     warmup_s = plan.metrics.warmup_s
-    interval = prediction_interval(replace(plan.run_config, run_dir=run_dir, log_events=False), record, warmup_s)
+    interval = prediction_interval(plan.run_config, record, warmup_s)
     summary = summarize(record, warmup_s, plan.verdict, plan.service_levels, plan.power, interval)
     columns = record.recorder.columns()
     write_requests(columns.requests, run_dir / "requests.parquet")

@@ -58,7 +58,7 @@ CORE_ROWS = [
     {"forecast"},
     {"attempts", "flow", "fair_share", "sequence"},
     {"facts", "messages", "oracle"},
-    {"batch", "request", "specs"},
+    {"batch", "request", "specs", "kv_bytes"},
     {"setting", "seeding", "message"},
 ]
 # Where a library may be imported: paths below emu/.

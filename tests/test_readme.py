@@ -59,7 +59,9 @@ def calibrated(folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if runnable(block).strip()])
-def test_commands_run(folder, calibrated, block, request):
+def test_commands_run(folder, block, request):
+    if "experiment=mixed" in block:
+        request.getfixturevalue("calibrated")
     if "../shared/data" in block:
         (folder.parent / "shared").mkdir()
         (folder.parent / "shared/data").symlink_to(request.getfixturevalue("data_dir"))

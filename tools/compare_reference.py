@@ -68,7 +68,7 @@ def compare(row: dict[str, str], folder: Path) -> dict:
     """Run what the row stands for and set its figures beside the reference's; `wall_s` is the run without its files."""
     plan = build(compose(overrides_of(row, folder)))
     start = perf_counter()
-    record = plan.run(run_dir=folder, log_events=False)
+    record = plan.run()
     wall_s = perf_counter() - start
     columns = record.recorder.columns()
     ours = figures(columns)

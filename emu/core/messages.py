@@ -201,7 +201,7 @@ class StepsDone(NamedTuple):
 
 @distinct
 class FlowEndSet(NamedTuple):
-    """The flow of this KV cache to you is through at `at_s`: what was said of it before no longer holds."""
+    """The flow of this KV cache ends at `at_s`. Replaces an earlier end of it."""
 
     request_id: int
     attempt: int
@@ -316,7 +316,7 @@ class SetTimer(NamedTuple):
 
 @distinct
 class SetFlowEnd(NamedTuple):
-    """Have `destination` told at `at_s` that the flow is through (KVReceived). A later one of the same flow replaces it."""
+    """Hand KVReceived to `destination` at `at_s`. Replaces an earlier end of the flow."""
 
     request_id: int
     attempt: int

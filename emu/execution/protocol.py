@@ -3,22 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from emu.core.batch import Batch
 from emu.core.facts import OutputWritten
-
-
-class KVBytes(Protocol):
-    """The KV cache of one sequence as bytes. Called in threads of the transfer."""
-
-    def read(self, start: int, out: np.ndarray) -> None:
-        """Copy bytes [start, start + len(out)) into `out` (uint8)."""
-        ...
-
-    def write(self, start: int, data: np.ndarray) -> None:
-        """Set bytes [start, start + len(data)) to `data` (uint8)."""
-        ...
+from emu.core.kv_bytes import KVBytes
 
 
 class Executor(Protocol):

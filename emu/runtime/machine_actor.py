@@ -61,8 +61,9 @@ class MachineActor(TransferParty):
         real: RealMachines | None,
     ) -> None:
         super().__init__(index, settings, transfer_settings)
+        indices = frozenset() if real is None else real.indices
         self.executor: Executor
-        if real is not None and index in real.indices:
+        if real is not None and index in indices:
             self.executor = ThreadExecutor(real, cluster, index, output_tokens.tolist())
         else:
             stop_ids = frozenset() if real is None else real.stop_ids
@@ -70,7 +71,6 @@ class MachineActor(TransferParty):
         self.node = Node(cluster.make_machine(index), self.executor, self._tell_steps)
         self.inbox: Inbox
         self._kv_bytes_per_token = cluster.model.kv_bytes_per_token
-        indices = frozenset() if real is None else real.indices
         self._payloads = MachinePayloads(cluster, self.executor, indices, transfer_settings.timeout_s)
         self._pulls: dict[Key, asyncio.Task[Pulled | None]] = {}
         self._ends: dict[Key, KVReceived] = {}  # of each flow the newest notice that it is through, told ahead of its time
@@ -187,7 +187,7 @@ class MachineActor(TransferParty):
             self._complete(key, pull.result(), now_s)
             if (verified_s := self._verified_s(pull.result())) > now_s:
                 # Verified between that time and now, as this event is handled late: it joins when it was verified.
-                self._join_late(event, now_s, verified_s)
+                self._join_late(key, now_s, verified_s)
                 return
         if (passed := self.node.passed(event, now_s, sender)) is not None:
             self._handle(passed, now_s, sender)

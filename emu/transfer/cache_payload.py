@@ -1,23 +1,10 @@
 """The payload of a hand-over to or from a machine that executes: the bytes of a real KV cache."""
 
-from typing import Protocol
-
 import numpy as np
 import xxhash
 
+from emu.core.kv_bytes import KVBytes
 from emu.transfer.payload import WRONG_CHECKSUM, Payload
-
-
-class CacheBytes(Protocol):
-    """The KV cache of one sequence in an engine, as bytes in the order of `payload`. Called in threads of the transfer."""
-
-    def read(self, start: int, out: np.ndarray) -> None:
-        """Copy bytes [start, start + len(out)) into `out` (uint8)."""
-        ...
-
-    def write(self, start: int, data: np.ndarray) -> None:
-        """Set bytes [start, start + len(data)) to `data` (uint8)."""
-        ...
 
 
 class CachePayload(Payload):
@@ -27,7 +14,7 @@ class CachePayload(Payload):
     bytes, and the checksum of each message tells whether they are what it sent. Nothing wrong is ever written to the cache.
     """
 
-    def __init__(self, num_bytes: int, num_pieces: int, cache: CacheBytes | None, expected: Payload | None = None) -> None:
+    def __init__(self, num_bytes: int, num_pieces: int, cache: KVBytes | None, expected: Payload | None = None) -> None:
         super().__init__(num_bytes, num_pieces)
         self._cache = cache
         self._expected = expected

@@ -58,10 +58,10 @@ def prompts():
     return [stream.integers(512, size=num_tokens).tolist() for num_tokens in PROMPT_TOKENS]
 
 
-def write_trace(path, prompts, output_tokens):
+def write_trace(path, prompts, output_tokens, arrival_s=ARRIVAL_S):
     rows = [
         {"timestamp": at_s, "prompt_token_ids": ids, "output_length": output_tokens}
-        for at_s, ids in zip(ARRIVAL_S, prompts, strict=False)
+        for at_s, ids in zip(arrival_s, prompts, strict=False)
     ]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return f"workload.path={path}"
@@ -138,7 +138,9 @@ def test_disaggregated(rehearse, trace, alone, transfer, tmp_path):
 
 
 @pytest.mark.parametrize("interval_s", [0.02, 0])
-def test_idle_machines_measure_their_speed(rehearse, trace, alone, interval_s):
+def test_idle_machines_measure_their_speed(rehearse, prompts, alone, interval_s, tmp_path):
+    # Both are idle before the last request, on a slow host too.
+    trace = write_trace(tmp_path / "prompts.jsonl", prompts, OUTPUT_TOKENS, (*ARRIVAL_S[:-1], 5.0 if interval_s else 1.1))
     record = rehearse(*BASE, *SPLIT, trace, f"execution.probe_interval_s={interval_s}")
     assert_nothing_was_lost(record)
     assert written(record) == dict(enumerate(alone))

@@ -26,20 +26,20 @@ class SplitwiseSim:
 
     def __init__(self, max_pending_tokens: int) -> None:
         self.max_pending_tokens = setting.whole("placement.max_pending_tokens", max_pending_tokens, 1)
-        self.taken: list[SplitwiseSimLoad] = []
+        self.taken: list[MachineLoad] = []
 
     def place(self, request: Request, pools: Pools) -> tuple[MachineLoad, MachineLoad]:
         """As every policy, but that it says itself, in `taken`, which machines join the mixed pool."""
         self.taken = []
         if pools.is_colocated:
-            machine = _least(pools, Pool.MIXED, "by_queue")
+            machine = pools.least(Pool.MIXED, "by_queue")
             assert machine is not None  # at least one is alive
             return machine, machine
-        prefill_on = self._least_queue(request, pools)
-        decode_on = self._least_memory(request, pools)
-        if prefill_on is None and (prefill_on := _least(pools, Pool.TOKEN, "by_queue")) is not None:
+        prefill_on: MachineLoad | None = self._least_queue(request, pools)
+        decode_on: MachineLoad | None = self._least_memory(request, pools)
+        if prefill_on is None and (prefill_on := pools.least(Pool.TOKEN, "by_queue")) is not None:
             self.taken.append(prefill_on)
-        if decode_on is None and (decode_on := _least(pools, Pool.PROMPT, "by_memory")) is not None:
+        if decode_on is None and (decode_on := pools.least(Pool.PROMPT, "by_memory")) is not None:
             self.taken.append(decode_on)
         if prefill_on is None or decode_on is None:
             prefill_on = decode_on = self._least_of_all(pools)
@@ -61,12 +61,11 @@ class SplitwiseSim:
                 return machine
         return None
 
-    def _least_of_all(self, pools: Pools) -> SplitwiseSimLoad:
+    def _least_of_all(self, pools: Pools) -> MachineLoad:
         """Ties to the prompt pool, then to the mixed one, where those just taken come last, then to the token pool."""
-        order: list[SplitwiseSimLoad] = []
+        order: list[MachineLoad] = []
         for pool in (Pool.PROMPT, Pool.MIXED, Pool.TOKEN):
-            others = [load for load in pools[pool] if isinstance(load, SplitwiseSimLoad) and load not in self.taken]
-            order += sorted(others, key=attrgetter("turn"))
+            order += sorted((machine for machine in pools[pool] if machine not in self.taken), key=attrgetter("turn"))
             if pool is Pool.MIXED:
                 order += self.taken
         return min(order, key=attrgetter("pending_tokens"))

@@ -1,9 +1,8 @@
 """Timing calibrated on a machine that executes for real: `tools/calibrate.py` measures, fits and writes it."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import Parameter, signature
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing import checks
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import Fit, Fits, FittedFamily
+from emu.core.timing.family import Figures, Fits, FittedFamily
 from emu.core.timing.model import TimingModel
 from emu.core.timing.probe import DECODE, PREFILL
 from emu.core.timing.profile import MIN_NUMPY_STEPS
@@ -196,13 +195,12 @@ class CalibratedFamily(FittedFamily):
         for phase, speed in self._speeds.items():
             setting.positive(f"timing.{phase}_speed", speed)
 
-    def check(self, place: str, fit: Fit) -> None:
-        figures: Mapping[str, Any] = fit
-        CalibratedTiming(**figures, place=place)
+    def check(self, place: str, fit: Figures) -> None:
+        CalibratedTiming(**fit, place=place)
 
-    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+    def build(self, place: str, fit: Figures, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         factors = {name: 1.0 / speed for phase, speed in self._speeds.items() for name in COSTS[phase] if name in fit}
-        figures: dict[str, Any] = {**fit, **{name: _times(factor, fit[name]) for name, factor in factors.items()}}
+        figures = {**fit, **{name: _times(factor, fit[name]) for name, factor in factors.items()}}
         try:
             return CalibratedTiming(**figures, place=place)
         except SettingError as error:  # as it stands in the file it is right

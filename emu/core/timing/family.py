@@ -26,6 +26,7 @@ class TimingFamily(Protocol):
 
 
 Fit = Mapping[str, float | Sequence[float]]  # figures by name, as a subclass of FittedFamily has them
+Figures = Mapping[str, Any]  # a fit as the constructor of a timing model takes it, which checks the figures
 Fits = Mapping[str, Mapping[str, Fit | None]]  # by model and hardware; None: no such timing
 
 
@@ -60,11 +61,11 @@ class FittedFamily(ABC):
                 raise SettingError(f"{place}.{name} is missing; expected {', '.join(self.FIGURES)}")
 
     @abstractmethod
-    def check(self, place: str, fit: Fit) -> None:
+    def check(self, place: str, fit: Figures) -> None:
         """Raise SettingError where the figures of `fit`, which stand at `place`, cannot be."""
 
     @abstractmethod
-    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+    def build(self, place: str, fit: Figures, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         """Return the timing model that has the figures `fit`, which stand at `place`."""
 
     def for_machine(self, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:

@@ -1,7 +1,6 @@
 """Timing calibrated on the measured Splitwise profile: prefill by tokens, decode by batch size and context."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing import checks
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import Fit, Fits, FittedFamily
+from emu.core.timing.family import Figures, Fits, FittedFamily
 from emu.core.timing.model import TimingModel
 from emu.core.timing.provenance import Provenance
 
@@ -154,20 +153,18 @@ class ProfileFamily(FittedFamily):
         self.max_seq_context_tokens = setting.whole("timing.max_seq_context_tokens", max_seq_context_tokens, 1)
         super().__init__(tensor_parallel, fits, Provenance(name, source, date, error))
 
-    def check(self, place: str, fit: Fit) -> None:
-        figures: Mapping[str, Any] = fit
-        setting.between(f"{place}.kv_bandwidth_share", figures["kv_bandwidth_share"], MIN_BANDWIDTH_SHARE, 1)
+    def check(self, place: str, fit: Figures) -> None:
+        setting.between(f"{place}.kv_bandwidth_share", fit["kv_bandwidth_share"], MIN_BANDWIDTH_SHARE, 1)
         self._timing(place, fit, attention_per_token=0.0, kv_read_s_per_token=0.0)
 
-    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
-        figures: Mapping[str, Any] = fit
-        kv_bytes_per_s = figures["kv_bandwidth_share"] * hardware.num_gpus * hardware.hbm_bytes_per_s
+    def build(self, place: str, fit: Figures, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+        kv_bytes_per_s = fit["kv_bandwidth_share"] * hardware.num_gpus * hardware.hbm_bytes_per_s
         # FLOPs of a token: 2 x num_params in the linear layers, 4 x layers x heads x head_dim per token attended to.
         attention_per_token = 2.0 * model.num_layers * model.num_heads * model.head_dim / model.num_params
         return self._timing(place, fit, attention_per_token, model.kv_bytes_per_token / kv_bytes_per_s)
 
-    def _timing(self, place: str, fit: Fit, attention_per_token: float, kv_read_s_per_token: float) -> TimingModel:
-        figures: dict[str, Any] = {name: figure for name, figure in fit.items() if name != "kv_bandwidth_share"}
+    def _timing(self, place: str, fit: Figures, attention_per_token: float, kv_read_s_per_token: float) -> TimingModel:
+        figures = {name: figure for name, figure in fit.items() if name != "kv_bandwidth_share"}
         return ProfileTiming(
             **figures,
             attention_per_token=attention_per_token,

@@ -1,15 +1,14 @@
 """The timing of the published Splitwise simulator, errors included: for comparisons with its results only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, repeat
-from typing import Any
 
 from emu.core import setting
 from emu.core.setting import SettingError
 from emu.core.specs import HardwareSpec, ModelSpec
 from emu.core.timing import checks
 from emu.core.timing.curve import PiecewiseLinear
-from emu.core.timing.family import Fit, Fits, FittedFamily
+from emu.core.timing.family import Figures, Fits, FittedFamily
 from emu.core.timing.model import TimingModel
 from emu.core.timing.provenance import Provenance
 
@@ -85,12 +84,11 @@ class SplitwiseSimFamily(FittedFamily):
         self.mixed_factor = setting.between("timing.mixed_factor", mixed_factor, 1e-3, 1e3)
         super().__init__(tensor_parallel, fits, PROVENANCE)
 
-    def check(self, place: str, fit: Fit) -> None:
+    def check(self, place: str, fit: Figures) -> None:
         self._timing(place, fit)
 
-    def build(self, place: str, fit: Fit, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
+    def build(self, place: str, fit: Figures, model: ModelSpec, hardware: HardwareSpec) -> TimingModel:
         return self._timing(place, fit)
 
-    def _timing(self, place: str, fit: Fit) -> TimingModel:
-        figures: Mapping[str, Any] = fit
-        return SplitwiseSimTiming(**figures, mixed_factor=self.mixed_factor, place=place)
+    def _timing(self, place: str, fit: Figures) -> TimingModel:
+        return SplitwiseSimTiming(**fit, mixed_factor=self.mixed_factor, place=place)
