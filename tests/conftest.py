@@ -34,7 +34,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have what takes longest first, so that no process is left with it at the end."""
+    """Have what takes longest first, so that no process is left with it at the end; a file's tests share a process.
+
+    Files that need `two_nodes` share two processes: each would start the Ray cluster anew.
+    """
 
     def takes_long(item: pytest.Item) -> int:
         if item.path.name == "test_readme.py":
@@ -42,6 +45,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return (item.get_closest_marker("slow") is not None) + ("two_nodes" in item.fixturenames)
 
     if hasattr(config, "workerinput"):
+        with_ray = {item.path for item in items if "two_nodes" in getattr(item, "fixturenames", ())}
+        for item in items:
+            room = f"ray {item.path.parent.name == 'runtime'}" if item.path in with_ray else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(room))
         items.sort(key=takes_long, reverse=True)
 
 

@@ -31,7 +31,7 @@ from emu.core.messages import (
 from emu.execution.emulated import NO_LIMIT, EmulatedExecutor
 from emu.results.recorder import Recorder
 from emu.runtime.fault import Fault
-from emu.runtime.node import BOUNDARY, Node
+from emu.runtime.step_driver import BOUNDARY, StepDriver
 from emu.workload.workload import Workload
 from tests.watch import Watch
 
@@ -66,7 +66,7 @@ class StallingRuntime:
         self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
         self._nodes = [
-            Node(
+            StepDriver(
                 cluster.make_machine(spec.index),
                 EmulatedExecutor(spec.timing, output_tokens, max_num_steps),
                 partial(self._tell_steps, spec.index),

@@ -3,7 +3,7 @@
 
     python tools/bench_transfer.py [--transports gloo,nixl] [--sizes 16MiB,1GiB] [--json F] [--html F] [transfer.KEY=VALUE ...]
 
-Method. The actors are those of a rehearsal without machines (TransferParty). Each payload is pulled twice: once as in a
+Method. The actors are those of a rehearsal without machines (TransferHost). Each payload is pulled twice: once as in a
 rehearsal, filled at the source and verified at the destination byte by byte (verified_gbps); and once moved and no more, as
 the plain library calls do (gbps, latency_s and both ratios). GB/s: 10^9 bytes of payload, over the seconds from the start of
 the pull (of the first, where several run at once) until the last byte is there. Latency: the same seconds of one payload.
@@ -39,7 +39,7 @@ from raw_transfer import RAW, Memcpy, RawPair
 from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
-from transfer_pair import BenchParty, Case, Sample, TransferPair
+from transfer_pair import BenchHost, Case, Sample, TransferPair
 
 from emu.build import build_transfer
 from emu.config_error import ConfigError
@@ -174,7 +174,7 @@ def bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             what, label = f"{name}, {span} node{'s' * (span > 1)}", {"transport": name, "nodes": span}
             CONSOLE.print(f"measuring {what}", markup=False, style="dim")
             try:
-                with TransferMesh(settings, [nodes[0], nodes[span - 1]], BenchParty) as mesh:
+                with TransferMesh(settings, [nodes[0], nodes[span - 1]], BenchHost) as mesh:
                     raw = raw_of(settings) and RawPair(raw_of(settings), mesh.start, largest)
                     pair = TransferPair(mesh, raw, memcpy)
                     rows += [label | row for row in measured(pair, cases, num_runs)]

@@ -55,7 +55,7 @@ MODULES = (
     "emu/core/links.py",
     "emu/core/network.py",
     "emu/execution/emulated.py",
-    "emu/runtime/node.py",
+    "emu/runtime/step_driver.py",
     "emu/runtime/virtual_loop.py",
     "emu/results/machine_log.py",
     "emu/results/request_log.py",

@@ -35,8 +35,8 @@ from emu.results.summary import host_facts
 from emu.results.sweep_table import write_json
 from emu.runtime.errors import RunError, gist
 from emu.runtime.ray_nodes import ray_nodes
+from emu.runtime.transfer_host import TransferHost
 from emu.runtime.transfer_mesh import TransferMesh
-from emu.runtime.transfer_party import TransferParty
 from emu.transfer.destination import Pulled
 from emu.transfer.settings import TransferError
 
@@ -175,7 +175,7 @@ def table_of(gbps: Mapping[Pair, float], labels: Sequence[str], outliers: Sequen
     return table
 
 
-def probe(args: argparse.Namespace, party: type[TransferParty] = TransferParty) -> int:
+def probe(args: argparse.Namespace, host_type: type[TransferHost] = TransferHost) -> int:
     """Probe, print and write what was found. Returns the exit code. Raises ConfigError, SettingError, RunError, OSError."""
     num_bytes = setting.size_bytes("--size", args.size)
     num_runs, num_nodes = setting.whole("--runs", args.runs, 1, 1000), setting.whole("--nodes", args.nodes, 1, 64)
@@ -192,7 +192,7 @@ def probe(args: argparse.Namespace, party: type[TransferParty] = TransferParty) 
         for number, node_id in enumerate(node_ids):
             CONSOLE.print(f"node {number}: {hosts[node_id]}, {node_id[:12]}", markup=False)
         try:
-            with TransferMesh(settings, [node_ids[node] for node in nodes], party) as mesh:
+            with TransferMesh(settings, [node_ids[node] for node in nodes], host_type) as mesh:
                 links = LinkProbe(mesh, nodes, num_bytes, num_runs)
                 links.run(args.parallel)
                 outliers = links.outliers()

@@ -10,8 +10,8 @@ import numpy as np
 import ray
 from raw_transfer import Memcpy, RawEnd, RawPair
 
+from emu.runtime.transfer_host import TransferHost
 from emu.runtime.transfer_mesh import TransferMesh
-from emu.runtime.transfer_party import TransferParty
 from emu.transfer.destination import Pulled
 from emu.transfer.payload import KVPayload
 
@@ -45,7 +45,7 @@ class Untouched(KVPayload):
         return None, 0
 
 
-class BenchParty(TransferParty):
+class BenchHost(TransferHost):
     """One end, with the plain library's calls beside it, and a heartbeat on its event loop."""
 
     async def hold_one_by_one(

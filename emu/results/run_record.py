@@ -83,3 +83,10 @@ class RunRecord:
     @property
     def machines(self) -> tuple[MachineSpec, ...]:
         return self.cluster.machines
+
+
+def packing(host: Mapping[str, Any]) -> str:
+    """By a record's or a summary's `host`: how many machines share how many Ray actors; empty where each has its own."""
+    ray = host.get("ray", {})
+    num_machines, num_actors = ray.get("num_machines", 0), ray.get("num_machine_actors", 0)
+    return f"{num_machines:,} machines in {num_actors:,} Ray actors" if num_actors < num_machines else ""

@@ -5,6 +5,7 @@ from typing import Any, TextIO
 
 from emu.results.distribution import p99_name
 from emu.results.failures import failure_text
+from emu.results.run_record import packing
 from emu.results.speed import speed_text
 
 LATENCIES = {
@@ -65,6 +66,8 @@ def _milliseconds(value_s: float | None) -> str:
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:
     requests, tokens, kv, timing = (summary[key] for key in ("requests", "tokens", "kv", "timing"))
+    if shared := packing(summary["host"]):
+        yield f"packed    {shared}"
     rates = ((summary["offered_rps"], "offered"), (summary["completed_rps"], "completed"))
     rate = "".join(f", {rps:.2f}/s {name}" for rps, name in rates if rps is not None)
     yield f"requests  {requests['finished']} of {requests['submitted']} finished, {requests['failed']} failed{rate}"

@@ -16,15 +16,15 @@ from emu.results.recorder import Recorder
 from emu.results.run_record import INCIDENTS, Fidelity, KVStats
 from emu.runtime.clock import WallClock
 from emu.runtime.errors import RunError
+from emu.runtime.host import NO_KV, Endpoint, Report
 from emu.runtime.host_load import HostLoad
 from emu.runtime.interrupt import CAUSE, Interrupt
-from emu.runtime.party import NO_KV, Endpoint, Report
 from emu.runtime.run_config import Progress, RunConfig
 from emu.runtime.wire import Channel, FrameKind, connect
 from emu.transfer.counts import TransferCounts
 
 SEND_AHEAD_S = 2.0  # emulated seconds that arrivals are sent before their time
-START_DELAY_S = 1.0  # wall seconds for every party to get its START frame
+START_DELAY_S = 1.0  # wall seconds for every host to get its START frame
 TICK_S = 0.2
 STOP_TIMEOUT_S = 10.0
 
@@ -32,7 +32,7 @@ STOP_TIMEOUT_S = 10.0
 class Driver:
     """Runs a connected cluster from the first arrival to the end of the last request.
 
-    `kill(index)` ends the actor of a machine. After `run`, the measurements of all parties are in the public attributes.
+    `kill(index)` ends the actor of a machine. After `run`, the measurements of all hosts are in the public attributes.
     """
 
     def __init__(

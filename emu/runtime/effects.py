@@ -34,7 +34,7 @@ PERFORMERS: dict[type, str] = {
 
 
 class Effects:
-    """What an actor does for the state machines that it hosts: a method for each type of action that they answer with.
+    """What runs a state machine does for it: a method for each type of action that it answers with.
 
     A method gets the address of the state machine that decided, its action, the time of the event that it answered, and who
     sent that event.

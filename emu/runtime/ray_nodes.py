@@ -15,18 +15,18 @@ from emu.runtime.ray_address import check_address
 from emu.runtime.ray_start import check_token, starting_ray
 
 
-def check_room(num_machines: int, actor_memory_bytes: int, object_store_bytes: int) -> None:
+def check_room(num_machines: int, machines_per_actor: int, actor_memory_bytes: int, object_store_bytes: int) -> None:
     """Raises SettingError where a Ray started on this host would have too little memory for the actors of a run.
 
     Ray's own estimate, which it declares as its resource `memory` less the object store.
     """
     left = max(0, estimate_available_memory() - object_store_bytes)
     room = int(left // actor_memory_bytes)
-    if num_machines + 1 > room:
+    if -(-num_machines // machines_per_actor) + 1 > room:
         raise SettingError(
             f"runtime.actor_memory_bytes={actor_memory_bytes}: {num_machines} machines and the scheduler do not fit this host, "
             f"which has {left / 1e9:.2f} GB of memory left beside runtime.object_store_bytes={object_store_bytes}; expected "
-            f"at most {max(0, room - 1)} machines, or less for each of them"
+            f"at most {max(0, room - 1) * machines_per_actor} machines, or less for each of them"
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import TypeVar
 
 import ray
@@ -17,9 +17,9 @@ from emu.results.event_log import EventLog
 from emu.results.run_record import RunRecord
 from emu.runtime.driver import Driver
 from emu.runtime.errors import NotStartedError, RunError, gist
+from emu.runtime.host import HostSettings
 from emu.runtime.interrupt import Interrupt
 from emu.runtime.pace import AUTO, Pace, choose_pace
-from emu.runtime.party import PartySettings
 from emu.runtime.ray_address import check_address
 from emu.runtime.ray_cluster import RayCluster
 from emu.runtime.ray_nodes import check_room
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 class RayRuntime:
     """Runs a rehearsal as one Ray actor a machine, one scheduler actor and this process as the driver.
+
+    With `machines_per_actor` > 1, so many emulated machines share an actor; those that execute have one each.
 
     `address` empty starts a local Ray, whatever RAY_ADDRESS says; else that cluster is joined. `host` is the address that
     control ports listen on. `dilation` is wall seconds per emulated second; `auto` is the least at
@@ -52,6 +54,7 @@ class RayRuntime:
         object_store_bytes: int,
         heartbeat_s: float,
         facts_interval_s: float,
+        machines_per_actor: int,
     ) -> None:
         self.control_latency_s = setting.seconds_or_zero("runtime.control_latency_s", control_latency_s)
         self.report_period_s = setting.period_s_or_zero("runtime.report_period_s", report_period_s)
@@ -64,6 +67,7 @@ class RayRuntime:
         self.object_store_bytes = setting.whole("runtime.object_store_bytes", object_store_bytes, 80_000_000, 1 << 50)
         self.heartbeat_s = setting.period_s("runtime.heartbeat_s", heartbeat_s)
         self.facts_interval_s = setting.period_s("runtime.facts_interval_s", facts_interval_s)
+        self.machines_per_actor = setting.whole("runtime.machines_per_actor", machines_per_actor, 1)
 
     def check(self, num_machines: int, transfer: TransferSettings) -> None:
         """Raises SettingError or TransferError where no Ray answers at `address`, or this environment lacks what `transfer`
@@ -71,7 +75,7 @@ class RayRuntime:
         if self.address:
             check_address("runtime.address", self.address)
         elif not ray.is_initialized():
-            check_room(num_machines, self.actor_memory_bytes, self.object_store_bytes)
+            check_room(num_machines, self.machines_per_actor, self.actor_memory_bytes, self.object_store_bytes)
         transfer.check(0 if self.address else num_machines)
 
     def run(self, run_config: RunConfig) -> RunRecord:
@@ -94,16 +98,18 @@ class RayRuntime:
     async def _run(
         self, run_config: RunConfig, actors: RayCluster, event_log: EventLog | None, interrupt: Interrupt
     ) -> RunRecord:
-        settings = PartySettings(
+        cluster, set_up_start = run_config.cluster, time.perf_counter()
+        real = _real_machines(run_config)
+        machine_hosts = shared_hosts(len(cluster.machines), real.indices if real else (), self.machines_per_actor)
+        settings = HostSettings(
             secret=secrets.token_bytes(32),
             control_latency_s=self.control_latency_s,
             heartbeat_s=self.heartbeat_s,
             facts_interval_s=self.facts_interval_s,
             log_events=run_config.log_events,
             overrun_s=run_config.overrun_s,
+            machine_hosts=machine_hosts,
         )
-        cluster, set_up_start = run_config.cluster, time.perf_counter()
-        real = _real_machines(run_config)
 
         async def set_up() -> tuple[Driver, Pace]:
             outputs, faults = run_config.workload.output_tokens, run_config.faults
@@ -142,12 +148,23 @@ class RayRuntime:
             host={
                 "ray": {
                     "version": ray.__version__,
+                    "num_machines": len(cluster.machines),
+                    "num_machine_actors": len(actors.hosts),
                     "num_nodes": sum(node["Alive"] for node in ray.nodes()),
                     "own_cores": own_cores,
                     "set_up_s": wall_start - set_up_start,
                 }
             },
         )
+
+
+def shared_hosts(num_machines: int, real: Collection[int], machines_per_actor: int) -> tuple[int, ...]:
+    """The host of each machine, by the first that it has: neighbours share one, and those of `real` have one each."""
+    firsts: list[int] = []
+    for index in range(num_machines):
+        is_new = not firsts or index - firsts[-1] == machines_per_actor or not {index, index - 1}.isdisjoint(real)
+        firsts.append(index if is_new else firsts[-1])
+    return tuple(firsts)
 
 
 def _real_machines(run_config: RunConfig) -> RealMachines | None:

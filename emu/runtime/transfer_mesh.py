@@ -9,8 +9,8 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from emu.runtime.party import PartySettings
-from emu.runtime.transfer_party import KV_GROUP, NUM_KV_THREADS, TransferParty
+from emu.runtime.host import HostSettings
+from emu.runtime.transfer_host import KV_GROUP, NUM_KV_THREADS, TransferHost
 from emu.transfer.destination import Pulled
 from emu.transfer.settings import TransferSettings
 
@@ -18,20 +18,20 @@ from emu.transfer.settings import TransferSettings
 class TransferMesh:
     """An actor on each of `nodes` (IDs; one may be there several times), by its number. A context manager.
 
-    `party` is the actors' class, by default one that holds and pulls payloads and does no more. They listen on the address
+    `host_type` is the actors' class, by default one that holds and pulls payloads and does no more. They listen on the address
     that Ray knows their node by. Raises what Ray raises where one does not come up.
     """
 
-    def __init__(self, settings: TransferSettings, nodes: Sequence[str], party: type[TransferParty] = TransferParty) -> None:
+    def __init__(self, settings: TransferSettings, nodes: Sequence[str], host_type: type[TransferHost] = TransferHost) -> None:
         self.handles: list[ActorHandle] = []
         self._num_moved = 0
         secret = secrets.token_bytes(32)
-        party_settings = PartySettings(secret, 0.005, 10.0, 0.5, log_events=False, overrun_s=0.005)
+        host_settings = HostSettings(secret, 0.005, 10.0, 0.5, log_events=False, overrun_s=0.005)
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-        actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(party)  # type: ignore[call-overload]  # not in Ray's types
+        actor = ray.remote(concurrency_groups={KV_GROUP: NUM_KV_THREADS})(host_type)  # type: ignore[call-overload]  # not in Ray's types
         for index, node in enumerate(nodes):
             here = NodeAffinitySchedulingStrategy(node, soft=False)
-            self.handles.append(actor.options(num_cpus=0, scheduling_strategy=here).remote(index, party_settings, settings))
+            self.handles.append(actor.options(num_cpus=0, scheduling_strategy=here).remote(index, host_settings, settings))
         everyone = range(len(nodes))
         try:
             endpoints = ray.get([self.start(index, "listen", hosts[nodes[index]]) for index in everyone])

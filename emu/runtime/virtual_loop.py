@@ -42,7 +42,7 @@ from emu.results.event_log import EventLog
 from emu.results.recorder import Recorder
 from emu.runtime.errors import RunError
 from emu.runtime.fault import Fault
-from emu.runtime.node import BOUNDARY, Node, TellSteps
+from emu.runtime.step_driver import BOUNDARY, StepDriver, TellSteps
 from emu.workload.workload import Workload
 
 EVENTS_A_LOOK = 4000  # at whether the run is to go on
@@ -51,7 +51,7 @@ NOTHING_TO_DO = frozenset({FreeKV, ResumeOutput})  # no bytes are held here, and
 EVENTS_TO_GET_ON = 10_000_000
 
 
-class _Node(Node):
+class _Driver(StepDriver):
     """A machine and its executor, until it dies."""
 
     __slots__ = ("dead", "handle")
@@ -97,11 +97,11 @@ class VirtualRuntime:
         self.network = cluster.make_network()
         output_tokens = workload.output_tokens.tolist()
         self._nodes = [
-            _Node(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps), tell)
+            _Driver(cluster.make_machine(spec.index), EmulatedExecutor(spec.timing, output_tokens, max_num_steps), tell)
             for spec, tell in zip(cluster.machines, self._tellers(), strict=True)
         ]
         self._heap: list[tuple[float, int, int, int, Any]] = [(0.0, DRIVER, 0, SCHEDULER, RunStarted())]
-        self._special: dict[type, Callable[[_Node, Any, float], bool]] = {
+        self._special: dict[type, Callable[[_Driver, Any, float], bool]] = {
             KVReceived: self._is_through,
             Fault: self._kill,
         }
@@ -258,7 +258,7 @@ class VirtualRuntime:
             if type(action) in FACTS:
                 self._recorder.record(now_s, action)
 
-    def _is_through(self, node: _Node, received: KVReceived, now_s: float) -> bool:
+    def _is_through(self, node: _Driver, received: KVReceived, now_s: float) -> bool:
         """Whether a flow that was to be through now is (its share may have changed, or its source died), and not in vain."""
         key = received[:2]
         if self._due_s.get(key) != now_s:
@@ -284,7 +284,7 @@ class VirtualRuntime:
 
         return [teller(machine, emit) for machine, emit in enumerate(emitters)]
 
-    def _kill(self, node: _Node, fault: Fault, now_s: float) -> bool:
+    def _kill(self, node: _Driver, fault: Fault, now_s: float) -> bool:
         node.tell_passed(now_s, DRIVER)
         node.dead = True
         node.end_s = -inf

@@ -1,4 +1,4 @@
-"""Frames between the parties of a run: length-prefixed msgpack on asyncio streams, opened by a handshake.
+"""Frames between the hosts of a run: length-prefixed msgpack on asyncio streams, opened by a handshake.
 
 A connection begins with one frame that carries the run's secret and the caller's address; anything else is refused before
 another byte is read. Then both sides send frames: (kind, *fields), as `FrameKind` lists them.
@@ -152,11 +152,11 @@ async def connect(
     on_frame: Callable[[Channel, tuple], None],
     on_close: Callable[[Channel], None],
 ) -> Channel:
-    """Connect to the party `peer` at `host:port`. Raises ConnectionError where it does not answer the handshake."""
+    """Connect to the host `peer` at `host:port`. Raises ConnectionError where it does not answer the handshake."""
     loop = asyncio.get_running_loop()
     _, channel = await loop.create_connection(lambda: Channel(secret, own_address, on_frame, on_close, peer), host, port)
     try:
         await channel.opened
     except asyncio.CancelledError:
-        raise ConnectionError(f"party {peer} at {host}:{port} refused the handshake") from None
+        raise ConnectionError(f"host {peer} at {host}:{port} refused the handshake") from None
     return channel

@@ -16,7 +16,7 @@ class TransportError(ConnectionError):
 
 
 class Transport(ABC):
-    """Moves messages of bytes between this process and its peers, which are known by their party's address.
+    """Moves messages of bytes between this process and its peers, which are known by their host's address.
 
     The source fills one of its `send_buffers` and publishes it; the ticket it gets goes to the destination by another way
     (`KVTransfer`), which receives with it. Then the source withdraws what it has published and has its buffer back. Whatever

@@ -14,16 +14,17 @@ from emu.core.scheduler import Scheduler
 from emu.results.event_log import unpack_records
 from emu.results.recorder import Recorder
 from emu.runtime.effects import PERFORMERS
-from emu.runtime.machine_actor import MachineActor
-from emu.runtime.party import PartySettings
-from emu.runtime.scheduler_actor import SchedulerActor
+from emu.runtime.host import HostSettings
+from emu.runtime.machine_cell import MachineCell
+from emu.runtime.machine_host import MachineHost
+from emu.runtime.scheduler_host import SchedulerHost
 from emu.runtime.virtual_loop import VirtualRuntime
 from tests.clusters import make_cluster, make_workload, simulate
 from tests.runtime.test_ray_runtime import BASE
 from tests.runtime.test_runs_without_end import cluster_of, kind_of
 from tests.transfer.settings import settings_named
 
-SETTINGS = PartySettings(b"secret", 0.005, 1.0, 1.0, log_events=True, overrun_s=0.005)
+SETTINGS = HostSettings(b"secret", 0.005, 1.0, 1.0, log_events=True, overrun_s=0.005)
 
 
 class Invented(NamedTuple):
@@ -62,8 +63,8 @@ def test_the_table_has_all_actions_and_every_message_is_in_the_codec():
 
 def test_both_kinds_of_actor_do_what_their_state_machines_ask_for():
     of_machines, of_schedulers = ACTIONS - {SetFlowEnd}, {Send, SetTimer, SetFlowEnd}
-    assert all(hasattr(MachineActor, PERFORMERS[kind]) for kind in of_machines)
-    assert all(hasattr(SchedulerActor, PERFORMERS[kind]) for kind in of_schedulers)
+    assert all(hasattr(MachineCell, PERFORMERS[kind]) for kind in of_machines)
+    assert all(hasattr(SchedulerHost, PERFORMERS[kind]) for kind in of_schedulers)
 
 
 def test_virtual_performs_every_action():
@@ -84,13 +85,13 @@ def test_virtual_refuses_an_action_that_nobody_knows(party):
 
 def test_actors_refuse_an_action_that_nobody_knows():
     cluster = make_cluster("p0 d0")
-    machine = MachineActor(0, cluster, make_workload([(0.0, 1, 1)]).output_tokens, SETTINGS, settings_named(), None)
-    with pytest.raises(TypeError, match=r"^MachineActor cannot perform Invented\(\)$"):
-        machine.perform(0, [Invented()], 0.0, SCHEDULER)
-    scheduler = SchedulerActor(cluster, SETTINGS, ())
-    with pytest.raises(TypeError, match=r"^SchedulerActor cannot perform Invented\(\)$"):
+    host = MachineHost((0, 1), cluster, make_workload([(0.0, 1, 1)]).output_tokens, SETTINGS, settings_named(), None)
+    with pytest.raises(TypeError, match=r"^MachineCell cannot perform Invented\(\)$"):
+        host.cells[0].perform(0, [Invented()], 0.0, SCHEDULER)
+    scheduler = SchedulerHost(cluster, SETTINGS, ())
+    with pytest.raises(TypeError, match=r"^SchedulerHost cannot perform Invented\(\)$"):
         scheduler.perform(SCHEDULER, [Invented()], 0.0, DRIVER)
-    with pytest.raises(TypeError, match=r"^SchedulerActor cannot perform ResumeOutput"):
+    with pytest.raises(TypeError, match=r"^SchedulerHost cannot perform ResumeOutput"):
         scheduler.perform(SCHEDULER, [ResumeOutput(0, 1, b"")], 0.0, DRIVER)
 
 

@@ -44,7 +44,7 @@ def newest_actor(name: str) -> psutil.Process:
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_machine_that_falls_silent_is_declared_dead_and_ended(rehearse):
-    stop = Disturbance("MachineActor", signal.SIGSTOP)
+    stop = Disturbance("MachineHost", signal.SIGSTOP)
     try:
         record = rehearse(*BASE, "runtime.heartbeat_s=2", "workload.duration_s=3", on_progress=stop)
     finally:
@@ -57,7 +57,7 @@ def test_a_machine_that_falls_silent_is_declared_dead_and_ended(rehearse):
 
 @pytest.mark.usefixtures("two_nodes")
 def test_a_run_that_loses_its_scheduler_ends_with_what_was_recorded(rehearse):
-    record = rehearse(*BASE, "workload.duration_s=3", on_progress=Disturbance("SchedulerActor", signal.SIGKILL))
+    record = rehearse(*BASE, "workload.duration_s=3", on_progress=Disturbance("SchedulerHost", signal.SIGKILL))
     assert "the scheduler actor is gone" in record.interrupted
     assert (record.recorder.columns().requests.status == UNFINISHED).any()
 

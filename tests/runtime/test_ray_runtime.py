@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from emu.results.columns import FAILED, FINISHED
+from emu.results.report.page import _title
+from emu.results.run_record import packing
 from emu.runtime.errors import RunError
+from emu.runtime.ray_runtime import shared_hosts
 from emu.transfer.object_store import ObjectStore
 from emu.transfer.settings import ObjectStoreSettings
 from tests.transfer.settings import transfer_settings
@@ -56,29 +59,95 @@ def test_large_payloads_come_in_pieces(rehearse):
 
 # At 16 MB/s a KV cache of 33 MB is under way for 2 s, beside those that come after it.
 SHARED_NIC = ("cluster.num_token=1", "cluster.token_hardware.nic_bytes_per_s=16e6")
+# With so long a control latency, messages are late only where a host stands still for most of it.
+SLOW_CONTROL = (
+    "runtime.control_latency_s=0.4",
+    "workload.arrivals=poisson",
+    "workload.rate_rps=8",
+    "timing.prefill_s_per_token=3e-3",
+)
 
 
-@pytest.mark.parametrize("links", [(), SHARED_NIC], ids=["fast", "shared"])
-def test_decides_as_virtual_where_nothing_is_late(rehearse, links):
-    # With so long a control latency, messages are late only where a host stands still for most of it.
-    same = (
-        *links,
-        "runtime.control_latency_s=0.4",
-        "transfer.payload_scale=0",
-        "workload.arrivals=poisson",
-        "workload.rate_rps=8",
-        "timing.prefill_s_per_token=3e-3",
-    )
-    virtual = rehearse(*BASE, *same, "runtime=virtual")
+def rehearse_without_lateness(rehearse, *overrides):
     for _ in range(3):
-        on_ray = rehearse(*BASE, *same)
-        if not on_ray.fidelity.message_late_s.any():
-            break
-    assert not on_ray.fidelity.message_late_s.any(), "late in three runs out of three"
-    expected, got = virtual.recorder.columns(), on_ray.recorder.columns()
-    for column in type(expected.requests).__slots__:
-        np.testing.assert_array_equal(getattr(got.requests, column), getattr(expected.requests, column), column)
-    assert on_ray.emulated_s == virtual.emulated_s
+        record = rehearse(*overrides)
+        if not record.fidelity.message_late_s.any():
+            return record
+    raise AssertionError("late in three runs out of three")
+
+
+def assert_same_decisions(got, expected):
+    for column in type(requests_of(expected)).__slots__:
+        np.testing.assert_array_equal(getattr(requests_of(got), column), getattr(requests_of(expected), column), column)
+    assert got.emulated_s == expected.emulated_s
+
+
+def test_decides_as_virtual_where_nothing_is_late(rehearse):
+    same = (*BASE, *SLOW_CONTROL, *SHARED_NIC, "transfer.payload_scale=0")
+    virtual = rehearse(*same, "runtime=virtual")
+    assert_same_decisions(rehearse_without_lateness(rehearse, *same), virtual)
+
+
+SIX = ("cluster.num_prompt=3", "cluster.num_token=3")
+
+
+def test_six_machines_in_two_actors_decide_as_six_in_six_and_as_virtual(rehearse):
+    same = (*BASE, *SLOW_CONTROL, *SIX, "transfer.payload_scale=0.001")
+    apart = rehearse_without_lateness(rehearse, *same)
+    assert_same_decisions(apart, rehearse(*same, "runtime=virtual"))
+    together = rehearse_without_lateness(rehearse, *same, "runtime.machines_per_actor=3")
+    # p0 to p2 are in one, d0 to d2 in the other.
+    assert [packing(record.host) for record in (apart, together)] == ["", "6 machines in 2 Ray actors"]
+    assert _title(together).endswith("on 3 prefill and 3 decode machines (6 machines in 2 Ray actors)")
+    assert_same_decisions(together, apart)
+    assert together.kv.bytes_moved == apart.kv.bytes_moved and together.kv.verified == len(requests_of(together))
+
+
+@pytest.mark.parametrize("transfer", ["object_store", "nixl"])
+def test_machines_of_one_actor_hand_over_to_each_other(rehearse, transfer):
+    if transfer == "nixl":
+        pytest.importorskip("nixl_cu12")
+    record = rehearse(*BASE, "runtime.machines_per_actor=3", f"transfer={transfer}", "transfer.payload_scale=0.01")
+    # p0, p1 and d0 are in one, d1 in the other.
+    requests = requests_of(record)
+    assert set(requests.decode_on.tolist()) == {2, 3}
+    assert (requests.status == FINISHED).all() and (requests.attempts == 1).all()
+    assert (record.kv.verified, set(record.kv.incidents.values())) == (len(requests), {0})
+
+
+BURST = (*BASE, *SIX, "workload.rate_rps=30", "workload.duration_s=0.2", "timing.decode_step_s=0.05")
+
+
+@pytest.mark.parametrize(
+    "dying",
+    [("d0",), ("d0", "d1", "d2"), ("p0", "d1")],
+    ids=["one of three", "all of an actor", "one of each actor"],
+)
+def test_machines_that_share_an_actor_die_alone(rehearse, dying):
+    faults = ",".join(f"{{machine: {name}, at_s: 0.7}}" for name in dying)
+    record = rehearse(*BURST, "runtime.machines_per_actor=3", f"faults=[{faults}]")
+    columns, requests = record.recorder.columns(), requests_of(record)
+    assert (requests.status == FINISHED).all() and (requests.num_ends == 1).all()
+    dead = {spec.index for spec in record.machines if spec.name in dying}
+    moves = columns.pool_moves
+    assert set(moves.machine[moves.pool == "dead"].tolist()) == dead
+    assert set(columns.requeues.cause) == {f"machine {index} died: killed by faults" for index in dead if index > 2}
+    restarted = requests.attempts == 2
+    assert restarted.any() and not np.isin(requests.decode_on[restarted], list(dead)).any()
+
+
+@pytest.mark.parametrize(
+    ("num_machines", "real", "each", "hosts"),
+    [
+        (6, (), 1, (0, 1, 2, 3, 4, 5)),
+        (6, (), 3, (0, 0, 0, 3, 3, 3)),
+        (5, (), 2, (0, 0, 2, 2, 4)),
+        (5, (1,), 3, (0, 1, 2, 2, 2)),
+        (4, (0, 3), 9, (0, 1, 1, 3)),
+    ],
+)
+def test_which_machines_share_an_actor(num_machines, real, each, hosts):
+    assert shared_hosts(num_machines, real, each) == hosts
 
 
 def test_auto_payload_scale_is_measured_and_recorded(rehearse):

@@ -6,7 +6,7 @@ import pytest
 
 from emu.core.batch import Batch
 from emu.core.messages import Cancelled, KVPulled, KVReceived, RunSteps, StepsDone, StepsPassed
-from emu.runtime.node import Node
+from emu.runtime.step_driver import StepDriver
 
 BATCH = Batch((), (), (), 2, 100, 0)
 
@@ -43,7 +43,7 @@ def told():
 
 @pytest.fixture
 def node(told):
-    return Node(Machine(), Executor(), lambda *fact: told.append(fact))
+    return StepDriver(Machine(), Executor(), lambda *fact: told.append(fact))
 
 
 def end_step(node, now_s, *finished):

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from emu.runtime.transfer_party import TransferParty
+from emu.runtime.transfer_host import TransferHost
 
 SLOW_LINK = (1, 2)  # from the second actor of the first node to the first of the second
 
 
-class SlowParty(TransferParty):
+class SlowHost(TransferHost):
     """Waits with each message that comes by SLOW_LINK."""
 
     async def open_transfer(self, host):
@@ -46,7 +46,7 @@ def test_the_slow_link_is_found(tool, two_nodes, tmp_path, capsys):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
     output = tmp_path / "links.json"
     arguments = tool.arguments(["--size", "1MiB", "--runs", "1", "--json", str(output)])
-    assert tool.probe(arguments, SlowParty) == 1
+    assert tool.probe(arguments, SlowHost) == 1
     lines = capsys.readouterr().out.splitlines()
     slow = [line.partition(": ")[2].partition(":")[0] for line in lines if line.startswith("slow")]
     assert "1 (node 0) to 2 (node 1)" in slow  # a busy host may slow others

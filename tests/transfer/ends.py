@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 import ray
 
+from emu.runtime.transfer_host import TransferHost
 from emu.runtime.transfer_mesh import TransferMesh
-from emu.runtime.transfer_party import TransferParty
 from emu.transfer.destination import Pulled
 from emu.transfer.frames import Frame
 from emu.transfer.payload import KVPayload
 from emu.transfer.settings import TransferSettings
 
 
-class End(TransferParty):
+class End(TransferHost):
     """One end. `goes_wrong` is how many of the next messages do, by what happens to them on the way."""
 
     def __init__(self, *arguments) -> None:

@@ -25,7 +25,7 @@ from emu.results.report.run import ReportedRun
 from emu.results.report.service_levels import service_level_section
 from emu.results.report.shadow import shadow_section
 from emu.results.report.style import CSS, SCRIPT
-from emu.results.run_record import RunRecord
+from emu.results.run_record import RunRecord, packing
 
 # Charts place things by style attributes, which no hash covers.
 POLICY = (
@@ -102,7 +102,8 @@ def document(title: str, sections: Sequence[str], further_css: str = "") -> str:
 def _title(record: RunRecord) -> str:
     num_machines = Counter(str(machine.role) for machine in record.machines)
     machines = " and ".join(f"{number} {role}" for role, number in num_machines.items())
-    return f"{record.model.name} on {machines} machine{'s' if len(record.machines) > 1 else ''}"
+    shared = f" ({packed})" if (packed := packing(record.host)) else ""
+    return f"{record.model.name} on {machines} machine{'s' if len(record.machines) > 1 else ''}{shared}"
 
 
 def _footer(run: ReportedRun) -> str:

@@ -1,4 +1,4 @@
-"""A party that moves KV payloads: its end of the transport, and the frames that go with it."""
+"""A host that moves KV payloads: its end of the transport, and the frames that go with it."""
 
 import asyncio
 from typing import Any, NamedTuple
@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 
-from emu.runtime.party import Endpoint, Party, PartySettings
+from emu.runtime.host import Endpoint, Host, HostSettings
 from emu.runtime.wire import FrameKind
 from emu.transfer.counts import TransferCounts
 from emu.transfer.destination import Pulled
 from emu.transfer.kv_transfer import KVTransfer
+from emu.transfer.loopback import Loopback
 from emu.transfer.object_store import ObjectStore
 from emu.transfer.payload import KVPayload
 from emu.transfer.production import TimedProduction
 from emu.transfer.settings import TransferSettings
+from emu.transfer.transport import Transport
 
 # Ray copies what an actor returns on threads of their own: that must not delay the control plane.
 KV_GROUP = "kv"
@@ -30,19 +32,23 @@ class TransferState(NamedTuple):
     num_taken_buffers: int
 
 
-class TransferParty(Party):
-    """A machine's share of the transfers, or all there is of an actor that only measures or tests them."""
+class TransferHost(Host):
+    """The share that a host of machines has in the transfers, or all there is of an actor that only measures or tests them."""
 
-    def __init__(self, address: int, settings: PartySettings, transfer_settings: TransferSettings) -> None:
+    def __init__(self, address: int, settings: HostSettings, transfer_settings: TransferSettings) -> None:
         super().__init__(address, settings)
         self.transfer_settings = transfer_settings
-        self.transfer: KVTransfer  # once it is open
+        self.transport: Transport  # once it is open
+        self.transfer: KVTransfer
 
     # --- called by Ray ------------------------------------------------------------------------------------------------
 
     async def open_transfer(self, host: str) -> Any:
         """Make the transport; returns what the others need to reach it."""
-        self.transfer = KVTransfer(self.transfer_settings.make(host), self.transfer_settings, self._send_frame)
+        self.transport = self.transfer_settings.make(host)
+        is_shared = len(self.hosted) > 1  # by machines that hand over to each other
+        transport = Loopback(self.transport, self.address) if is_shared else self.transport
+        self.transfer = KVTransfer(transport, self.transfer_settings, self._send_frame)
         return await self.transfer.open()
 
     async def connect_to(self, endpoints: dict[int, Endpoint], addresses: dict[int, Any]) -> None:
@@ -53,9 +59,8 @@ class TransferParty(Party):
     @ray.method(concurrency_group=KV_GROUP)
     async def take(self, buffer: int, num_bytes: int) -> np.ndarray:
         """For the object store."""
-        transport = self.transfer.transport
-        assert isinstance(transport, ObjectStore)
-        return transport.take(buffer, num_bytes)
+        assert isinstance(self.transport, ObjectStore)
+        return self.transport.take(buffer, num_bytes)
 
     async def hold(self, request_id: int, attempt: int, num_bytes: int, num_pieces: int = 1, production_s: float = 0.0) -> None:
         """Hold a payload whose pieces come into being from now on for so many wall seconds."""
@@ -87,7 +92,7 @@ class TransferParty(Party):
         num_taken = sum(buffers.num_buffers - buffers.num_free for buffers in both)
         return TransferState(source.num_held, destination.num_pulling, num_taken)
 
-    # --- party --------------------------------------------------------------------------------------------------------
+    # --- host ---------------------------------------------------------------------------------------------------------
 
     def on_peer_lost(self, peer: int) -> None:
         if hasattr(self, "transfer"):
@@ -97,5 +102,7 @@ class TransferParty(Party):
         self.transfer.on_frame(peer, *fields)
 
     def _send_frame(self, peer: int, *fields: Any) -> None:
-        if (channel := self.channels.get(peer)) is not None:
+        if peer == self.address:
+            asyncio.get_running_loop().call_soon(self.transfer.on_frame, peer, *fields)
+        elif (channel := self.channels.get(peer)) is not None:
             channel.send(FrameKind.TRANSFER, *fields)

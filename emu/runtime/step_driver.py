@@ -16,7 +16,7 @@ BOUNDARY = "boundary"  # the event that a runtime schedules for a node at the `e
 TellSteps = Callable[[float, list[float], Batch | None, tuple[int, ...]], None]
 
 
-class Node:
+class StepDriver:
     """Tells the machine of its steps where it has to know, and `tell` of every step once: those are facts.
 
     `end_s` is the last boundary that has been computed: the end of the run, unless the executor goes on from there; minus

@@ -1,4 +1,4 @@
-"""What every actor of a run has: a control port, channels to the other parties, and reports of facts to the driver."""
+"""A host is one process of a run: its control port, its channels to the other hosts, its reports to the driver."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from emu.core.codec import decode, encode
 from emu.core.facts import FACTS
-from emu.core.messages import DRIVER, SCHEDULER, Send
+from emu.core.messages import DRIVER, SCHEDULER
 from emu.results.event_log import pack_record
 from emu.runtime.clock import WallClock, estimate_offset, host_identity
-from emu.runtime.effects import Effects
 from emu.runtime.wire import Channel, FrameKind, connect
 from emu.transfer.counts import TransferCounts
 from emu.transfer.worker import NICENESS
@@ -31,8 +30,11 @@ def _yield_to_this_thread() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class PartySettings:
-    """What the driver tells every actor when it makes it. The secret is the run's own; intervals are wall seconds."""
+class HostSettings:
+    """What the driver tells every host when it makes it. The secret is the run's own; intervals are wall seconds.
+
+    `machine_hosts` has the host of each machine: a host is known by the first of its machines.
+    """
 
     secret: bytes = field(repr=False)  # Ray prints arguments in tracebacks and logs
     control_latency_s: float
@@ -40,10 +42,15 @@ class PartySettings:
     facts_interval_s: float
     log_events: bool
     overrun_s: float
+    machine_hosts: tuple[int, ...] = ()
+
+    def host_of(self, address: int) -> int:
+        """The host of a machine, or of the scheduler and the network, which share one."""
+        return self.machine_hosts[address] if address >= 0 else SCHEDULER
 
 
 class Report(NamedTuple):
-    """The fields of a FACTS frame: what a party has done and measured since its last report."""
+    """The fields of a FACTS frame: what a host has done and measured since its last report."""
 
     packed_records: bytes
     num_events: int
@@ -54,7 +61,7 @@ class Report(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """Where a party listens, and on which host's monotonic clock it runs."""
+    """Where a host listens, and whose monotonic clock it runs on."""
 
     host: str
     port: int
@@ -65,13 +72,13 @@ NO_KV = (*TransferCounts(), 0)
 GOLDEN_RATIO = 0.6180339887  # its multiples spread evenly over an interval, however many there are
 
 
-class Party(Effects):
-    """One actor's end of the control plane. A subclass gives it its state machines, whose addresses are `hosted`.
+class Host:
+    """One process's end of the control plane. A subclass gives it its state machines, whose addresses are `hosted`.
 
     Order of calls: `listen`, `connect`, then the driver's START and STOP frames call `on_start` and `on_stop`.
     """
 
-    def __init__(self, address: int, settings: PartySettings) -> None:
+    def __init__(self, address: int, settings: HostSettings) -> None:
         self.address = address
         self.hosted = frozenset({address})
         self.settings = settings
@@ -79,7 +86,7 @@ class Party(Effects):
         self.clock: WallClock  # from START on
         self.is_started = False
         self.stopped: asyncio.Event = asyncio.Event()
-        self.failure: Exception | None = None  # why this party cannot go on
+        self.failure: Exception | None = None  # why this host cannot go on
         self._server: asyncio.Server | None = None
         self._offset = (0.0, 0.0)
         self._pong: asyncio.Future | None = None
@@ -99,7 +106,7 @@ class Party(Effects):
         return Endpoint(host, self._server.sockets[0].getsockname()[1], host_identity())
 
     async def connect(self, endpoints: dict[int, Endpoint]) -> None:
-        """Connect to every party of a lower address than one's own; those of a higher one connect to this."""
+        """Connect to every host of a lower address than one's own; those of a higher one connect to this."""
         for peer, endpoint in sorted(endpoints.items()):
             if SCHEDULER <= peer < self.address:
                 self.channels[peer] = await connect(
@@ -120,7 +127,7 @@ class Party(Effects):
             raise self.failure
 
     def fail(self, error: Exception) -> None:
-        """Stop, for good: this party cannot go on."""
+        """Stop, for good: this host cannot go on."""
         self.failure = error
         self.stopped.set()
 
@@ -161,31 +168,28 @@ class Party(Effects):
         self._seq += 1
         return self._seq
 
-    def send(self, address: int, action: Send, now_s: float, sender: int) -> None:
-        self.post(address, action.to, now_s, action.message)
-
     def post(self, sender: int, receiver: int, now_s: float, message: tuple) -> None:
-        """Deliver a control message one control latency from now; to a party that is gone, not at all."""
+        """Deliver a control message one control latency from now; to a host that is gone, not at all."""
         self.post_due(sender, receiver, now_s + self.settings.control_latency_s, message)
 
     def post_due(self, sender: int, receiver: int, due_s: float, message: tuple) -> None:
         """The same at `due_s`."""
         if receiver in self.hosted:
             self.on_message(sender, receiver, due_s, self.next_seq(), message)
-        elif (channel := self.channels.get(max(receiver, SCHEDULER))) is not None:  # the network lives with the scheduler
+        elif (channel := self.channels.get(self.settings.host_of(receiver))) is not None:
             channel.send(FrameKind.MESSAGE, sender, receiver, due_s, self.next_seq(), encode(message))
 
-    def record(self, party: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
+    def record(self, address: int, now_s: float, event: tuple, actions: list[tuple]) -> None:
         """Keep an event and its actions for the next report: all of it with the event log on, else the facts."""
         self._num_events += 1
         if self.settings.log_events:
-            self._packed.append(pack_record(party, now_s, event, actions))
+            self._packed.append(pack_record(address, now_s, event, actions))
         elif facts := [action for action in actions if type(action) in FACTS]:
-            self._packed.append(pack_record(party, now_s, (), facts))
+            self._packed.append(pack_record(address, now_s, (), facts))
 
-    def record_fact(self, party: int, now_s: float, fact: tuple) -> None:
+    def record_fact(self, address: int, now_s: float, fact: tuple) -> None:
         """Keep a fact that no state machine decided for the next report."""
-        self._packed.append(pack_record(party, now_s, (), [fact]))
+        self._packed.append(pack_record(address, now_s, (), [fact]))
 
     def spawn(self, coroutine) -> asyncio.Task:
         """Run a task that is kept from being collected until it is done."""
@@ -208,7 +212,7 @@ class Party(Effects):
     async def repeat(self, interval_s: float, action: Callable[[], None]) -> None:
         """Call `action` every `interval_s` until the run stops, at a phase of one's own.
 
-        Parties that all woke at the same instants would make each other late: by 5 ms at p99 with 40 of them on two cores.
+        Hosts that all woke at the same instants would make each other late: by 5 ms at p99 with 40 of them on two cores.
         """
         await asyncio.sleep(interval_s * (self.address * GOLDEN_RATIO % 1.0))
         while not self.stopped.is_set():
