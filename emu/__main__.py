@@ -13,8 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -29,11 +28,7 @@ from emu.compose import CONF_DIR, CONFIG_NAME, as_value, quoted, refuse_environm
 from emu.config_error import ConfigError, explain
 from emu.install import is_compiled
 from emu.progress import ProgressDisplay
-from emu.results.outputs_file import write_outputs
-from emu.results.report import write_report
-from emu.results.requests_file import write_requests
-from emu.results.run_record import RunRecord
-from emu.results.summary import summarize, write_summary
+from emu.rehearse import raise_if_ended_early, rehearse, rehearse_in_sweep
 from emu.results.sweep_curves import illustrations
 from emu.results.sweep_table import FINISHED, TABLE, sweep_rows, write_sweep_table
 from emu.results.terminal import print_summary
@@ -41,10 +36,9 @@ from emu.results.verdict import VALID
 from emu.run_directory import RunDirectoryError, discard, opened
 from emu.runtime import interrupt
 from emu.runtime.errors import NotStartedError, RunError
-from emu.runtime.prediction_interval import prediction_interval
-from emu.sweep.directory import opened as opened_sweep
-from emu.sweep.launch import launch
-from emu.sweep.plan import plan_sweep
+from emu.sweeps.directory import opened as opened_sweep
+from emu.sweeps.launch import launch
+from emu.sweeps.plan import plan_sweep
 
 INPUT_ERRORS = (ConfigError, RunDirectoryError, HydraException, OmegaConfBaseException)
 USER_ERRORS = (*INPUT_ERRORS, RunError, OSError)
@@ -151,10 +145,7 @@ def run(plan: Plan, command: str) -> int:
             raise
     print_summary(summary)
     print(f"run: {run_dir}", flush=True)
-    if summary["interrupted"] == interrupt.CAUSE:
-        raise KeyboardInterrupt
-    if summary["interrupted"]:
-        raise RunError(f"the run ended early: {summary['interrupted']}")
+    raise_if_ended_early(summary)
     return int(plan.require_valid and summary["verdict"] != VALID)
 
 
@@ -179,63 +170,6 @@ def sweep(overrides: list[str]) -> int:
         for run, row in zip(plan.runs, rows, strict=True)
     ]
     return int(not all(is_good))
-
-
-def rehearse_in_sweep(plan: Plan, run_dir: Path, overrides: list[str], choices: dict[str, str]) -> dict[str, Any]:
-    """A run of a sweep. A module's function, for workers to find it. As `rehearse`; shows progress where it takes wall time."""
-    plan = replace(plan, results=plan.results.settled(plan.runtime.logs_events, in_sweep=True))
-    if plan.runtime.name == "virtual":
-        return rehearse(plan, run_dir, overrides, choices)
-    with ProgressDisplay(plan.num_requests) as display:
-        return rehearse(plan, run_dir, overrides, choices, display)
-
-
-def rehearse(
-    plan: Plan,
-    run_dir: Path,
-    overrides: list[str],
-    choices: dict[str, str],
-    display: ProgressDisplay | None = None,
-    command: str = "",
-) -> dict[str, Any]:
-    """Run and write the results into `run_dir`; return the summary. Raises RunError."""
-    shows = {} if display is None else {"on_progress": display.show, "on_status": display.say}
-    try:
-        record = plan.run(run_dir=run_dir, log_events=plan.results.events, **shows)
-        return write_results(plan, record, run_dir, overrides, choices, command)
-    except OSError as error:
-        raise RunError(f"the run in {run_dir} failed: {error.strerror or error}") from error
-
-
-def write_results(
-    plan: Plan, record: RunRecord, run_dir: Path, overrides: list[str], choices: dict[str, str], command: str = ""
-) -> dict[str, Any]:
-    """Write the files of the run; return its summary. `command` is what was typed, '' for `emu OVERRIDES`. Raises OSError."""
-    record.host.update(overrides=overrides, run_dir=str(run_dir))
-    warmup_s = plan.metrics.warmup_s
-    interval = prediction_interval(plan.run_config, record, warmup_s)
-    summary = summarize(record, warmup_s, plan.verdict, plan.service_levels, plan.power, interval)
-    columns = record.recorder.columns()
-    write_requests(columns.requests, run_dir / "requests.parquet")
-    if len(columns.answers):
-        write_outputs(columns.answers, run_dir / "outputs.jsonl")
-    if plan.results.report:
-        groups = ("cluster", "workload", "placement", "batching", "timing", "execution", "transfer", "slo", "power")
-        settings = {group: choices[group] for group in groups if group in choices}
-        write_report(
-            run_dir / "report.html",
-            record,
-            columns,
-            summary,
-            settings=settings,
-            overrides=overrides,
-            warmup_s=warmup_s,
-            command=command or shlex.join(["emu", *overrides]),
-            reference=plan.service_levels.timing,
-        )
-    summary["host"]["wall_s"] = perf_counter() - record.wall_start
-    write_summary(summary, run_dir / "summary.json")
-    return summary
 
 
 if __name__ == "__main__":

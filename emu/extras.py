@@ -8,7 +8,7 @@ import sys
 from emu.build import build, compose
 from emu.config_error import ConfigError
 from emu.core.setting import MissingExtra
-from emu.sweep.plan import plan_sweep
+from emu.sweeps.plan import plan_sweep
 
 
 def missing_extra(arguments: list[str]) -> str:

@@ -17,13 +17,19 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "emu.run_directory": {"emu.results"},
     "emu.__main__": {
-        *("emu.sweep", "emu.build", "emu.compose", "emu.config_error", "emu.progress", "emu.run_directory"),
-        *("emu.runtime", "emu.results"),
+        *("emu.sweeps", "emu.build", "emu.compose", "emu.config_error", "emu.progress", "emu.run_directory"),
+        *("emu.rehearse", "emu.runtime", "emu.results"),
     },
-    "emu.extras": {"emu.sweep", "emu.build", "emu.config_error", "emu.core"},
-    "emu.sweep": {"emu.build", "emu.config_error", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
+    "emu": {"emu.library"},
+    "emu.library": {
+        *("emu.sweeps", "emu.build", "emu.compose", "emu.progress", "emu.run_directory", "emu.rehearse", "emu.runtime"),
+        "emu.results",
+    },
+    "emu.rehearse": {"emu.build", "emu.progress", "emu.runtime", "emu.results"},
+    "emu.extras": {"emu.sweeps", "emu.build", "emu.config_error", "emu.core"},
+    "emu.sweeps": {"emu.build", "emu.config_error", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
     "emu.reproduction": {"emu.provisioning", "emu.build", "emu.config_error", "emu.runtime", "emu.results", "emu.core"},
-    "emu.provisioning": {"emu.sweep", "emu.build", "emu.config_error", "emu.compose", "emu.results", "emu.core"},
+    "emu.provisioning": {"emu.sweeps", "emu.build", "emu.config_error", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
     "emu.compose": {"emu.hydra_node"},
     "emu.hydra_node": set(),
@@ -65,8 +71,8 @@ CORE_ROWS = [
 LIBRARIES = {
     "ray": ("runtime/", "transfer/object_store.py"),
     "torch": ("execution/torch_engine/", "transfer/"),
-    "hydra": ("compose.py", "config_error.py", "build.py", "sweep/", "__main__.py"),
-    "omegaconf": ("compose.py", "config_error.py", "build.py", "sweep/", "__main__.py"),
+    "hydra": ("compose.py", "config_error.py", "build.py", "sweeps/", "__main__.py"),
+    "omegaconf": ("compose.py", "config_error.py", "build.py", "sweeps/", "__main__.py"),
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}

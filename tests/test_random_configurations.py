@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from emu import compose as composition
-from emu.__main__ import USER_ERRORS, rehearse
+from emu.__main__ import USER_ERRORS
 from emu.build import build, compose
 from emu.config_error import explain
+from emu.rehearse import rehearse
 
 MAX_EXAMPLES = int(os.environ.get("EMU_FUZZ_EXAMPLES", "300"))
 NUM_CONFIGURATIONS = 16

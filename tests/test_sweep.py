@@ -196,11 +196,11 @@ def test_a_killed_worker_fails_its_run_alone(tmp_path):
         textwrap.dedent("""
         import os
         import signal
-        from emu.__main__ import rehearse_in_sweep
+        from emu.rehearse import rehearse_in_sweep
         from emu.results.sweep_table import write_sweep_table
-        from emu.sweep.directory import opened
-        from emu.sweep.launch import launch
-        from emu.sweep.plan import plan_sweep
+        from emu.sweeps.directory import opened
+        from emu.sweeps.launch import launch
+        from emu.sweeps.plan import plan_sweep
 
         def rehearse(plan, run_dir, *arguments):
             if run_dir.name == "2":

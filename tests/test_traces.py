@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emu.__main__ import main, rehearse
+from emu.__main__ import main
 from emu.build import build, compose
 from emu.config_error import ConfigError
+from emu.rehearse import rehearse
 
 CASES = Path(__file__).parent / "workload" / "cases"
 BASE = ("runtime=virtual", "workload=trace", "timing=constant", "results.report=false", "results.events=false")

@@ -28,8 +28,8 @@ from compile import COMPILED, is_current
 from rich.console import Console
 from rich.table import Table
 
-from emu.__main__ import write_results
 from emu.build import build, compose
+from emu.rehearse import write_results
 
 DATA = Path(os.environ.get("EMU_DATA", Path(__file__).parents[2] / "shared" / "data"))
 TRACE = DATA / "splitwise_reference" / "rr_conv_70_2min.csv"

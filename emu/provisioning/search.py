@@ -22,7 +22,7 @@ from emu.provisioning.most import Rates
 from emu.provisioning.probe import ANY, Demand, Probe
 from emu.provisioning.question import THROUGHPUT, Caps
 from emu.provisioning.workers import Execute, workers
-from emu.sweep.plan import code_digest
+from emu.sweeps.plan import code_digest
 
 OnRun = Callable[[Key, Probe], None]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from emu.provisioning.probe import Demand, Probe, probe
-from emu.sweep.run import belong_to, here
+from emu.sweeps.run import belong_to, here
 
 Execute = Callable[[Sequence[str], float], Probe]  # overrides, rate in requests/s
 

@@ -19,6 +19,7 @@ TIMES = (
     "last_token_s",
     "end_s",
 )
+REQUESTS = "requests.parquet"
 STATUSES = ("unfinished", "finished", "failed")
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.__main__ import write_results
 from emu.build import build, compose
 from emu.core.timing.biased import Biased
 from emu.core.timing.constant import ConstantTiming
+from emu.rehearse import write_results
 from emu.results.metrics import latencies
 from emu.results.recorder import Recorder
 from emu.results.run_record import Fidelity, KVStats, RunRecord

@@ -49,7 +49,7 @@ def compiled(tool, tmp_path_factory):
 REHEARSE = """
 import json, sys
 from pathlib import Path
-from emu.__main__ import rehearse
+from emu.rehearse import rehearse
 from emu.build import build, compose
 for overrides, folder in json.load(sys.stdin):
     Path(folder).mkdir(parents=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from emu.__main__ import rehearse
 from emu.build import build, compose, plain
+from emu.rehearse import rehearse
 from emu.results.agreement import RunResults
 
 TOOL = Path(__file__).parents[2] / "tools" / "validate.py"

@@ -21,8 +21,8 @@ from omegaconf import DictConfig, flag_override
 from emu.results.sweep_table import FAILURE, finished_summary
 from emu.runtime.errors import RunError
 from emu.runtime.interrupt import Interrupt
-from emu.sweep.plan import PlannedRun, SweepPlan, is_basic
-from emu.sweep.run import STARTED, Rehearse, SweepRun, here, record_failure
+from emu.sweeps.plan import PlannedRun, SweepPlan, is_basic
+from emu.sweeps.run import STARTED, Rehearse, SweepRun, here, record_failure
 
 # Of every BLAS that numpy may have: a worker has one core.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

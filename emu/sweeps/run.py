@@ -62,7 +62,7 @@ class SweepRun:
             composed = compose([*self.hydra_overrides, *overrides])
             values = plain(composed.config)
             plan = build(values)
-            _write_config(run_dir / ".hydra", values, overrides)
+            write_config(run_dir, values, overrides)
             summary = self.rehearse(plan, run_dir, overrides, composed.choices)
             if summary["interrupted"] == interrupt.CAUSE:
                 raise KeyboardInterrupt
@@ -114,8 +114,9 @@ def _end_with(parent_pid: int) -> None:
     os._exit(1)
 
 
-def _write_config(folder: Path, values: dict[str, Any], overrides: list[str]) -> None:
+def write_config(run_dir: Path, values: dict[str, Any], overrides: list[str]) -> None:
     """config.yaml and overrides.yaml as Hydra has them; libyaml, and nothing to dereference, is ten times as fast."""
+    folder = run_dir / ".hydra"
     folder.mkdir(exist_ok=True)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     for name, content in (("config", values), ("overrides", overrides)):

@@ -9,7 +9,7 @@ from typing import Any
 from emu.config_error import ConfigError
 from emu.files import LOCK, locked
 from emu.results.sweep_table import SWEEP, finished_summary, is_sweep, read_json, write_json
-from emu.sweep.plan import PlannedRun, SweepPlan
+from emu.sweeps.plan import PlannedRun, SweepPlan
 
 
 @contextmanager
