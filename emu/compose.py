@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from emu.hydra_node import check_hydra, check_search_path
+from emu.hydra_private import BasicSweeper, ConfigLoaderImpl
 
 CONF_DIR = Path(__file__).parent / "conf"
 CONFIG_NAME = "config"

@@ -24,9 +24,10 @@ def is_compiled() -> bool:
 
 
 def install_command(extra: str, checkout: Path = CHECKOUT) -> str:
-    """The command line that installs an extra of emu, to be pasted where the user is."""
+    """The command line that installs emu with an extra, if that is not '', to be pasted where the user is."""
+    extra = f"[{extra}]" if extra else ""
     if not (checkout / "pyproject.toml").is_file():
-        return f"pip install '{DISTRIBUTION}[{extra}]'"
+        return f"pip install '{DISTRIBUTION}{extra}'"
     python = ".venv/bin/python" if Path(sys.prefix) == checkout / ".venv" else shlex.quote(sys.executable)
     go_there = "" if Path.cwd() == checkout else f"cd {shlex.quote(str(checkout))} && "
-    return f"{go_there}{python} -m pip install -e '.[{extra}]'"
+    return f"{go_there}{python} -m pip install -e '.{extra}'"

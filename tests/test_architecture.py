@@ -16,9 +16,11 @@ ROOT = Path(__file__).parents[1]
 # Who may import whom, by the longest prefix of a module's name; its own package is always allowed.
 MAY_IMPORT = {
     "emu.run_directory": {"emu.results"},
-    "emu.__main__": {
-        *("emu.sweeps", "emu.build", "emu.compose", "emu.config_error", "emu.progress", "emu.run_directory"),
-        *("emu.rehearse", "emu.runtime", "emu.results"),
+    "emu.__main__": set(),
+    "emu.cli": {
+        *("emu.hydra_private", "emu.compose", "emu.config_error", "emu.targets", "emu.progress", "emu.run_directory"),
+        *("emu.sweeps", "emu.build"),
+        *("emu.rehearse", "emu.provisioning", "emu.reproduction", "emu.runtime", "emu.execution", "emu.results", "emu.core"),
     },
     "emu": {"emu.library"},
     "emu.library": {
@@ -27,11 +29,20 @@ MAY_IMPORT = {
     },
     "emu.rehearse": {"emu.build", "emu.progress", "emu.runtime", "emu.results"},
     "emu.extras": {"emu.sweeps", "emu.build", "emu.config_error", "emu.core"},
-    "emu.sweeps": {"emu.build", "emu.config_error", "emu.compose", "emu.runtime", "emu.workload", "emu.results"},
+    "emu.sweeps": {
+        "emu.hydra_private",
+        "emu.build",
+        "emu.config_error",
+        "emu.compose",
+        "emu.runtime",
+        "emu.workload",
+        "emu.results",
+    },
     "emu.reproduction": {"emu.provisioning", "emu.build", "emu.config_error", "emu.runtime", "emu.results", "emu.core"},
     "emu.provisioning": {"emu.sweeps", "emu.build", "emu.config_error", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
-    "emu.compose": {"emu.hydra_node"},
+    "emu.compose": {"emu.hydra_node", "emu.hydra_private"},
+    "emu.hydra_private": set(),
     "emu.hydra_node": set(),
     "emu.targets": {"emu.compose", "emu.hydra_node"},
     "emu.config_error": {"emu.compose", "emu.targets"},
@@ -71,8 +82,23 @@ CORE_ROWS = [
 LIBRARIES = {
     "ray": ("runtime/", "transfer/object_store.py"),
     "torch": ("execution/torch_engine/", "transfer/"),
-    "hydra": ("compose.py", "config_error.py", "build.py", "sweeps/", "__main__.py"),
-    "omegaconf": ("compose.py", "config_error.py", "build.py", "sweeps/", "__main__.py"),
+    "hydra": ("hydra_private.py", "compose.py", "config_error.py", "build.py", "sweeps/", "cli/run.py"),
+    "omegaconf": ("compose.py", "config_error.py", "build.py", "sweeps/", "cli/run.py"),
+}
+# What has no public name may change with any release: all of it, and where it is.
+PRIVATE = {
+    "hydra_private.py": {
+        "hydra._internal.callbacks.Callbacks",
+        "hydra._internal.config_loader_impl.ConfigLoaderImpl",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra._internal.utils.get_args_parser",
+    },
+    "runtime/ray_nodes.py": {"ray._private.utils.estimate_available_memory"},
+    "runtime/ray_start.py": {
+        "ray._private.ray_constants",
+        *(f"ray._raylet.{name}" for name in ("AuthenticationMode", "AuthenticationTokenLoader", "Config", "GcsClient")),
+        "ray._raylet.get_authentication_mode",
+    },
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathlib", "io", "socket", "subprocess", "signal"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
@@ -160,6 +186,11 @@ def module_name(path: Path) -> str:
     return ".".join(("emu", *path.with_suffix("").parts)).removesuffix(".__init__")
 
 
+def private_imports(tree: ast.Module) -> set[str]:
+    """What of Hydra and Ray has a part of its name that begins with an underscore."""
+    return {name for name in imports(tree) if name.startswith(("hydra.", "ray.")) and "._" in name}
+
+
 def classes_of(tree: ast.Module) -> list[ast.ClassDef]:
     return [node for node in tree.body if isinstance(node, ast.ClassDef)]
 
@@ -233,6 +264,12 @@ def base_names(node: ast.ClassDef) -> set[str]:
 
 def test_the_repository_keeps_its_architecture():
     assert violations(ROOT) == []
+
+
+def test_what_is_private_of_hydra_and_ray_stands_in_few_places():
+    trees = {path.relative_to(ROOT / "emu").as_posix(): parsed(path.read_text()) for path in (ROOT / "emu").rglob("*.py")}
+    found = {path: private_imports(tree) for path, tree in trees.items()}
+    assert {path: names for path, names in found.items() if names} == PRIVATE
 
 
 @pytest.fixture

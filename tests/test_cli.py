@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emu.__main__ import main
+from emu.__main__ import SUBCOMMANDS, main
 from emu.files import locked
 from emu.progress import ProgressDisplay
 from emu.runtime.errors import NotStartedError
@@ -395,7 +395,7 @@ def test_the_virtual_runtime_imports_nothing_heavy(tmp_path):
     script = f"""
         import sys
         from pathlib import Path
-        import emu.__main__
+        import emu.cli.run
         from emu.build import build, compose
 
         plan = build(compose({list(SHORT)}))
@@ -404,3 +404,26 @@ def test_the_virtual_runtime_imports_nothing_heavy(tmp_path):
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_a_subcommand_explains_itself(name, tmp_path):
+    ended = subprocess.run([*COMMANDS["python -m emu"], name, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"usage: emu {name} ")
+
+
+def test_a_word_that_is_no_subcommand_is_refused_with_their_names(tmp_path):
+    ended = subprocess.run([*COMMANDS["python -m emu"], "comapre", "a", "b"], cwd=tmp_path, capture_output=True, text=True)
+    line = f"emu: comapre: expected KEY=VALUE, or one of {', '.join(SUBCOMMANDS)}; see emu --help\n"
+    assert (ended.returncode, ended.stderr) == (2, line)
+
+
+def test_what_a_subcommand_lacks_is_said_in_one_line(tmp_path):
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich/__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'plaster'\", name='plaster')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [*COMMANDS["python -m emu"], "report", "nothing"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("emu: emu report needs plaster, which is not installed; ") and ended.stderr.count("\n") == 1

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from emu import compose as composition
-from emu.__main__ import USER_ERRORS
 from emu.build import build, compose
+from emu.cli.run import USER_ERRORS
 from emu.config_error import explain
 from emu.rehearse import rehearse
 

@@ -18,7 +18,7 @@ from emu.execution.calibration import host
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 INSTALLS = ("tools/test", "git clone", "cd ")
-RUN_ELSEWHERE = ("python tools/reproduce_paper.py --quick",)  # tests/tools/test_reproduce_paper.py runs it as printed
+RUN_ELSEWHERE = ("tools/emu reproduce --quick",)  # tests/cli/test_reproduce.py runs it as printed
 
 
 def runnable(block: str) -> str:

@@ -15,6 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 from pyarrow import parquet
 
 import emu.__main__
+import emu.cli.run
 from emu.install import install_command
 
 TINY = ("runtime=virtual", "workload.duration_s=2", "metrics.max_drain_s=60")
@@ -162,14 +163,14 @@ def test_a_failed_run_is_told_and_touches_no_other(sweep, tmp_path, launcher):
 
 
 def test_an_unexpected_error_is_of_one_run_too(sweep, tmp_path, monkeypatch):
-    rehearse = emu.__main__.rehearse_in_sweep
+    rehearse = emu.cli.run.rehearse_in_sweep
 
     def sometimes(plan, run_dir, *arguments):
         if run_dir.name == "0":
             raise ZeroDivisionError("a bug")
         return rehearse(plan, run_dir, *arguments)
 
-    monkeypatch.setattr(emu.__main__, "rehearse_in_sweep", sometimes)
+    monkeypatch.setattr(emu.cli.run, "rehearse_in_sweep", sometimes)
     code, _, err = sweep(*TINY, "seed=1,2")
     assert (code, [row["status"] for row in table(tmp_path / "sweep")]) == (1, ["failed", "finished"])
     assert err[0].startswith("emu: run 0 failed: ZeroDivisionError: a bug; see ")
@@ -183,7 +184,7 @@ def test_an_interrupted_sweep_leaves_what_its_caller_started(sweep, monkeypatch)
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emu.__main__, "rehearse_in_sweep", interrupted)
+    monkeypatch.setattr(emu.cli.run, "rehearse_in_sweep", interrupted)
     with subprocess.Popen(["sleep", "60"]) as earlier:
         code, _, err = sweep(*TINY, "seed=1,2")
         assert (code, err, earlier.poll()) == (130, ["emu: interrupted"], None)
@@ -236,9 +237,10 @@ def uninterrupted(tmp_path_factory):
 ENDLESS = """
     import sys
     import emu.__main__
+    import emu.cli.run
     from emu.build import build, compose
 
-    rehearse_in_sweep = emu.__main__.rehearse_in_sweep
+    rehearse_in_sweep = emu.cli.run.rehearse_in_sweep
 
     def rehearse(plan, run_dir, *arguments):
         if int(run_dir.name) > 1:
@@ -246,7 +248,7 @@ ENDLESS = """
         return rehearse_in_sweep(plan, run_dir, *arguments)
 
     def main(arguments):
-        emu.__main__.rehearse_in_sweep = rehearse
+        emu.cli.run.rehearse_in_sweep = rehearse
         sys.argv = ["emu", *arguments]
         emu.__main__.main()
 """

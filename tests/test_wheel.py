@@ -78,3 +78,5 @@ def test_a_sweep_leaves_its_table(run):
     said = run("emu", "-m", "runtime=virtual", "workload.duration_s=2", "workload.rate_rps=2,4", "hydra.sweep.dir=two")
     assert "results: 2 VALID" in said
     assert (run.folder / "two/results.parquet").is_file()
+    assert "highest workload.rate_rps within all objectives" in run("emu", "report", "two")
+    assert (run.folder / "two/report.html").is_file()

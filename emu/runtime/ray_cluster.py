@@ -28,6 +28,7 @@ from emu.runtime.transfer_host import KV_GROUP, NUM_KV_THREADS, PROBE_REQUEST
 from emu.transfer.settings import TransferSettings
 
 PROBE_S = 0.4
+TIMED_OUT = "timed out during startup"  # as Ray says it
 
 
 class RayCluster:
@@ -57,7 +58,7 @@ class RayCluster:
                 if self._address:
                     ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
                 else:
-                    ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
+                    self._start(quiet)
         except RunError:
             ray.shutdown()
             raise
@@ -66,6 +67,17 @@ class RayCluster:
             raise RunError(f"cannot {where}: {gist(error)}") from error
         self._is_ours = True
         return self
+
+    def _start(self, quiet: dict[str, Any]) -> None:
+        """Start a Ray. One that took longer than the 30 s that Ray allows, on a busy host, is started once more."""
+        for is_last in (False, True):
+            try:
+                ray.init(address="local", object_store_memory=self._object_store_bytes, **quiet)
+                return
+            except Exception as error:
+                if is_last or TIMED_OUT not in str(error):
+                    raise
+                ray.shutdown()
 
     def __exit__(self, *exception: object) -> None:
         for handle in (*self.hosts.values(), self.scheduler):

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from typing import cast
 
 import psutil
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -18,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
+from emu.hydra_private import Callbacks
 from emu.results.sweep_table import FAILURE, finished_summary
 from emu.runtime.errors import RunError
 from emu.runtime.interrupt import Interrupt

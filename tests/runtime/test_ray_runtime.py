@@ -131,7 +131,8 @@ def test_machines_that_share_an_actor_die_alone(rehearse, dying):
     dead = {spec.index for spec in record.machines if spec.name in dying}
     moves = columns.pool_moves
     assert set(moves.machine[moves.pool == "dead"].tolist()) == dead
-    assert set(columns.requeues.cause) == {f"machine {index} died: killed by faults" for index in dead if index > 2}
+    causes = set(columns.requeues.cause)
+    assert causes and causes <= {f"machine {index} died: killed by faults" for index in dead}
     restarted = requests.attempts == 2
     assert restarted.any() and not np.isin(requests.decode_on[restarted], list(dead)).any()
 

@@ -1,4 +1,4 @@
-"""Timing calibrated on a machine that executes for real: `tools/calibrate.py` measures, fits and writes it."""
+"""Timing calibrated on a machine that executes for real: `emu calibrate` measures, fits and writes it."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

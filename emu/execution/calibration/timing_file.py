@@ -47,7 +47,7 @@ def timing_yaml(name: str, job: Job, calibration: Calibration, command: str) -> 
 
 
 def _source(job: Job) -> str:
-    return f"tools/calibrate.py on {_device(job)}"
+    return f"emu calibrate on {_device(job)}"
 
 
 def _device(job: Job) -> str:

@@ -33,7 +33,7 @@ def silent(text: str) -> None:
 def written(tmp_path_factory):
     """The folder with a calibration, and what was found."""
     folder = tmp_path_factory.mktemp("calibration")
-    return folder, write_timing(JOB, folder / "tiny.yaml", folder / "tiny.jsonl", "python tools/calibrate.py ...", silent)
+    return folder, write_timing(JOB, folder / "tiny.yaml", folder / "tiny.jsonl", "emu calibrate ...", silent)
 
 
 def test_the_file_is_a_timing_of_the_model_on_the_hardware(written):
@@ -63,7 +63,7 @@ def test_it_says_what_it_is_of_and_how_far_it_holds(written):
         "tiny (fp32) on hardware cpu_core",
         "device cpu, 1 thread",
         f"torch {torch.__version__.partition('+')[0]}",
-        "python tools/calibrate.py ...",
+        "emu calibrate ...",
         f"passes with prompts of 1 to {calibration.figures['pass_tokens'][-1]} tokens",
         "Error: the 95th percentile",
         "between two steps:",

@@ -36,7 +36,7 @@ def test_it_calibrates_once_and_uses_that_from_then_on(folder, monkeypatch, capf
     timing = family.for_machine(MODEL, HARDWARE)
     assert timing.decode_s(1, 10) > 0 and timing.relative_error([], 1, 10) is not None
     assert family.provenance.is_measured and family.provenance.name == "host"
-    assert family.provenance.source.startswith("tools/calibrate.py on ") and "held out" in family.provenance.error
+    assert family.provenance.source.startswith("emu calibrate on ") and "held out" in family.provenance.error
     [path] = folder.glob("*.yaml")
     assert "timing=host" in path.read_text()
     assert "calibrating tiny on cpu: warming up" in capfd.readouterr().err

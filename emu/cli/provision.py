@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """Find which machines to buy: for each design the (#prompt, #token) that is cheapest, takes least power or carries most.
 
-    python tools/provision.py --minimize cost --rate 70 workload=splitwise_code
-    python tools/provision.py --maximize throughput --max-power 70 --designs splitwise_hh,splitwise_ha workload=splitwise_conv
+    emu provision --minimize cost --rate 70 workload=splitwise_code
+    emu provision --maximize throughput --max-power 70 --designs splitwise_hh,splitwise_ha workload=splitwise_conv
 
 All within the nine SLOs. Settings beside the design, its size and the rate are overrides as `emu` takes them (model=, timing=,
 experiment=splitwise_sim, ...). Results go to runs/provision/DATE/TIME/: provision.json, provision.html, and what was found as
@@ -15,13 +14,9 @@ import shlex
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
-
-sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
-import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
 from rich.table import Table
@@ -45,9 +40,9 @@ from emu.runtime.interrupt import EXIT_CODE
 CONSOLE = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = partial(_refuse, parser)
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("emu provision", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = _refuse  # type: ignore[method-assign]  # as argparse documents it
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--minimize", choices=(COST, POWER, MACHINES), help="for the rate of --rate")
     wanted.add_argument("--maximize", choices=(THROUGHPUT,), help="within the caps")
@@ -68,10 +63,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--resume", type=Path, metavar="DIRECTORY", help="go on with the search there")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(argv)
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; see --help")
 
 
@@ -134,6 +129,7 @@ def table_of(answers: list[Answer], best: list[Answer]) -> Table:
             table.add_row(answer.design.name, "none", *[""] * 4, rate, *[""] * 3, "no size within the caps carries it")
             continue
         size, probe = answer.best.size, answer.best.probe
+        assert probe.mean_power_w is not None  # a run that met its objectives has one
         takes = (probe.dollars_per_hour, probe.relative_power, probe.mean_power_w / 1e3)
         figures = map(significant, (*takes, probe.rate_rps, probe.offered_rps, probe.completed_rps))
         outcome = mark if probe.met else f"{mark}: {', '.join(probe.reasons)}"
@@ -177,22 +173,23 @@ def experiment_of(answer: Answer) -> str:
     return f"found_{answer.design.name}{rate}"
 
 
-def provision(args: argparse.Namespace) -> int:
+def provision(args: argparse.Namespace, argv: list[str]) -> int:
     started = perf_counter()
     question = question_of(args)
     directory = (args.resume or Path("runs/provision") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")).absolute()
-    command = [word for word in sys.argv[1:] if not word.startswith("--resume") and word != str(args.resume)]
-    resume = f"to resume: python {sys.argv[0]} {shlex.join([*command, '--resume', str(directory)])}"
+    command = [word for word in argv if not word.startswith("--resume") and word != str(args.resume)]
+    resume = f"to resume: emu provision {shlex.join([*command, '--resume', str(directory)])}"
     with opened(directory, question.as_json(), resumes=args.resume is not None) as ledger:
         CONSOLE.print(f"search: {directory}, {ledger.num_found} runs there already\n{resume}", markup=False)
         try:
             answers = search(question, ledger, args.processes, show_run)
         except KeyboardInterrupt:
-            print(f"provision: interrupted; {len(ledger.probes)} runs are kept; {resume}", file=sys.stderr)
+            print(f"emu provision: interrupted; {len(ledger.probes)} runs are kept; {resume}", file=sys.stderr)
             return EXIT_CODE
         except BrokenProcessPool:
             print(
-                f"provision: a process of the search was killed; {len(ledger.probes)} runs are kept; {resume}", file=sys.stderr
+                f"emu provision: a process of the search was killed; {len(ledger.probes)} runs are kept; {resume}",
+                file=sys.stderr,
             )
             return 1
         host = write_answers(directory, question, ledger, answers, perf_counter() - started)
@@ -208,19 +205,15 @@ def provision(args: argparse.Namespace) -> int:
     return int(not best)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     try:
-        return provision(arguments())
+        return provision(arguments(argv), argv)
     except (ConfigError, SettingError) as error:
-        print(f"provision: {error}", file=sys.stderr)
+        print(f"emu provision: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"provision: {explain(error)}", file=sys.stderr)
+        print(f"emu provision: {explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("provision: interrupted", file=sys.stderr)
+        print("emu provision: interrupted", file=sys.stderr)
         return EXIT_CODE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

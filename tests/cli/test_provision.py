@@ -1,7 +1,6 @@
 """The search tool from its command line: what it leaves, what it refuses, and that it goes on after a kill."""
 
 import fcntl
-import importlib
 import io
 import json
 import os
@@ -17,19 +16,12 @@ import psutil
 import pytest
 
 import emu.__main__
+from emu.cli.provision import main
 from emu.provisioning.probe import probe
 from emu.results.report.quantity import significant
 
-TOOL = Path(__file__).parents[2] / "tools" / "provision.py"
 SMALL = ("workload=splitwise_code", "workload.duration_s=6", "model=bloom_176b")
 LEAST = ("--minimize", "cost", "--rate", "10", "--designs", "splitwise_ha,baseline_h100", "--max-machines", "9", *SMALL)
-
-
-sys.path.insert(0, str(TOOL.parent))
-try:
-    main = importlib.import_module("provision").main
-finally:
-    sys.path.remove(str(TOOL.parent))
 
 
 def provision(*arguments, cwd):
@@ -37,8 +29,7 @@ def provision(*arguments, cwd):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setattr(sys, "argv", [str(TOOL), "--processes", "1", *map(str, arguments)])
-        code = main()
+        code = main(["--processes", "1", *map(str, arguments)])
     return code, out.getvalue().splitlines(), err.getvalue()
 
 
@@ -119,7 +110,7 @@ ENDLESS = """
     import sys
     from pathlib import Path
     import emu.provisioning.workers as workers
-    import provision
+    from emu.cli import provision
 
     probe = workers.probe
 
@@ -132,8 +123,7 @@ ENDLESS = """
 
     def main(arguments):
         workers.probe = probe_two
-        sys.argv = [provision.__file__, *arguments]
-        sys.exit(provision.main())
+        sys.exit(provision.main(arguments))
 """
 
 
@@ -143,7 +133,7 @@ def test_killed_and_resumed_it_is_the_same_whatever_the_number_of_processes(unin
     (tmp_path / "endless.py").write_text(textwrap.dedent(ENDLESS))
     search = f"import endless; endless.main({['--processes', str(processes), *arguments]})"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.append({str(TOOL.parent)!r}); {search}"],
+        [sys.executable, "-c", search],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -163,7 +153,7 @@ def test_killed_and_resumed_it_is_the_same_whatever_the_number_of_processes(unin
     directory = directory_of(head)
     kept = (directory / "probes.jsonl").read_bytes()
     if kill == "Ctrl-C":
-        assert err.startswith(f"provision: interrupted; {len(kept.splitlines())} runs are kept; to resume: python ")
+        assert err.startswith(f"emu provision: interrupted; {len(kept.splitlines())} runs are kept; to resume: emu provision ")
         assert err.count("\n") == 1
     assert len(kept.splitlines()) >= 2
     with (directory / "probes.jsonl").open("ab") as file:
@@ -288,7 +278,7 @@ COST = ("--minimize", "cost", "--rate", "10")
 def test_wrong_input_is_one_line_before_anything_starts(arguments, line, tmp_path):
     code, out, err = provision(*arguments, cwd=tmp_path)
     assert (code, out, err.count("\n")) == (2, [], 1)
-    assert err.startswith("provision: " + line.format(cwd=tmp_path))
+    assert err.startswith("emu provision: " + line.format(cwd=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -301,8 +291,8 @@ def test_another_search_is_not_resumed_nor_one_that_goes_on(uninterrupted, tmp_p
     for name, text in (("search.json", None), ("probes.jsonl", '{"design": "x"}\n')):
         (tmp_path / "spoilt" / name).write_text(text or (directory / name).read_text())
     code, _, err = provision(*resumed[:-1], tmp_path / "spoilt", cwd=tmp_path)
-    assert code == 2 and err.startswith(f"provision: {tmp_path}/spoilt/probes.jsonl, line 1: not a run of a search; ")
+    assert code == 2 and err.startswith(f"emu provision: {tmp_path}/spoilt/probes.jsonl, line 1: not a run of a search; ")
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, _, err = provision(*resumed, cwd=tmp_path)
-    assert (code, err) == (2, f"provision: --resume {directory}: another process is searching there; wait for it\n")
+    assert (code, err) == (2, f"emu provision: --resume {directory}: another process is searching there; wait for it\n")

@@ -1,20 +1,14 @@
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from emu.cli import calibrate
 from tests.tiny_checkpoints import CONFIG
 
 pytest.importorskip("torch")
-
-TOOL = Path(__file__).parents[2] / "tools" / "calibrate.py"
-spec = importlib.util.spec_from_file_location("calibrate", TOOL)
-calibrate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(calibrate)
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def test_a_model_by_its_config_alone(folder, capsys):
     for expected in ("prefill", "decode", "mixed", "between two steps", "what to run next", "timing=tiny_h"):
         assert expected in out
     text = (folder / "tiny_h.yaml").read_text()
-    assert "  tiny:\n    h:\n" in text and "python tools/calibrate.py --name tiny_h --model tiny" in text
+    assert "  tiny:\n    h:\n" in text and "emu calibrate --name tiny_h --model tiny" in text
     provenance = instantiate(OmegaConf.load(folder / "tiny_h.yaml")).provenance
     assert provenance.is_measured and provenance.name == "tiny_h" and "(device cpu, 1 thread)" in provenance.source
     assert provenance.error.startswith("prefill ") and " %, decode " in provenance.error

@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""Print the runs of a sweep as a table, and write a page of its curves: `python tools/sweep_report.py SWEEP_DIR`.
+"""Print the runs of a sweep as a table, and write a page of its curves: `emu report SWEEP_DIR`.
 
 The page is SWEEP_DIR/report.html: TTFT, TBT and E2E at p50, p90 and p99 against the load, a line a design, their slowdowns with
 the objectives, throughput, cost and energy. Runs that failed, are INVALID or SATURATED are shown, marked, and never compared;
@@ -11,9 +10,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
-import hints  # noqa: F401  before what this Python may lack
 
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +44,7 @@ def run_table(rows: list[dict]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("reasons")
     for row in rows:
-        met = {True: "met", False: "missed"}.get(row.get("slo.met"), "-")
+        met = {True: "met", False: "missed", None: "-"}[row.get("slo.met")]
         figures = [
             duration(row.get(f"{metric}_s.{statistic}")) + p99_mark_of(row, statistic) for _, metric, statistic in latencies
         ]
@@ -72,12 +68,12 @@ def page_of(run_dir: Path, start: Path) -> dict[str, str]:
     return next(({"page": os.path.relpath(file, start)} for file in files if file.exists()), {})
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("emu report", description=__doc__.splitlines()[0])
     parser.add_argument("sweep_dir", type=Path, metavar="SWEEP_DIR")
     parser.add_argument("--load", metavar="KEY", help="the setting on the horizontal axis (default: the rate)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the page (default: SWEEP_DIR/report.html)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     directory, output = arguments.sweep_dir, arguments.output or arguments.sweep_dir / "report.html"
     try:
         if not is_sweep(read_json(directory / SWEEP)):
@@ -87,7 +83,7 @@ def main() -> int:
         load = load_of(rows, arguments.load)
         write_text(render_sweep(rows, f"Sweep {directory.absolute().name}", load), output)
     except (SweepError, OSError) as error:
-        print(f"sweep_report: {error}", file=sys.stderr)
+        print(f"emu report: {error}", file=sys.stderr)
         return 2
     console = Console(highlight=False, soft_wrap=True, width=1000)  # a row is a line: let the terminal wrap it
     console.print(run_table(rows))
@@ -97,7 +93,3 @@ def main() -> int:
         console.print(f"highest {load} within all objectives: {curve.highest_load_text}  {curve.name}", markup=False)
     console.print(f"page: {output}", markup=False)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

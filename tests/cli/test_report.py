@@ -1,13 +1,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "sweep_report.py"
+COMMAND = (sys.executable, "-m", "emu", "report")
 
 
 def report(*arguments):
-    done = subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True)
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
@@ -90,11 +89,11 @@ def test_wrong_input_is_one_line(tmp_path):
     code, _, err = report(tmp_path)
     assert (code, err) == (
         2,
-        f"sweep_report: {tmp_path / 'sweep.json'}: no such sweep; expected the directory that emu -m printed\n",
+        f"emu report: {tmp_path / 'sweep.json'}: no such sweep; expected the directory that emu -m printed\n",
     )
     directory = sweep_of(tmp_path / "sweep", ({"seed": 1}, summary()), ({"seed": 2}, summary()))
     code, _, err = report(directory, "--load", "cluster")
-    assert (code, err) == (2, "sweep_report: --load=cluster: expected a number that varies: seed\n")
+    assert (code, err) == (2, "emu report: --load=cluster: expected a number that varies: seed\n")
 
 
 def test_a_sweep_file_whose_entries_are_no_runs_is_one_line(tmp_path):

@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Measure how long steps of a model take on this host, and write the timing model to conf/timing/NAME.yaml.
 
-    python tools/calibrate.py --name llama_30m_cpu --model llama_30m --hardware cpu_core [--quick] [KEY=VALUE ...]
+    emu calibrate --name llama_30m_cpu --model llama_30m --hardware cpu_core [--quick] [KEY=VALUE ...]
 
 --model and --hardware are options of conf/model and conf/hardware; KEY=VALUE changes them, as model.dtype=bf16, or
 model.path=FOLDER with --model checkpoint. The hardware's memory bounds the KV cache. timing=NAME is then the timing of that
@@ -10,7 +9,7 @@ other processes take shows as error.
 
 On a machine that has only torch and numpy, and so cannot read conf/, give the model by its Hugging Face config.json:
 
-    python tools/calibrate.py --name llama3_8b_h100 --model llama3_8b --hardware h100 --device cuda --config FILE --dtype bf16
+    emu calibrate --name llama3_8b_h100 --model llama3_8b --hardware h100 --device cuda --config FILE --dtype bf16
 
 Weights are then random, and --hardware is only the name under which the timing is filed.
 Exit codes: 0, 2 for wrong input, 130 for Ctrl-C.
@@ -21,23 +20,16 @@ import pkgutil
 import re
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
-import hints  # noqa: F401  before what this Python may lack
+from emu.core.specs import ModelSpec
+from emu.execution.calibration.job import FULL, MAX_CONTEXT, MAX_NUM_SEQS, QUICK, Job
+from emu.execution.calibration.progress import progress_lines
+from emu.execution.model import Executable, random_model
+from emu.files import parse_json, read_text
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # where emu is not installed
-
-from emu.core.specs import ModelSpec  # noqa: E402
-from emu.execution.calibration.job import FULL, MAX_CONTEXT, MAX_NUM_SEQS, QUICK, Job  # noqa: E402
-from emu.execution.calibration.progress import progress_lines  # noqa: E402
-from emu.execution.model import Executable, random_model  # noqa: E402
-from emu.files import parse_json, read_text  # noqa: E402
-
-CONF = ROOT / "conf" / "timing"
+CONF = Path(__file__).parents[1] / "conf" / "timing"
 MEASUREMENTS = Path("runs/calibrations")
 FAMILY = "emu.core.timing.calibrated.CalibratedFamily"
 BLOCK_TOKENS = 16
@@ -47,9 +39,9 @@ class InputError(ValueError):
     """Arguments that cannot be used. The text is one line for the user."""
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = partial(_refuse, parser)
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("emu calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = _refuse  # type: ignore[method-assign]  # as argparse documents it
     parser.add_argument("--name", required=True, help="of the file in conf/timing: lower case, digits and _")
     parser.add_argument("--model", required=True, help="an option of conf/model that can be executed")
     parser.add_argument("--hardware", required=True, help="an option of conf/hardware")
@@ -84,7 +76,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _refuse(message: str) -> NoReturn:
     raise InputError(f"{message}; see --help")
 
 
@@ -135,28 +127,24 @@ def _made(node: dict[str, Any]) -> Any:
     return pkgutil.resolve_name(values.pop("_target_"))(**values)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     try:
         args = arguments(argv)
         job = job_of(args)
         from emu.execution.calibration.timing_file import costs, error_table, write_timing  # loads torch
 
-        command = shlex.join(["python", "tools/calibrate.py", *(sys.argv[1:] if argv is None else argv)])
+        command = shlex.join(["emu", "calibrate", *argv])
         target = CONF / f"{args.name}.yaml"
         say = progress_lines(f"{args.model} on {args.device}")
         calibration = write_timing(job, target, MEASUREMENTS / f"{args.name}.jsonl", command, say)
     except ValueError as error:
-        print(f"tools/calibrate.py: {error}", file=sys.stderr)
+        print(f"emu calibrate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print(*error_table(calibration.regions), "", *costs(job, calibration), "", sep="\n")
     print(f"wrote {target}; what to run next:")
-    print(f"  python tools/validate.py timing={args.name} model={args.model}")
-    print(f"  tools/emu experiment=mixed timing={args.name} model={args.model}")
+    print(f"  emu validate timing={args.name} model={args.model}")
+    print(f"  emu experiment=mixed timing={args.name} model={args.model}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "reproduce_paper.py"
+COMMAND = (sys.executable, "-m", "emu", "reproduce")
 
 
 def reproduce(*arguments, cwd):
-    command = [sys.executable, str(TOOL), "--jobs", "1", *arguments]
+    command = [*COMMAND, "--jobs", "1", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""Measure the paper's claims: `python tools/reproduce_paper.py`, some 10 minutes on two cores.
+"""Measure the paper's claims: `emu reproduce`, some 10 minutes on two cores.
 
 Prints each claim with the paper's number beside that of the compatible mode and of the calibrated timing, and leaves
 report.html (its figures, and why the numbers differ) and claims.json in the output directory. Killed, it goes on where it was:
@@ -11,9 +10,6 @@ import json
 import sys
 from pathlib import Path
 from time import perf_counter
-
-sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
-import hints  # noqa: F401  before what this Python may lack
 
 from joblib import Parallel, delayed
 from rich.console import Console
@@ -73,15 +69,15 @@ def table_of(finding: Finding) -> Table:
     return table
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ", ".join(BY_NAME).replace("%", "%%")  # which argparse would format
-    parser.add_argument("--claim", action="append", choices=list(BY_NAME), metavar="NAME", help=names)
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("emu reproduce", description=__doc__.splitlines()[0])
+    known = ", ".join(BY_NAME).replace("%", "%%")  # which argparse would format
+    parser.add_argument("--claim", action="append", choices=list(BY_NAME), metavar="NAME", help=known)
     parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="the paper sizes its clusters for BLOOM-176B")
     parser.add_argument("--quick", action="store_true", help="a few claims, short runs and coarse rates")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 is one a core")
     parser.add_argument("--output", type=Path, default=Path("runs/reproduction"), metavar="DIR")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     start = perf_counter()
     effort = QUICK if arguments.quick else LabEffort()
     names = arguments.claim or (list(QUICK_CLAIMS) if arguments.quick else [claim.name for claim in CLAIMS])
@@ -98,10 +94,10 @@ def main() -> int:
         results = {"model": arguments.model, "claims": [finding.as_json() for finding in findings]}
         write_text(json.dumps(results, indent=1) + "\n", arguments.output / "claims.json")
     except (ConfigError, OSError) as error:
-        print(f"reproduce_paper: {error}", file=sys.stderr)
+        print(f"emu reproduce: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"reproduce_paper: interrupted; the same command goes on, with --output {arguments.output}", file=sys.stderr)
+        print(f"emu reproduce: interrupted; the same command goes on, with --output {arguments.output}", file=sys.stderr)
         return 130
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     if arguments.quick:
@@ -112,7 +108,3 @@ def main() -> int:
     console.print(f"{HEADINGS[COMPATIBLE]} is ILLUSTRATIVE: {splitwise_sim.PROVENANCE.why_illustrative()}", markup=False)
     console.print(f"page: {page}; {perf_counter() - start:.0f} s", markup=False)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

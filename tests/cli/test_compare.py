@@ -1,11 +1,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "compare.py"
+COMMAND = (sys.executable, "-m", "emu", "compare")
 
 
 def figures(mean):
@@ -63,7 +62,7 @@ def compare(tmp_path):
             if content is not None:
                 text = content if isinstance(content, str) else json.dumps(content)
                 (folders[-1] / "summary.json").write_text(text)
-        done = subprocess.run([sys.executable, TOOL, *folders], capture_output=True, text=True)
+        done = subprocess.run([*COMMAND, *folders], capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr.replace(str(tmp_path), "")
 
     return run
@@ -96,12 +95,12 @@ def test_from_nothing_there_is_no_percentage(compare):
 @pytest.mark.parametrize(
     ("second", "line"),
     [
-        (None, "compare: /b/summary.json: No such file or directory; expected the directory of a run that has ended\n"),
-        ("{", "compare: /b/summary.json: not a summary: Expecting property name enclosed in double quotes: line 1"),
-        ("[1]", "compare: /b/summary.json: not a summary: expected an object\n"),
-        ({"verdict": "VALID"}, "compare: /b/summary.json: runtime is missing; expected the summary of a run\n"),
-        (summary() | {"paused": "no"}, "compare: /b/summary.json: paused='no'; expected a number\n"),
-        (summary() | {"ttft_s": 3}, "compare: /b/summary.json: ttft_s.mean is missing; expected the summary of a run\n"),
+        (None, "emu compare: /b/summary.json: No such file or directory; expected the directory of a run that has ended\n"),
+        ("{", "emu compare: /b/summary.json: not a summary: Expecting property name enclosed in double quotes: line 1"),
+        ("[1]", "emu compare: /b/summary.json: not a summary: expected an object\n"),
+        ({"verdict": "VALID"}, "emu compare: /b/summary.json: runtime is missing; expected the summary of a run\n"),
+        (summary() | {"paused": "no"}, "emu compare: /b/summary.json: paused='no'; expected a number\n"),
+        (summary() | {"ttft_s": 3}, "emu compare: /b/summary.json: ttft_s.mean is missing; expected the summary of a run\n"),
     ],
 )
 def test_wrong_input_is_one_clear_line(compare, second, line):
@@ -112,7 +111,7 @@ def test_wrong_input_is_one_clear_line(compare, second, line):
 
 
 def test_both_runs_must_be_named():
-    done = subprocess.run([sys.executable, TOOL, "runs/a"], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, "runs/a"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "the following arguments are required: RUN_B" in done.stderr
 

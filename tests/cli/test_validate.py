@@ -1,18 +1,17 @@
 """The validation from its command line. Its runs are virtual here, the real half with a timing that is 10 % slower."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from emu.build import build, compose, plain
+from emu.cli import validate
 from emu.rehearse import rehearse
 from emu.results.agreement import RunResults
 
-TOOL = Path(__file__).parents[2] / "tools" / "validate.py"
+COMMAND = (sys.executable, "-m", "emu", "validate")
 SMALL = ["experiment=[]", "timing=constant", "workload=fixed", "workload.duration_s=3", "cluster.num_prompt=1"]
 NOTHING_TO_COMPARE = "are INVALID, for the reasons below: the figures must not be used"
 CONSTANT = [*SMALL, "runtime=virtual"]
@@ -21,9 +20,6 @@ SLOW = ["timing.prefill_s_per_token=1.1e-4", "timing.decode_step_s=0.033"]
 
 @pytest.fixture
 def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(kind, overrides, run_dir):
         run_dir.mkdir(parents=True)
@@ -31,14 +27,13 @@ def tool(monkeypatch):
         changed = [new for old in overrides for new in changed.get(old, [old])]
         rehearse(build(compose([*changed, "results.events=false", "results.report=false"])), run_dir, [], {})
 
-    monkeypatch.setattr(module, "run", run)
-    monkeypatch.setattr(module, "build", lambda config: None)
-    return module
+    monkeypatch.setattr(validate, "run", run)
+    monkeypatch.setattr(validate, "build", lambda config: None)
+    return validate
 
 
 def call(tool, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["validate.py", *map(str, arguments)])
-    return tool.main()
+    return tool.main([*map(str, arguments)])
 
 
 def test_emulated_machines_run_at_the_speed_that_the_real_ones_had(tool):
@@ -94,15 +89,12 @@ def test_settings_of_the_execution_are_for_the_real_half_only(tool):
 def test_a_directory_with_something_in_it_is_left_alone(tool, monkeypatch, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert call(tool, monkeypatch, "--runs", tmp_path, *SMALL) == 2
-    assert capsys.readouterr().err == f"validate: --runs {tmp_path}: expected a new or empty directory\n"
+    assert capsys.readouterr().err == f"emu validate: --runs {tmp_path}: expected a new or empty directory\n"
 
 
 def test_a_run_that_fails_is_told_in_one_line(tmp_path):
-    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.raises(module.RunFailed, match=r"^the real run in .*/real-0 failed: seed=-1: expected a whole number from 0 "):
-        module.run("real", ["seed=-1", "runtime=virtual"], tmp_path / "real-0")
+    with pytest.raises(validate.RunFailed, match=r"^the real run in .*/real-0 failed: seed=-1: expected a whole number "):
+        validate.run("real", ["seed=-1", "runtime=virtual"], tmp_path / "real-0")
 
 
 @pytest.mark.parametrize(
@@ -145,9 +137,9 @@ def test_a_validation_whose_runs_are_all_invalid_fails(tool, monkeypatch, tmp_pa
     ],
 )
 def test_wrong_input_is_one_clear_line(arguments, line):
-    done = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"validate: {line}")
+    assert done.stderr.startswith(f"emu validate: {line}")
     assert done.stderr.count("\n") == 1
 
 
@@ -155,7 +147,7 @@ def test_wrong_input_is_one_clear_line(arguments, line):
 def test_real_and_emulated_machines_are_run_and_compared(tmp_path):
     pytest.importorskip("torch")
     directory, workload = tmp_path / "validation", ["workload.duration_s=4", "timing=constant"]
-    once = [sys.executable, TOOL, "--repeats", "1", "--runs", directory, "experiment=validate_disaggregated", *workload]
+    once = [*COMMAND, "--repeats", "1", "--runs", directory, "experiment=validate_disaggregated", *workload]
     done = subprocess.run(once, capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
     assert done.returncode == (NOTHING_TO_COMPARE in done.stdout)  # on a busy host

@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""Print the metrics of two runs side by side: `python tools/compare.py RUN_A RUN_B`, each the directory of a run."""
+"""Print the metrics of two runs side by side: `emu compare RUN_A RUN_B`, each the directory of a run."""
 
 import argparse
 import sys
@@ -106,7 +105,7 @@ def _illustration(summary: dict[str, Any]) -> str:
     return str(timing.get("illustrative") or "") if isinstance(timing, dict) else ""
 
 
-def _cells(a: float | None, b: float | None, scale: int) -> tuple[str, str, str, str]:
+def _cells(a: float | None, b: float | None, scale: float) -> tuple[str, str, str, str]:
     values = _number(a, scale), _number(b, scale)
     if a is None or b is None:
         return *values, "", ""
@@ -115,22 +114,22 @@ def _cells(a: float | None, b: float | None, scale: int) -> tuple[str, str, str,
     return *values, _number(b - a, scale, "+"), f"{100 * (b - a) / a:+.2f} %" if a else ""
 
 
-def _number(value: float | None, scale: int, sign: str = "") -> str:
+def _number(value: float | None, scale: float, sign: str = "") -> str:
     if value is None:
         return "-"
     scaled = value * scale
     return f"{scaled:{sign},}" if isinstance(scaled, int) else f"{scaled:{sign},.3f}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("emu compare", description=__doc__)
     parser.add_argument("run_a", type=Path, metavar="RUN_A")
     parser.add_argument("run_b", type=Path, metavar="RUN_B")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         table = list(rows(arguments.run_a, arguments.run_b))
     except CompareError as error:
-        print(f"compare: {error}", file=sys.stderr)
+        print(f"emu compare: {error}", file=sys.stderr)
         return 2
     for line in illustrations(arguments.run_a, arguments.run_b):
         print(line)
@@ -139,7 +138,3 @@ def main() -> int:
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print("  ".join((name.ljust(widths[0]), *aligned)).rstrip())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """How far emulated machines are from real ones: serve one workload by real machines and again by emulated ones, and compare.
 
-    python tools/validate.py [--repeats N] [--as-calibrated] [--runs DIR] [KEY=VALUE ...]
+    emu validate [--repeats N] [--as-calibrated] [--runs DIR] [KEY=VALUE ...]
 
 Both on the wall clock, with the same configuration and seed. The configuration is experiment=validate, changed by KEY=VALUE as
 for `emu`: timing=NAME for another calibration than this host's, experiment=validate_disaggregated for two machines, model=,
@@ -22,12 +21,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
-
-sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
-import hints  # noqa: F401  before what this Python may lack
 
 from emu.build import build, compose, plain
 from emu.config_error import ConfigError
@@ -45,14 +40,14 @@ class RunFailed(RuntimeError):
     """A run that did not come to its end. The text is for the user."""
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = partial(_refuse, parser)
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("emu validate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = _refuse  # type: ignore[method-assign]  # as argparse documents it
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each kind (default: %(default)s)")
     parser.add_argument("--as-calibrated", action="store_true", help="emulate the speed in the calibration, whatever it is now")
     parser.add_argument("--runs", type=Path, metavar="DIR")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(argv)
     if args.repeats < 1:
         raise ConfigError(f"--repeats {args.repeats}: expected a whole number from 1")
     for override in args.overrides:
@@ -61,7 +56,7 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; see --help")
 
 
@@ -96,7 +91,7 @@ def speed_overrides(real: RunResults, timing: Mapping[str, Any]) -> list[str]:
 
 def table(compared: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows to print; times in milliseconds."""
-    rows = [("ms", "real", "emulated", "off by", "predicted", "covers", "correlation")]
+    rows: list[tuple[str, ...]] = [("ms", "real", "emulated", "off by", "predicted", "covers", "correlation")]
     for metric in METRICS:
         for statistic in STATISTICS:
             figure = compared[metric][statistic]
@@ -174,19 +169,15 @@ def validate(args: argparse.Namespace) -> int:
     return int(not is_comparable)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     try:
-        return validate(arguments())
+        return validate(arguments(argv))
     except KeyboardInterrupt:
-        print("validate: interrupted", file=sys.stderr)
+        print("emu validate: interrupted", file=sys.stderr)
         return EXIT_CODE
     except ConfigError as error:
-        print(f"validate: {error}", file=sys.stderr)
+        print(f"emu validate: {error}", file=sys.stderr)
         return 2
     except (RunFailed, AgreementError, OSError) as error:
-        print(f"validate: {error}", file=sys.stderr)
+        print(f"emu validate: {error}", file=sys.stderr)
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
