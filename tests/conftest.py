@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,11 +35,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 4 if is_whole else 0
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have what takes longest first, so that no process is left with it at the end; a file's tests share a process.
+class ByFile(LoadFileScheduling):
+    """A file's tests share a process, and so its fixtures. Those that need Ray share two: each would start a cluster."""
 
-    Files that need `two_nodes` share two processes: each would start the Ray cluster anew.
-    """
+    def _split_scope(self, nodeid: str) -> str:
+        path = super()._split_scope(nodeid)
+        return f"ray {'runtime' in path}" if needs_ray(path) else path
+
+
+@cache
+def needs_ray(path: str) -> bool:
+    return "two_nodes" in (ROOT / path).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have what takes longest first, so that no process is left with it at the end."""
 
     def takes_long(item: pytest.Item) -> int:
         if item.path.name == "test_readme.py":
@@ -45,10 +61,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return (item.get_closest_marker("slow") is not None) + ("two_nodes" in item.fixturenames)
 
     if hasattr(config, "workerinput"):
-        with_ray = {item.path for item in items if "two_nodes" in getattr(item, "fixturenames", ())}
-        for item in items:
-            room = f"ray {item.path.parent.name == 'runtime'}" if item.path in with_ray else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(room))
         items.sort(key=takes_long, reverse=True)
 
 

@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "emu.__main__": set(),
     "emu.cli": {
         *("emu.hydra_private", "emu.compose", "emu.config_error", "emu.targets", "emu.progress", "emu.run_directory"),
-        *("emu.sweeps", "emu.build"),
-        *("emu.rehearse", "emu.provisioning", "emu.reproduction", "emu.runtime", "emu.execution", "emu.results", "emu.core"),
+        *("emu.sweeps", "emu.build", "emu.rehearse", "emu.provisioning", "emu.reproduction", "emu.runtime", "emu.execution"),
+        *("emu.results", "emu.compat", "emu.core"),
     },
     "emu": {"emu.library"},
     "emu.library": {
@@ -30,15 +30,12 @@ MAY_IMPORT = {
     "emu.rehearse": {"emu.build", "emu.progress", "emu.runtime", "emu.results"},
     "emu.extras": {"emu.sweeps", "emu.build", "emu.config_error", "emu.core"},
     "emu.sweeps": {
-        "emu.hydra_private",
-        "emu.build",
-        "emu.config_error",
-        "emu.compose",
-        "emu.runtime",
-        "emu.workload",
+        *("emu.hydra_private", "emu.build", "emu.config_error", "emu.compose", "emu.runtime", "emu.workload"),
         "emu.results",
     },
-    "emu.reproduction": {"emu.provisioning", "emu.build", "emu.config_error", "emu.runtime", "emu.results", "emu.core"},
+    "emu.reproduction": {
+        *("emu.provisioning", "emu.build", "emu.config_error", "emu.runtime", "emu.results", "emu.compat", "emu.core"),
+    },
     "emu.provisioning": {"emu.sweeps", "emu.build", "emu.config_error", "emu.compose", "emu.results", "emu.core"},
     "emu.progress": {"emu.runtime"},
     "emu.compose": {"emu.hydra_node", "emu.hydra_private"},
@@ -55,18 +52,20 @@ MAY_IMPORT = {
     "emu.transfer": {"emu.core"},
     "emu.workload": {"emu.core"},
     "emu.results": {"emu.workload", "emu.core"},
+    "emu.compat": {"emu.core"},
     "emu.core": set(),
 }
-# What everything but the core may use: of the standard library, and with nothing of emu.
+PURE = ("emu.core", "emu.compat")  # no clock, no files, no chance
+# What everything else may use: of the standard library, and with nothing of emu.
 FOUNDATIONS = ("emu.__version__", "emu.install", "emu.files")
-MAY_IMPORT = {layer: others if layer == "emu.core" else others | {*FOUNDATIONS} for layer, others in MAY_IMPORT.items()}
+MAY_IMPORT = {layer: others if layer in PURE else others | {*FOUNDATIONS} for layer, others in MAY_IMPORT.items()}
 MAY_IMPORT |= {layer: {"emu.__version__"} for layer in FOUNDATIONS}
 # Inside core each module may import those of lower rows.
 CORE_ROWS = [
     {"heterogeneous"},
     {"design"},
     {"cluster", "fit"},
-    {"paged_machines", "splitwise_sim"},
+    {"paged_machines"},
     {"machine_kind"},
     {"scheduler", "machine"},
     {"placement", "batching", "decode_batch", "handover", "prompt_queue", "reports", "repurposing"},
@@ -104,10 +103,10 @@ NOT_IN_CORE = {"asyncio", "time", "random", "logging", "threading", "os", "pathl
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 # A policy of a group: a concrete class below this folder (or that one) that has this method, with this first parameter.
 POLICIES = {
-    "placement": ("core/placement", "place", "request"),
+    "placement": ("core/placement or compat/splitwise_sim", "place", "request"),
     "batching": ("core/batching", "next_batch", "prompts"),
-    "timing": ("core/timing or execution/calibration", "for_machine", "model"),
-    "machine": ("core", "make_machine", "spec"),
+    "timing": ("core/timing or compat/splitwise_sim or execution/calibration", "for_machine", "model"),
+    "machine": ("core or compat/splitwise_sim", "make_machine", "spec"),
     "workload": ("workload", "build", "seed"),
     "prediction": ("workload/prediction", "apply", "workload"),
     "repurposing": ("core/repurposing", "choose", "pools"),
@@ -161,7 +160,7 @@ def may_import(path: Path, name: str) -> bool:
         return imported in MAY_IMPORT.get(layer, ())
     if library in LIBRARIES:
         return path.as_posix().startswith(LIBRARIES[library])
-    if layer_of(importer) == "emu.core":
+    if layer_of(importer) in PURE:
         return library == "numpy" or (library in sys.stdlib_module_names and library not in NOT_IN_CORE)
     return True
 
@@ -347,6 +346,7 @@ def test_a_yaml_without_policy_is_found(copy):
     (copy / "conf/batching/cache.yaml").write_text("_target_: emu.core.kv_cache.KVCache\n")
     assert violations(copy) == [
         "conf/placement/sticky.yaml: emu.core.placement.sticky.Sticky is no class or function of emu",
-        "conf/placement has a YAML for emu.core.placement.sticky.Sticky, which is no policy of core/placement",
+        "conf/placement has a YAML for emu.core.placement.sticky.Sticky, "
+        "which is no policy of core/placement or compat/splitwise_sim",
         "conf/batching has a YAML for emu.core.kv_cache.KVCache, which is no policy of core/batching",
     ]

@@ -193,7 +193,7 @@ error: "{error}"
 tensor_parallel: {tensor_parallel}
 max_seq_context_tokens: {max_seq_context_tokens}   # mean over the sequences of a step"""
 SIM_OPTIONS = f"""\
-_target_: emu.core.timing.splitwise_sim.SplitwiseSimFamily
+_target_: emu.compat.splitwise_sim.timing.SplitwiseSimFamily
 _convert_: all
 tensor_parallel: {TENSOR_PARALLEL}
 mixed_factor: 1.1"""

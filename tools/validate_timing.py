@@ -25,8 +25,8 @@ from fit_timing import Config, Pair, all_pairs, splitwise_sim_points
 from rich.console import Console
 from rich.table import Table
 
+from emu.compat.splitwise_sim.timing import SplitwiseSimTiming
 from emu.core.timing.model import TimingModel
-from emu.core.timing.splitwise_sim import SplitwiseSimTiming
 
 MAX_BUILT_TOKENS = 2048  # of several prompts in one pass: `max_batch_tokens` of every batching policy
 MAX_ERROR = {"prefill": 5.0, "decode": 3.0}  # %, mean over the configurations inside the range

@@ -15,8 +15,8 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.table import Table
 
+from emu.compat.splitwise_sim.timing import PROVENANCE
 from emu.config_error import ConfigError
-from emu.core.timing import splitwise_sim
 from emu.files import write_text
 from emu.reproduction.claims import BY_NAME, CLAIMS
 from emu.reproduction.figures import shown_capacities
@@ -105,6 +105,6 @@ def main(argv: list[str]) -> int:
     for finding in findings:
         console.print(table_of(finding))
         console.print()
-    console.print(f"{HEADINGS[COMPATIBLE]} is ILLUSTRATIVE: {splitwise_sim.PROVENANCE.why_illustrative()}", markup=False)
+    console.print(f"{HEADINGS[COMPATIBLE]} is ILLUSTRATIVE: {PROVENANCE.why_illustrative()}", markup=False)
     console.print(f"page: {page}; {perf_counter() - start:.0f} s", markup=False)
     return 0

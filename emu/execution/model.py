@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emu.core import setting
+from emu.core.cluster import Cluster
+from emu.core.paged_machines import PagedMachines
 from emu.core.specs import ModelSpec
 from emu.execution.torch_engine.architecture import Architecture
 from emu.execution.torch_engine.weight_files import weight_files
@@ -19,6 +21,18 @@ class Executable:
     architecture: Architecture
     dtype: str
     checkpoint: str
+
+
+def executable_of(model: ModelSpec) -> Executable:
+    """What an engine loads of a model that can be executed."""
+    assert isinstance(model.executable, Executable)
+    return model.executable
+
+
+def block_tokens_of(cluster: Cluster) -> int:
+    """Tokens of a KV block of machines that can execute, which have such blocks."""
+    assert isinstance(cluster.kind, PagedMachines)
+    return cluster.kind.block_tokens
 
 
 def random_model(name: str, dtype: str, config: dict) -> ModelSpec:

@@ -11,6 +11,7 @@ from emu.core.batch import Batch
 from emu.core.cluster import Cluster
 from emu.core.facts import OutputWritten
 from emu.core.timing.probe import DECODE, PREFILL
+from emu.execution.model import block_tokens_of, executable_of
 from emu.execution.prompts import Prompts
 from emu.execution.settings import TorchExecution
 from emu.execution.speed_probe import STEPS as PROBE_STEPS
@@ -61,7 +62,7 @@ class ThreadExecutor:
         from emu.execution.torch_engine.executor import TorchExecutor
 
         machines, cluster = self._machines, self._cluster
-        execution, executable, block_tokens = machines.execution, cluster.model.executable, cluster.kind.block_tokens
+        execution, executable, block_tokens = machines.execution, executable_of(cluster.model), block_tokens_of(cluster)
         num_blocks, num_probe_blocks = cluster.machines[self._index].num_kv_blocks, SpeedProbe.num_blocks(block_tokens)
         max_blocks = max_kv_blocks(executable, execution.device, block_tokens)
         engine = await asyncio.to_thread(
@@ -96,8 +97,11 @@ class ThreadExecutor:
         boundaries_s.append(inf)
         sequences, loop = self._sequences, asyncio.get_running_loop()
 
+        def tell_layer(layer: int) -> None:
+            loop.call_soon_threadsafe(self._on_layer, layer)
+
         def step() -> "Stepped":
-            return sequences.step(lambda layer: loop.call_soon_threadsafe(self._on_layer, layer))
+            return sequences.step(tell_layer)
 
         self._phases.add(PREFILL if sequences.num_prefills else DECODE)
         sequences.begin_step()

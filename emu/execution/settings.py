@@ -12,7 +12,7 @@ from emu.core import setting
 from emu.core.cluster import Cluster
 from emu.core.machine_kind import MachineKind, MachineSpec
 from emu.core.specs import ModelSpec
-from emu.execution.model import Executable
+from emu.execution.model import Executable, block_tokens_of, executable_of
 from emu.execution.prompts import Prompts
 from emu.install import install_command
 
@@ -149,17 +149,17 @@ class TorchExecution(Execution):
 
     def prompts(self, model: ModelSpec, prompt_tokens: np.ndarray, given: Sequence[np.ndarray] | None, seed: int) -> Prompts:
         """The token ids of all requests. Raises SettingError where one that is `given` is not in the model's vocabulary."""
-        return Prompts(prompt_tokens, model.executable.architecture.vocab_size, seed, given)
+        return Prompts(prompt_tokens, executable_of(model).architecture.vocab_size, seed, given)
 
     def stop_ids(self, model: ModelSpec) -> frozenset[int]:
         """The tokens that end an output."""
-        return frozenset(model.executable.architecture.eos_ids if self.output == "eos" else ())
+        return frozenset(executable_of(model).architecture.eos_ids if self.output == "eos" else ())
 
     def needs(self, cluster: Cluster, spec: MachineSpec) -> dict[str, float]:
         """What the process of a real machine declares to Ray."""
         if self.device != "cpu":
             return {"memory": CUDA_PROCESS_BYTES, "num_gpus": self.num_gpus}
-        kv_bytes = spec.num_kv_blocks * cluster.kind.block_tokens * cluster.model.kv_bytes_per_token
+        kv_bytes = spec.num_kv_blocks * block_tokens_of(cluster) * cluster.model.kv_bytes_per_token
         return {"memory": PROCESS_BYTES + cluster.model.weight_bytes + kv_bytes}
 
     def _check_memory(self, cluster: Cluster, machines: Sequence[MachineSpec]) -> None:

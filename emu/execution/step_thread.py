@@ -27,6 +27,7 @@ class StepThread:
         `time.monotonic()` of its end."""
 
         def work() -> None:
+            result: T | Exception
             try:
                 result = step()
             except Exception as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from emu.core.timing import splitwise_sim
+from emu.compat.splitwise_sim.timing import PROVENANCE
 from emu.reproduction import figures
 from emu.reproduction.finding import Finding, written
 from emu.reproduction.lab import CALIBRATED, COMPATIBLE, RULES, WORKLOADS, Lab
@@ -21,7 +21,7 @@ HEADINGS = {
 }
 WHAT_MODES_ARE = {
     "compatible mode": "experiment=splitwise_sim: the published simulator's rules, memory and timing lookup. "
-    f"ILLUSTRATIVE: {splitwise_sim.PROVENANCE.why_illustrative()}.",
+    f"ILLUSTRATIVE: {PROVENANCE.why_illustrative()}.",
     "as published": "the same runs, judged as the published analysis does: rates in steps of 10, TBT over tokens instead of "
     "gaps, references by its own lookup. What is left between it and the paper: the paper's traces, drawn without a seed, ten "
     "minutes long, and its rates' resolution; anything else is unknown.",

@@ -20,14 +20,15 @@ class CachePayload(Payload):
         self._expected = expected
 
     def fill(self, start: int, out: np.ndarray) -> int:
+        assert self._cache is not None  # where there is none, nothing is sent
         self._cache.read(start, out)
-        return xxhash.xxh3_64_intdigest(out)
+        return xxhash.xxh3_64_intdigest(out.data)
 
     def check(self, start: int, received: np.ndarray, checksum: int) -> str:
         if self._expected is not None:
             problem = self._expected.check(start, received, checksum)
         else:
-            problem = "" if xxhash.xxh3_64_intdigest(received) == checksum else WRONG_CHECKSUM
+            problem = "" if xxhash.xxh3_64_intdigest(received.data) == checksum else WRONG_CHECKSUM
         if not problem and self._cache is not None:
             self._cache.write(start, received)
         return problem

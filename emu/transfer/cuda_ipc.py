@@ -32,6 +32,7 @@ class CudaIpc(Transport):
     """
 
     send_buffers: CudaBuffers
+    receive_buffers: CudaBuffers
 
     def __init__(self, num_buffers: int, buffer_bytes: int) -> None:
         if not torch.cuda.is_available():
@@ -49,6 +50,7 @@ class CudaIpc(Transport):
 
     async def connect(self, addresses: dict[int, Export]) -> None:
         loop = asyncio.get_running_loop()
+        assert self._export is not None  # it is open
         for peer, (boot_id, handle) in addresses.items():
             if boot_id != self._export.boot_id:
                 raise TransportError(

@@ -158,9 +158,9 @@ class Destination:
             for task, message in receiving.items():
                 if task.cancel():  # perhaps before it has begun
                     self._transport.decline(pull.source, message.ticket, message.stop - message.start)
-            for message in [pull.ready.get_nowait() for _ in range(pull.ready.qsize())]:
-                if isinstance(message, Ready):
-                    self._decline(pull.source, number, message)
+            for waiting in [pull.ready.get_nowait() for _ in range(pull.ready.qsize())]:
+                if isinstance(waiting, Ready):
+                    self._decline(pull.source, number, waiting)
             self._send(pull.source, Frame.STOP, number)
         return missing
 

@@ -84,7 +84,7 @@ class KVPayload(Payload):
     ) -> None:
         super().__init__(num_bytes, num_pieces)
         identity = np.array([request_id, attempt], dtype=np.int64)
-        self._key = xxhash.xxh3_64_intdigest(identity)
+        self._key = xxhash.xxh3_64_intdigest(identity.data)
         self.layout = layout
 
     def fill(self, start: int, out: np.ndarray) -> int:
@@ -94,9 +94,9 @@ class KVPayload(Payload):
         for first in range(0, len(words), TILE_WORDS):
             tile = words[first : first + TILE_WORDS]
             np.add(_TILE[: len(tile)], self._word(first_word + first), out=tile)
-            digest.update(tile)
+            digest.update(tile.data)
         out[num_whole:] = self._tail(start + num_whole, len(out) - num_whole)
-        digest.update(out[num_whole:])
+        digest.update(out[num_whole:].data)
         return digest.intdigest()
 
     def verify(self, start: int, received: np.ndarray) -> tuple[int | None, int]:
@@ -109,12 +109,12 @@ class KVPayload(Payload):
         digest, wrong = xxhash.xxh3_64(), None
         for first in range(0, len(words), TILE_WORDS):
             tile = words[first : first + TILE_WORDS]
-            digest.update(tile)
+            digest.update(tile.data)
             found = np.subtract(tile, _TILE[: len(tile)], out=_scratch.tile[: len(tile)])
             is_right = found == self._word(first_word + first)
             if wrong is None and not is_right.all():
                 wrong = start + (first + int(is_right.argmin())) * WORD_BYTES
-        digest.update(received[num_whole:])
+        digest.update(received[num_whole:].data)
         tail = self._tail(start + num_whole, len(received) - num_whole)
         if wrong is None and not np.array_equal(received[num_whole:], tail):
             wrong = start + num_whole

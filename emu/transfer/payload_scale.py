@@ -52,7 +52,7 @@ def choose_dilation(probe: TransferProbe, transfers_per_s: float, num_bytes: np.
     of them are pulled in the `modelled_s` that their transfers take in the emulated cluster. `transfers_per_s` and `modelled_s`
     are emulated. Two digits, rounded up; at least 1.
     """
-    pull_s = probe.pull_s(num_bytes)
+    pull_s = np.asarray(probe.pull_s(num_bytes))
     least = max(1.0, transfers_per_s * float(pull_s.mean()) / MAX_SHARE, float(np.percentile(pull_s / modelled_s, 99)))
     step = 10.0 ** (math.floor(math.log10(least)) - 1)
     return round(math.ceil(least / step - 1e-9) * step, 10)

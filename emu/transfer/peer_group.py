@@ -35,7 +35,9 @@ class PeerGroup:
         self._broken: asyncio.Future[str] = self._loop.create_future()  # why
         self.closed: asyncio.Future[None] = self._loop.create_future()  # after it has broken
         self._running: set[asyncio.Future[None]] = set()
-        self._over = collections.defaultdict(self._loop.create_future)  # by tag, where operations have to be in order
+        self._over: dict[int, asyncio.Future[None]] = collections.defaultdict(
+            self._loop.create_future
+        )  # by tag, where operations have to be in order
         self._begun: set[int] = set()  # tags from `_num_begun` on
         self._num_begun = 0
 
@@ -93,7 +95,7 @@ class PeerGroup:
             if self._made.done():
                 self._close()
             elif self._rank == SOURCE:
-                self._loop.run_in_executor(self._threads, lambda: self._store().set(MEET, b"called off"))
+                self._loop.run_in_executor(self._threads, lambda: self._store().set(MEET, "called off"))
 
     async def _first(self, awaited: asyncio.Future) -> None:
         """Wait for it, unless the group breaks first."""
@@ -109,7 +111,7 @@ class PeerGroup:
         """Blocks until the other end makes it too. The source waits where it can be told that nobody will come."""
         store = self._store()
         if self._rank == DESTINATION:
-            store.set(MEET, b"here")
+            store.set(MEET, "here")
         elif store.get(MEET) != b"here":
             raise ConnectionError("called off")
         return self._backend.make_group(store, self._rank)
@@ -117,8 +119,8 @@ class PeerGroup:
     def _on_made(self, made: asyncio.Future) -> None:
         if self._broken.done():
             self._close()
-        elif made.exception() is not None:
-            self.break_off(_line(made.exception()))
+        elif (error := made.exception()) is not None:
+            self.break_off(_line(error))
 
     def _close(self) -> None:
         """Have it closed on a thread, if it was made at all."""

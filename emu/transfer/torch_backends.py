@@ -4,12 +4,18 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch.distributed import ProcessGroup, Store
 
 from emu.transfer.buffers import Buffers
 from emu.transfer.settings import TransferError
+
+if TYPE_CHECKING:
+    from emu.transfer.cuda_buffers import CudaBuffers
+
+    TensorBuffers: TypeAlias = "CudaBuffers | HostBuffers"
 
 LAST_TAG = (1 << 31) - 1  # tags are of 31 bits; no message has this one
 
@@ -23,7 +29,7 @@ class TorchBackend(ABC):
         self.host, self.timeout = host, timedelta(seconds=timeout_s)
 
     @abstractmethod
-    def make_buffers(self, num_buffers: int, buffer_bytes: int) -> Buffers:
+    def make_buffers(self, num_buffers: int, buffer_bytes: int) -> "TensorBuffers":
         """Buffers whose `tensor`s can be sent and received, after `upload` and before `download`."""
 
     @abstractmethod
@@ -56,10 +62,10 @@ class Gloo(TorchBackend):
         return HostBuffers(num_buffers, buffer_bytes)
 
     def make_group(self, store: Store, rank: int) -> ProcessGroup:
-        options = torch.distributed.ProcessGroupGloo._Options()
+        options = torch.distributed.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # torch's types lack it
         options._devices, options._timeout = [self._device], self.timeout
         options._threads = 0  # they work on collective operations only
-        return torch.distributed.ProcessGroupGloo(store, rank, 2, options)
+        return torch.distributed.ProcessGroupGloo(store, rank, 2, options)  # type: ignore[return-value]  # it is one
 
     def close_group(self, group: ProcessGroup) -> None:
         # Its `abort` does nothing (torch 2.13). But once any operation of a group has timed out, gloo closes the group's
@@ -83,7 +89,7 @@ class Nccl(TorchBackend):
         # Otherwise torch ends the whole process when an operation fails; here the group is closed and another one made.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
 
-    def make_buffers(self, num_buffers: int, buffer_bytes: int) -> Buffers:
+    def make_buffers(self, num_buffers: int, buffer_bytes: int) -> "TensorBuffers":
         from emu.transfer.cuda_buffers import CudaBuffers
 
         return CudaBuffers(num_buffers, buffer_bytes)
@@ -91,7 +97,7 @@ class Nccl(TorchBackend):
     def make_group(self, store: Store, rank: int) -> ProcessGroup:
         options = torch.distributed.ProcessGroupNCCL.Options()
         options._timeout = self.timeout
-        return torch.distributed.ProcessGroupNCCL(store, rank, 2, options)
+        return torch.distributed.ProcessGroupNCCL(store, rank, 2, options)  # type: ignore[return-value]  # it is one
 
     def close_group(self, group: ProcessGroup) -> None:
         group.abort()

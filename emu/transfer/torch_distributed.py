@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.distributed import ProcessGroup, Store, TCPStore
@@ -23,6 +24,9 @@ from emu.transfer.torch_backends import BACKENDS
 from emu.transfer.transport import Ticket, Transport, TransportError
 from emu.transfer.worker import give_way
 
+if TYPE_CHECKING:
+    from emu.transfer.torch_backends import TensorBuffers
+
 Address = tuple[str, int]  # of a store
 
 
@@ -31,6 +35,9 @@ class TorchDistributed(Transport):
 
     A receive is given up after `timeout_s`, a send after three times as much: what is published may wait for so long.
     """
+
+    send_buffers: "TensorBuffers"
+    receive_buffers: "TensorBuffers"
 
     def __init__(self, backend: str, host: str, num_buffers: int, buffer_bytes: int, timeout_s: float) -> None:
         self._host, self._timeout_s = host, timeout_s
@@ -54,17 +61,18 @@ class TorchDistributed(Transport):
         return self._host, self._store.port
 
     async def connect(self, addresses: dict[int, Address]) -> None:
-        for peer, address in addresses.items():
-            if self._addresses.get(peer) != tuple(address):
+        for peer, (host, port) in addresses.items():
+            if self._addresses.get(peer) != (host, port):
                 self.forget(peer)
-                self._addresses[peer] = tuple(address)
+                self._addresses[peer] = host, port
 
     # --- source -------------------------------------------------------------------------------------------------------
 
     def publish(self, peer: int, buffer: int, num_bytes: int) -> Ticket:
         group = self._outgoing.get(peer)
         if group is None or group.is_broken:
-            group = self._outgoing[peer] = self._make_group(next(self._numbers), SOURCE, self._store.clone)
+            clone: Callable[[], Store] = self._store.clone  # type: ignore[union-attr]  # torch's types lack it
+            group = self._outgoing[peer] = self._make_group(next(self._numbers), SOURCE, clone)
         tag = next(group.tags)
         self._sending[group.number, tag] = group, asyncio.ensure_future(self._send(group, tag, buffer, num_bytes))
         return group.number, tag
@@ -78,7 +86,9 @@ class TorchDistributed(Transport):
             await group.run(send)
 
     async def withdraw(self, peer: int, ticket: Ticket) -> None:
-        group, sending = self._sending.pop(tuple(ticket))
+        assert isinstance(ticket, tuple)
+        number, tag = ticket
+        group, sending = self._sending.pop((number, tag))
         done, _ = await asyncio.wait({sending}, timeout=self._timeout_s)
         if not done:
             group.break_off(f"machine {peer} did not receive a message for {self._timeout_s:g} s")
@@ -110,6 +120,7 @@ class TorchDistributed(Transport):
 
     def _start(self, peer: int, ticket: Ticket, num_bytes: int) -> asyncio.Task[int] | None:
         """Receive a message, whoever waits for it, once: None where that has begun before."""
+        assert isinstance(ticket, tuple)
         number, tag = ticket
         group = self._incoming_group(peer, number)
         if not group.begin(tag):
@@ -169,13 +180,15 @@ class TorchDistributed(Transport):
         groups = [*self._outgoing.values(), *self._incoming.values()]
         for peer in {*self._outgoing, *self._incoming, *self._addresses}:
             self.forget(peer)
-        ending = {*self._receiving, *(sending for _, sending in self._sending.values()), *(group.closed for group in groups)}
+        ending: set[asyncio.Future[Any]] = {*self._receiving, *(group.closed for group in groups)}
+        ending |= {sending for _, sending in self._sending.values()}
         if ending:
             await asyncio.wait(ending, timeout=self._timeout_s)
         self._threads.shutdown(wait=False)
         self.send_buffers.close()
         self.receive_buffers.close()
-        self._store = self._backend = None
+        self._store = None
+        del self._backend
 
     def _make_store(self) -> TCPStore:
         """Listen at this host's own address, where by itself a store listens at all."""

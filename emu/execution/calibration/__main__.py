@@ -14,9 +14,9 @@ from emu.execution.torch_engine.errors import EngineError
 
 
 def main() -> int:
-    job, *others = pickle.load(sys.stdin.buffer)
+    job, target, measurements, command = pickle.load(sys.stdin.buffer)
     try:
-        write_timing(job, *others, progress_lines(f"calibrating {job.model.name} on {job.device}"))
+        write_timing(job, target, measurements, command, progress_lines(f"calibrating {job.model.name} on {job.device}"))
     except (CalibrationError, EngineError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -25,6 +25,7 @@ from emu.execution.calibration.measurements import (
 from emu.execution.calibration.neighbour import neighbours
 from emu.execution.calibration.profiler import Profiler
 from emu.execution.calibration.step_shape import StepShape
+from emu.execution.model import executable_of
 from emu.execution.speed_probe import SpeedProbe
 from emu.execution.torch_engine.device import max_kv_blocks
 from emu.execution.torch_engine.engine import Engine, load_engine
@@ -55,7 +56,7 @@ def calibrate(job: Job, path: Path, say: Callable[[str], None]) -> Calibration:
 
     `say` is told now and then how far it is. Raises CalibrationError, EngineError.
     """
-    executable = job.model.executable
+    executable = executable_of(job.model)
     capacity = max_kv_blocks(executable, job.device, job.block_tokens)
     num_blocks = min(job.max_kv_blocks + SpeedProbe.num_blocks(job.block_tokens), capacity)
     engine = load_engine(
@@ -109,8 +110,19 @@ async def _calibrate(job: Job, engine: Engine, capacity: int, path: Path, say: C
     probe_prefill_s, probe_decode_s = typical_probe_s(file.done)
     figures |= {"probe_prefill_s": probe_prefill_s, "probe_decode_s": probe_decode_s}
     prefill, decode = np.percentile(slowness(file.done), (5, 95), axis=0).T.tolist()
-    found = (regions, len(rounds), effort.num_rounds, capacity, *_costs_of_starting(file.done), (prefill, decode), *watts)
-    return Calibration(figures | error_figures(regions), *found)
+    overhead_s, idle_s = _costs_of_starting(file.done)
+    return Calibration(
+        figures=figures | error_figures(regions),
+        regions=regions,
+        num_shapes=len(rounds),
+        num_rounds=effort.num_rounds,
+        num_kv_blocks=capacity,
+        overhead_s=overhead_s,
+        idle_s=idle_s,
+        slowness=(prefill, decode),
+        prefill_w=watts[0],
+        decode_w=watts[1],
+    )
 
 
 def _costs_of_starting(measurements: list[Measurement]) -> tuple[float, float]:

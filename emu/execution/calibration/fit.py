@@ -1,6 +1,7 @@
 """The figures of a `CalibratedTiming` from the measured times of steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from emu.execution.calibration.step_shape import StepShape
 
 MIN_RATIO = 1.15  # of two neighbouring points of `pass_tokens`: closer ones would each follow the noise of one configuration
 MIN_SHARE = 0.1  # of the shortest time, which every point of a curve has at least: no noise makes a step take nothing
-Figures = dict[str, float | list[float]]
+Figures = dict[str, Any]  # a number or a list of them each, as `CalibratedTiming` takes and checks them
 
 
 def fit(times_s: Mapping[StepShape, float]) -> Figures:

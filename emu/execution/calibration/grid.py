@@ -49,7 +49,9 @@ def _sizes(first: int, largest: int, quick: bool) -> list[int]:
 
 def _prefills(bounds: Bounds, quick: bool) -> list[StepShape]:
     longest = min(bounds.max_pass_tokens, bounds.max_seq_tokens)
-    prompts = [((num_tokens, 0),) for num_tokens in (1, *_sizes(8 if quick else 2, longest, quick))]
+    prompts: list[tuple[tuple[int, int], ...]] = [
+        ((num_tokens, 0),) for num_tokens in (1, *_sizes(8 if quick else 2, longest, quick))
+    ]
     prompts += [((num_tokens, 0),) * number for number in (2, 4, 8) for num_tokens in ((48,) if quick else (24, 96, 384))]
     prompts += [((num_tokens, 0), (3 * num_tokens, 0)) for num_tokens in ((60,) if quick else (20, 60, 200))]
     for num_tokens in (128,) if quick else (32, 128, 512):

@@ -19,7 +19,7 @@ from emu.core.timing.model import TimingError, TimingModel
 from emu.core.timing.provenance import Provenance
 from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.job import QUICK, Job
-from emu.execution.model import Executable
+from emu.execution.model import Executable, executable_of
 from emu.files import locked, read_text
 from emu.install import install_command
 
@@ -94,7 +94,7 @@ class HostTiming:
 
 def digest(job: Job) -> str:
     """Of all that the times depend on: what is executed, on what, and by which code."""
-    executable = job.model.executable
+    executable = executable_of(job.model)
     parts = [job.model.name, executable.architecture, executable.dtype, job.hardware, job.device, job.num_threads]
     parts += [job.num_beside, job.max_kv_blocks, device_name(job.device), torch_version()]
     hashed = hashlib.sha256(repr(parts).encode())
@@ -128,6 +128,7 @@ def _calibrate(job: Job, path: Path) -> dict[str, Any]:
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(EMU.parent), os.environ.get("PYTHONPATH"))))},
         )
+        assert process.stdin is not None and process.stderr is not None  # they are pipes
         process.stdin.write(pickle.dumps(task))
         process.stdin.close()
         last_line = ""

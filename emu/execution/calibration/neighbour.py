@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from emu.execution.calibration.job import Job
+from emu.execution.model import executable_of
 from emu.execution.torch_engine.engine import Chunk, load_engine
 
 BUSY_SHARE = 0.4  # of its time; real machines are to be half busy at most
@@ -30,10 +31,10 @@ def neighbours(job: Job) -> Iterator[None]:
 
 def _work(job: Job, parent: int) -> None:
     """Bursts of work until the parent is gone."""
-    num_tokens = min(MAX_PROMPT_TOKENS, job.model.executable.architecture.max_positions - 1)
+    num_tokens = min(MAX_PROMPT_TOKENS, executable_of(job.model).architecture.max_positions - 1)
     num_blocks = -(-(num_tokens + 1) // job.block_tokens)
     engine = load_engine(
-        job.model.executable,
+        executable_of(job.model),
         num_blocks=num_blocks,
         block_tokens=job.block_tokens,
         device=job.device,

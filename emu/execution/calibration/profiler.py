@@ -130,7 +130,11 @@ class Profiler:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[list[StepTime]] = loop.create_future()
         times: list[StepTime] = []
-        on_layer = (lambda layer: loop.call_soon_threadsafe(int)) if tells_layers else None  # as for layers that leave early
+
+        def tell(layer: int) -> None:
+            loop.call_soon_threadsafe(int)  # as for layers that leave early
+
+        on_layer = tell if tells_layers else None
 
         def start(start_s: float) -> None:
             batch = chunks(len(times))

@@ -14,6 +14,7 @@ from emu.execution.calibration.device import device_name, torch_version
 from emu.execution.calibration.holdout import RegionError
 from emu.execution.calibration.job import Job
 from emu.execution.calibration.neighbour import BUSY_SHARE
+from emu.execution.model import executable_of
 from emu.files import write_text
 
 SIZES = {"prefill": "tokens", "decode": "sequences", "mixed": "tokens"}
@@ -90,7 +91,7 @@ def costs(job: Job, calibration: Calibration) -> list[str]:
 
 
 def _header(job: Job, calibration: Calibration, command: str, date: str) -> Iterator[str]:
-    figures, dtype = calibration.figures, job.model.executable.dtype
+    figures, dtype = calibration.figures, executable_of(job.model).dtype
     yield f"Times of one forward pass of {job.model.name} ({dtype}) on hardware {job.hardware}. Calibrated on"
     yield f"{_device(job)}, {date}, with"
     if job.num_beside:

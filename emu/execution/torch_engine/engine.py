@@ -14,9 +14,9 @@ from emu.execution.torch_engine.chunk import Chunk
 from emu.execution.torch_engine.device import check_memory, keep_freed_memory, parse_device, parse_dtype
 from emu.execution.torch_engine.errors import EngineError
 from emu.execution.torch_engine.kv_cache import PagedKVCache
-from emu.execution.torch_engine.packed_batch import PackedBatch
+from emu.execution.torch_engine.packed_batch import DecodeAttention, PackedBatch
 from emu.execution.torch_engine.sampling import next_tokens
-from emu.execution.torch_engine.transformer import Transformer
+from emu.execution.torch_engine.transformer import Layer, Transformer
 
 __all__ = ["Chunk", "Engine", "EngineError", "load_engine"]
 
@@ -27,7 +27,7 @@ class Engine:
     def __init__(self, model: Transformer, cache: PagedKVCache) -> None:
         self.model = model
         self.cache = cache
-        self._decode_attention = GatheredDecode
+        self._decode_attention: Callable[[PagedKVCache, Sequence[Chunk]], DecodeAttention] = GatheredDecode
         self._graphs = None
         if self.device.type == "cuda":
             # Both bring torch's compiler, which takes a second to import.
@@ -130,6 +130,8 @@ def load_engine(
         randomize_weights(model)
     if parallelize is not None:
         parallelize(model)
-    num_kv_heads, head_dim = model.layers[0].attention.num_kv_heads, executable.architecture.head_dim
+    first = model.layers[0]
+    assert isinstance(first, Layer)
+    num_kv_heads, head_dim = first.attention.num_kv_heads, executable.architecture.head_dim
     cache = PagedKVCache(len(model.layers), num_blocks, block_tokens, num_kv_heads, head_dim, dtype, target)
     return Engine(model, cache)

@@ -1,6 +1,6 @@
 """Executes the batches of one machine with an engine: keeps its sequences, their tokens and their KV blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ class TorchExecutor:
         engine: Engine,
         prompts: Prompts,
         output_tokens: Sequence[int],
-        stop_ids: Sequence[int],
+        stop_ids: Collection[int],
         temperature: float,
         top_p: float,
         seed: int,

@@ -49,7 +49,7 @@ class PackedBatch:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         num = self._num_decodes
-        outputs = [self._decode(layer, q[:num])] if num else []
+        outputs = [] if self._decode is None else [self._decode(layer, q[:num])]
         parts = zip(self._prompts, *(x[num:].split(self._sizes) for x in (q, k, v)), strict=True)
         outputs += [prompt(layer, *qkv) for prompt, *qkv in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -56,7 +56,7 @@ class PagedDecode:
 
     def _varlen(self, layer: int, q: Tensor) -> Tensor:
         k, v = self._cache.layers[layer]  # (blocks, block_tokens, K, D)
-        return varlen.varlen_attn(
+        return varlen.varlen_attn(  # type: ignore[return-value]  # a pair only with return_aux
             q,
             k,
             v,

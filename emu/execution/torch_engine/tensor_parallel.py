@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from emu.execution.torch_engine.architecture import Architecture
 from emu.execution.torch_engine.errors import EngineError
-from emu.execution.torch_engine.transformer import Transformer
+from emu.execution.torch_engine.transformer import Layer, Transformer
 
 
 @contextmanager
@@ -42,6 +42,7 @@ def shard(model: Transformer) -> None:
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     check_divides(model.architecture, num_ranks)
     for layer in model.layers:
+        assert isinstance(layer, Layer)
         attention, mlp = layer.attention, layer.mlp
         sizes = [heads * attention.head_dim for heads in (attention.num_heads, attention.num_kv_heads, attention.num_kv_heads)]
         _keep_outputs(attention.qkv, sizes, rank, num_ranks)

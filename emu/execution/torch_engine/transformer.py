@@ -8,7 +8,7 @@ what is in the KV cache is the pass's own business (`attention.py`). Shapes in c
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class Transformer(nn.Module):
     def __init__(self, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         a = self.architecture = architecture
-        kind = {"dtype": dtype, "device": device}
+        kind: dict[str, Any] = {"dtype": dtype, "device": device}
         self.embedding = skip_init(nn.Embedding, a.vocab_size, a.hidden_size, **kind)
         self.layers = nn.ModuleList(Layer(a, kind) for _ in range(a.num_layers))
         self.norm = nn.RMSNorm(a.hidden_size, a.rms_norm_eps, **kind)
@@ -65,6 +65,7 @@ class Transformer(nn.Module):
         """Every weight under its name in a checkpoint; those that are fused here are views of their rows."""
         yield "model.embed_tokens.weight", self.embedding.weight
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             yield from ((f"model.layers.{index}.{name}", weight) for name, weight in layer.weights())
         yield "model.norm.weight", self.norm.weight
         if self.output is not None:
@@ -107,7 +108,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         H, K, D = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).view(-1, H + 2 * K, D)  # (T, H+2K, D)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             qk = torch.cat((self.q_norm(qkv[:, :H]), self.k_norm(qkv[:, H : H + K])), dim=1)
         else:
             qk = qkv[:, : H + K]
@@ -126,7 +127,7 @@ class Attention(nn.Module):
             yield from zip(("q_proj.bias", "k_proj.bias", "v_proj.bias"), self.qkv.bias.split(sizes), strict=True)
         if self.o.bias is not None:
             yield "o_proj.bias", self.o.bias
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             yield "q_norm.weight", self.q_norm.weight
             yield "k_norm.weight", self.k_norm.weight
 

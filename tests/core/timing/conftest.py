@@ -1,19 +1,3 @@
-from pathlib import Path
+from tests.configured import load, timing
 
-import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-
-CONF = Path(__file__).parents[3] / "conf"
-
-
-@pytest.fixture(scope="session")
-def load():
-    """load(group, name) -> what conf/group/name.yaml describes."""
-    return lambda group, name: instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"))
-
-
-@pytest.fixture(scope="session")
-def timing(load):
-    """timing(family, model, hardware) -> TimingModel, from the committed configuration."""
-    return lambda family, model, hardware: load("timing", family).for_machine(load("model", model), load("hardware", hardware))
+__all__ = ["load", "timing"]

@@ -5,7 +5,7 @@ import yaml
 from hydra.utils import instantiate
 
 from emu.core.timing.provenance import Provenance
-from tests.core.timing.conftest import CONF
+from tests.configured import CONF
 
 ILLUSTRATIVE = "is not a measurement{}: latencies, service levels and cost are illustrative"
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from emu.compat.splitwise_sim.batcher import BatchLimits
+from emu.compat.splitwise_sim.machine import NO_LIMIT, SplitwiseSimMachine
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.facts import KVHandedOver, StaleDropped
 from emu.core.messages import (
@@ -32,8 +34,6 @@ from emu.core.messages import (
     StepsPassed,
 )
 from emu.core.oracle import OutputOracle
-from emu.core.splitwise_sim.batcher import BatchLimits
-from emu.core.splitwise_sim.machine import NO_LIMIT, SplitwiseSimMachine
 
 ME, OTHER = 1, 2
 OUTPUTS = [5, 5, 5, 5, 90]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from emu.build import build, compose
+from emu.compat.splitwise_sim.machine import SplitwiseSimMachine
 from emu.config_error import ConfigError
 from emu.core.messages import FlowRequested
 from emu.core.oracle import OutputOracle
 from emu.core.pools import Pool
-from emu.core.splitwise_sim.machine import SplitwiseSimMachine
 from emu.results.columns import FAILED, FINISHED, Columns
 from emu.results.event_log import pack_record
 from emu.results.invariants import Ended, violations
@@ -25,7 +25,7 @@ from emu.runtime.virtual import VirtualRuntime
 from tests.clusters import Run, assert_same_tables, make_workload
 from tests.losing import at_random, losing
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = Path(__file__).parents[2] / "tools"
 RUNS = [
     *("bloom_conv70_baseH40", "bloom_conv70_HH25P15T", "bloom_code70_baseH40", "bloom_code70_HH35P5T"),
     *("llama_conv70_HH25P15T", "llama_code70_HA35P8T", "bloom_code100_HH35P5T"),

@@ -1,8 +1,8 @@
 """Which requests are at a machine, and what the scheduler can conclude from that about its queue."""
 
+from emu.compat.splitwise_sim.task import Task
 from emu.core.message import Message
 from emu.core.messages import SCHEDULER, QueueChanged, Send
-from emu.core.splitwise_sim.task import Task
 
 
 class Presence:

@@ -1,10 +1,10 @@
 """The scheduler beside machines of the published simulator: it learns what its placement has to know at once."""
 
+from emu.compat.splitwise_sim.load import SplitwiseSimLoad
+from emu.compat.splitwise_sim.placement import SplitwiseSim
 from emu.core.message import Message
 from emu.core.messages import KVTransferred, QueueChanged
 from emu.core.placement.policy import PlacementPolicy
-from emu.core.placement.splitwise_sim import SplitwiseSim
-from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import MachineLoad, Pool
 from emu.core.repurposing import NEVER, RepurposingPolicy
 from emu.core.request import Phase, Request

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from emu.compat.splitwise_sim.batcher import BatchLimits
+from emu.compat.splitwise_sim.load import SplitwiseSimLoad
+from emu.compat.splitwise_sim.machine import SplitwiseSimMachine
+from emu.compat.splitwise_sim.scheduler import SplitwiseSimScheduler
 from emu.core import setting
 from emu.core.batching.policy import BatchingPolicy
 from emu.core.machine_kind import Capacity, MachineSpec
 from emu.core.oracle import OutputOracle
-from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import Role
 from emu.core.specs import HardwareSpec, ModelSpec, SpecError
-from emu.core.splitwise_sim.batcher import BatchLimits
-from emu.core.splitwise_sim.machine import SplitwiseSimMachine
-from emu.core.splitwise_sim.scheduler import SplitwiseSimScheduler
 from emu.core.timing.model import TimingModel
 
 

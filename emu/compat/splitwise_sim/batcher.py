@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from heapq import merge
 from operator import attrgetter
 
-from emu.core.splitwise_sim.active_decodes import ActiveDecodes
-from emu.core.splitwise_sim.memory import Memory
-from emu.core.splitwise_sim.task import Task
+from emu.compat.splitwise_sim.active_decodes import ActiveDecodes
+from emu.compat.splitwise_sim.memory import Memory
+from emu.compat.splitwise_sim.task import Task
 
 _rank = attrgetter("rank")
 

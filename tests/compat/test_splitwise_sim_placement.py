@@ -2,14 +2,14 @@
 
 import pytest
 
+from emu.compat.splitwise_sim.load import SplitwiseSimLoad
+from emu.compat.splitwise_sim.placement import SplitwiseSim
+from emu.compat.splitwise_sim.scheduler import SplitwiseSimScheduler
 from emu.core.facts import PoolChanged, RequestPlaced
 from emu.core.messages import Assigned, KVTransferred, MachineDied, PrefillDone, QueueChanged, RequestFinished, RunEnded, Send
 from emu.core.oracle import OutputOracle
-from emu.core.placement.splitwise_sim import SplitwiseSim
-from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import Role
 from emu.core.request import Request
-from emu.core.splitwise_sim.scheduler import SplitwiseSimScheduler
 
 ROLES = {"p": Role.PREFILL, "d": Role.DECODE, "m": Role.MIXED}
 OUTPUT_TOKENS = 5

@@ -1,5 +1,7 @@
 """The KV caches on their way out of a machine and into it."""
 
+from emu.compat.splitwise_sim.memory import Memory
+from emu.compat.splitwise_sim.task import Task
 from emu.core.attempts import Attempts
 from emu.core.facts import KVHandedOver
 from emu.core.message import Message
@@ -17,8 +19,6 @@ from emu.core.messages import (
     Send,
     SetTimer,
 )
-from emu.core.splitwise_sim.memory import Memory
-from emu.core.splitwise_sim.task import Task
 
 
 class Handovers:

@@ -1,6 +1,6 @@
 """The decodes in a machine's batch, each of which grows by one token a step."""
 
-from emu.core.splitwise_sim.task import Task
+from emu.compat.splitwise_sim.task import Task
 
 
 class ActiveDecodes:

@@ -2,11 +2,11 @@
 
 import pytest
 
+from emu.compat.splitwise_sim.batcher import Batcher, BatchLimits
+from emu.compat.splitwise_sim.machines import SplitwiseSimMachines
+from emu.compat.splitwise_sim.memory import Memory
+from emu.compat.splitwise_sim.task import Task
 from emu.core.setting import SettingError
-from emu.core.splitwise_sim.batcher import Batcher, BatchLimits
-from emu.core.splitwise_sim.machines import SplitwiseSimMachines
-from emu.core.splitwise_sim.memory import Memory
-from emu.core.splitwise_sim.task import Task
 
 
 class Queue:

@@ -3,8 +3,8 @@
 from operator import attrgetter
 from typing import ClassVar
 
+from emu.compat.splitwise_sim.load import SplitwiseSimLoad
 from emu.core import setting
-from emu.core.placement.splitwise_sim_load import SplitwiseSimLoad
 from emu.core.pools import MachineLoad, Pool, Pools
 from emu.core.request import Request
 

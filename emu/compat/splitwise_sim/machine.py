@@ -7,6 +7,11 @@ because an executor gives only so many steps at a time, goes on as it is.
 from collections.abc import Callable
 from typing import Any
 
+from emu.compat.splitwise_sim.batcher import Batcher, BatchLimits
+from emu.compat.splitwise_sim.handovers import Handovers
+from emu.compat.splitwise_sim.memory import Memory
+from emu.compat.splitwise_sim.presence import Presence
+from emu.compat.splitwise_sim.task import Task
 from emu.core.attempts import Attempts
 from emu.core.batch import Batch, DecodeJoin, Prefill
 from emu.core.message import Message
@@ -30,11 +35,6 @@ from emu.core.messages import (
     StepsPassed,
 )
 from emu.core.oracle import OutputOracle
-from emu.core.splitwise_sim.batcher import Batcher, BatchLimits
-from emu.core.splitwise_sim.handovers import Handovers
-from emu.core.splitwise_sim.memory import Memory
-from emu.core.splitwise_sim.presence import Presence
-from emu.core.splitwise_sim.task import Task
 
 NO_LIMIT = 2**31 - 1  # of steps: a block lasts until a decode ends, which only the executor sees
 

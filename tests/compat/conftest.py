@@ -1,0 +1,3 @@
+from tests.configured import load, timing
+
+__all__ = ["load", "timing"]
