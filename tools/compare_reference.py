@@ -55,8 +55,8 @@ def overrides_of(row: dict[str, str], folder: Path) -> list[str]:
 def figures(columns: Columns) -> dict[str, dict[str, float]]:
     """Milliseconds by metric and statistic, of all requests."""
     requests = columns.requests
-    ttft = 1000 * (requests.first_token_s - requests.arrival_s)
-    e2e = 1000 * (requests.last_token_s - requests.arrival_s)
+    ttft = 1000 * requests.ttft_s
+    e2e = 1000 * requests.e2e_s
     values = {"ttft": ttft, "tbt": (e2e - ttft) / requests.output_tokens, "e2e": e2e}
     return {
         metric: dict(zip(STATISTICS, [*np.percentile(value, [50, 90, 99]).tolist(), float(value.mean())], strict=True))

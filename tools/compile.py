@@ -62,6 +62,16 @@ MODULES = (
 )
 
 
+# Types of what is not compiled are of no concern here. `emu` names its library's, through which all of torch and Ray would be
+# read: 5 GB, and minutes.
+OPTIONS = """[mypy]
+ignore_missing_imports = true
+follow_imports = silent
+[mypy-emu.library]
+follow_imports = skip
+"""
+
+
 class CannotCompile(Exception):
     """Something is missing. The text is for the user."""
 
@@ -99,8 +109,8 @@ def compile_package(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as temporary:
         fresh = Path(temporary) / "package"
         shutil.copytree(ROOT / "emu", fresh / "emu", ignore=shutil.ignore_patterns("__pycache__", "conf"))
-        # Types of what is not compiled are of no concern here.
-        options = ["--config-file=", f"--cache-dir={temporary}/cache", "--ignore-missing-imports", "--follow-imports=silent"]
+        (Path(temporary) / "mypy.ini").write_text(OPTIONS)
+        options = [f"--config-file={temporary}/mypy.ini", f"--cache-dir={temporary}/cache"]
         command = [sys.executable, "-m", "mypyc", *options, *MODULES]
         environment = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"} | os.environ
         done = subprocess.run(command, cwd=fresh, env=environment, capture_output=True, text=True, check=False)

@@ -51,7 +51,7 @@ def observe_alone(overrides: list[str]) -> dict[str, Any]:
     return {
         "prompt_tokens": requests.prompt_tokens[chosen].tolist(),
         "second_token_s": (requests.second_token_s - requests.first_token_s)[chosen].tolist(),
-        "e2e_s": (requests.last_token_s - requests.arrival_s)[chosen].tolist(),
+        "e2e_s": requests.e2e_s[chosen].tolist(),
     }
 
 

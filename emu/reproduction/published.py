@@ -29,8 +29,8 @@ def published_margins(columns: Columns, reference: TimingModel, settings: SloSet
     if not measured.any():
         return {}
     prompt_tokens, output_tokens = requests.prompt_tokens[measured], requests.output_tokens[measured]
-    ttft_s = (requests.first_token_s - requests.arrival_s)[measured]
-    e2e_s = (requests.last_token_s - requests.arrival_s)[measured]
+    ttft_s = requests.ttft_s[measured]
+    e2e_s = requests.e2e_s[measured]
     lengths, index = np.unique(prompt_tokens, return_inverse=True)
     lone_ttft_s = np.array([reference.prefill_s((length,)) for length in lengths.tolist()])[index]
     lone_tbt_s = np.array([reference.decode_s(length, 0) for length in lengths.tolist()])[index]

@@ -53,6 +53,16 @@ class Requests:
     def __len__(self) -> int:
         return len(self.arrival_s)
 
+    @property
+    def ttft_s(self) -> np.ndarray:
+        """Arrival to first token."""
+        return self.first_token_s - self.arrival_s
+
+    @property
+    def e2e_s(self) -> np.ndarray:
+        """Arrival to last token."""
+        return self.last_token_s - self.arrival_s
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:

@@ -41,10 +41,10 @@ def latencies(columns: Columns, warmup_s: float) -> dict[str, dict[str, float | 
     several = measured & (requests.num_tokens_out > 1)
     decode_s = requests.last_token_s[several] - requests.first_token_s[several]
     return {
-        "ttft_s": between(requests.arrival_s, requests.first_token_s),
+        "ttft_s": distribution(requests.ttft_s[measured]),
         "tbt_s": distribution(*columns.tokens.gaps(measured)),
         "tpot_s": distribution(decode_s / (requests.num_tokens_out[several] - 1)),
-        "e2e_s": between(requests.arrival_s, requests.last_token_s),
+        "e2e_s": distribution(requests.e2e_s[measured]),
         "queue_s": between(requests.arrival_s, requests.prefill_start_s),
         "second_token_gap_s": between(requests.first_token_s, requests.second_token_s),
         "decode_start_gap_s": between(requests.first_token_s, requests.decode_start_s),

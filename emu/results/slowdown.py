@@ -34,8 +34,8 @@ def slowdowns(columns: Columns, measured: np.ndarray, reference: TimingModel) ->
     requests = columns.requests
     output_tokens = requests.output_tokens[measured]
     prefill_s, decode_s = lone_times_s(reference, requests.prompt_tokens[measured], output_tokens)
-    ttft = (requests.first_token_s - requests.arrival_s)[measured] / prefill_s
-    e2e = (requests.last_token_s - requests.arrival_s)[measured] / (prefill_s + decode_s)
+    ttft = requests.ttft_s[measured] / prefill_s
+    e2e = requests.e2e_s[measured] / (prefill_s + decode_s)
     several = output_tokens > 1
     tbt = np.full(len(ttft), np.nan)
     np.divide((requests.last_token_s - requests.first_token_s)[measured], decode_s, out=tbt, where=several)

@@ -24,11 +24,10 @@ def columns(monkeypatch):
     """Two requests of 100 and 1,000 prompt tokens, with 5 and 11 tokens; a third does not finish."""
     monkeypatch.setattr(published, "measured_requests", lambda columns, warmup_s: np.array([True, True, False]))
     requests = SimpleNamespace(
-        arrival_s=np.array([0.0, 1.0, 2.0]),
         prompt_tokens=np.array([100, 1000, 100]),
         output_tokens=np.array([5, 11, 5]),
-        first_token_s=np.array([0.2, 3.0, np.nan]),
-        last_token_s=np.array([0.6, 4.1, np.nan]),
+        ttft_s=np.array([0.2, 2.0, np.nan]),
+        e2e_s=np.array([0.6, 3.1, np.nan]),
     )
     return SimpleNamespace(requests=requests)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from emu.core.batch import Batch, Prefill
 from emu.core.facts import OutputWritten
+from emu.core.seeding import request_seed
 from emu.execution.prompts import TOKEN_ID, Prompts
 from emu.execution.torch_engine.engine import Chunk, Engine
 from emu.execution.torch_engine.sampling import Sampling
@@ -189,7 +190,7 @@ class TorchExecutor:
     def _add(self, key: Key, output_ids: bytes) -> _Sequence:
         prompt_ids = self._prompts.ids(key[0])
         temperature, top_p, seed = self._sampling
-        sampling = Sampling(temperature, top_p, seed + key[0])
+        sampling = Sampling(temperature, top_p, request_seed(seed, key[0]))
         self._sequences[key] = seq = _Sequence(key, prompt_ids + _from_bytes(output_ids), len(prompt_ids), sampling)
         return seq
 

@@ -48,17 +48,17 @@ def _meaning_of_ends(run: ReportedRun) -> str:
 
 def latency_section(run: ReportedRun) -> str:
     requests, measured, summary = run.columns.requests, run.measured, run.summary
-    arrival_s = requests.arrival_s[measured]
-    ttft = Curve.of(requests.first_token_s[measured] - arrival_s)
+    ttft = Curve.of(requests.ttft_s[measured])
     tbt = Curve.of(*run.columns.tokens.gaps(measured))
-    e2e = Curve.of(requests.last_token_s[measured] - arrival_s)
+    e2e = Curve.of(requests.e2e_s[measured])
+    num_requests = int(measured.sum())
     return card.section(
         "Latency",
         card.charts(
-            cumulative_chart("TTFT", "Arrival to first token.", ttft, "blue", summary["ttft_s"], len(arrival_s)),
+            cumulative_chart("TTFT", "Arrival to first token.", ttft, "blue", summary["ttft_s"], num_requests),
             cumulative_chart(
-                "TBT", "Every gap between two tokens of a request.", tbt, "orange", summary["tbt_s"], len(arrival_s)
+                "TBT", "Every gap between two tokens of a request.", tbt, "orange", summary["tbt_s"], num_requests
             ),
-            cumulative_chart("E2E", "Arrival to last token.", e2e, "purple", summary["e2e_s"], len(arrival_s)),
+            cumulative_chart("E2E", "Arrival to last token.", e2e, "purple", summary["e2e_s"], num_requests),
         ),
     )

@@ -1,9 +1,12 @@
 """The next token: the likeliest, or a draw that is the same in any batch."""
 
+import itertools
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from emu.core.seeding import request_seed  # noqa: E402
 from emu.execution.torch_engine.sampling import GREEDY, Sampling, next_tokens, uniform  # noqa: E402
 
 PROBABILITIES = torch.tensor([0.5, 0.2, 0.05, 0.25])
@@ -45,3 +48,9 @@ def test_a_draw_depends_on_seed_and_position_but_not_on_the_batch():
     assert together == alone
     assert next_tokens(logits, samplings, [0] * 64) != together
     assert len({uniform(seed, position) for seed in range(40) for position in range(40)}) == 1600
+
+
+def test_no_request_draws_what_another_one_does_with_another_seed():
+    draws_of = {pair: uniform(request_seed(*pair), 7) for pair in itertools.product(range(8), range(8))}
+    assert len(set(draws_of.values())) == 64
+    assert uniform(request_seed(2**31 - 1, 2**31 - 1), 7) < 1  # the largest of both are a key still
